@@ -8,8 +8,8 @@ import contextlib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from perfect_client.frames import Handshake, HandshakeFailed, new_key, upgrade_request
+
 from tests.wire.frames_server_side import pieces
 
 steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no bug

@@ -7,8 +7,8 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from perfect_client.frames import Frames
+
 from tests.wire.frames_server_side import BINARY, CLOSE, PING, PONG, TEXT, ClientFrame, decode_client
 
 steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no bug
