@@ -1,0 +1,330 @@
+"""One attempt at a run, as its worker sees it: offered, started, gone, final, delivered."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import Any, Callable, List, NamedTuple, Optional, Set
+
+from perfect_client import procs, protocol, spool
+from perfect_client.journal import Entry, Folder
+from perfect_client.loop import Loop, Timer
+from perfect_client.output import STDERR_LEVEL, STDOUT_LEVEL, Output
+from perfect_client.session import Session
+
+GROUP_AFTER_S = 1.0  # a cancelled run's own process is asked first, what it started a second later
+HANGING_EXIT_S = 5.0  # from the outcome to the end of the process
+FULL_DISK_S = 5.0  # until the end of a run is written again
+DRAIN_S = 0.8  # from the end of the process to the end of its output
+_OUTCOMES = (b'{"type":"RunEnded"', b'{"type":"ProcessExited"')  # how encode_fact begins them
+
+OFFERED, STARTING, RUNNING, GONE, FINAL = "offered", "starting", "running", "gone", "final"
+
+
+class House(NamedTuple):
+    """What every attempt shares."""
+
+    loop: Loop
+    folder: Folder
+    session: Session
+    worker: str
+    others: Callable[[], Set[int]]  # pids that are nobody's orphans: the zygotes and the leaders of living runs
+    changed: Callable[["Attempt"], None]  # a slot came free or an attempt is final
+
+
+class Attempt:
+    """``zygote`` is whatever started it. All methods are called from the supervisor's loop."""
+
+    def __init__(self, house: House, entry: Entry) -> None:
+        self._house, self.entry = house, entry
+        self.fence, self.run = entry.order.fence, entry.order.run
+        self.stage = OFFERED
+        self.zygote: Any = None
+        self.dropped = self.forgotten = False
+        self._output = Output(house.folder.output(self.fence))
+        self._facts: Optional[spool.Reader] = None
+        self._lines: Optional[spool.Reader] = None
+        self._lifeline = -1
+        self._timers: List[Timer] = []
+        self._stop_reason: Optional[str] = None  # why the worker ends it, when no cancel was asked for
+        self._stopping_since: Optional[float] = None
+        self._killed_after: Optional[float] = None  # the grace that ran out
+        self._gone: Optional[procs.Exited] = None
+        self._oom_kills = 0
+        self._trouble = ""
+        self._swept = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether it takes a slot."""
+        return self.stage != FINAL
+
+    @property
+    def alive(self) -> bool:
+        return self.stage == RUNNING
+
+    def held(self) -> protocol.Held:
+        return protocol.Held(
+            self.fence,
+            self.run,
+            facts=self._facts.count if self._facts else 0,
+            output=self._lines.count if self._lines else 0,
+            started=self.entry.started,
+        )
+
+    # --------------------------------------------------------------------------------------------------------- begin
+
+    def write(self) -> None:
+        self._house.folder.write(self.entry)
+
+    def _note_down(self) -> None:
+        """For what the journal should know, but nothing must fail for."""
+        with contextlib.suppress(OSError):
+            self.write()
+
+    def go(self) -> None:
+        """The server committed the claim. From here on the attempt counts as started, whatever happens.
+
+        Raises ``OSError`` when the journal cannot be written; then nothing may be started.
+        """
+        self._watch_facts()
+        self.entry.started = True
+        self.write()
+        self.stage = STARTING
+
+    def _watch_facts(self) -> None:
+        self._facts = spool.Reader(self._house.folder.facts(self.fence))
+        self._house.session.watch(self.fence, self.run, protocol.FACTS, self._facts)
+
+    def open_pipes(self) -> Optional[List[int]]:
+        """The child's stdout, stderr and lifeline, made in the moment of its start."""
+        if self.stage != STARTING:
+            return None
+        self._oom_kills = procs.oom_kills()
+        fds = [self._output.pipe(STDOUT_LEVEL), self._output.pipe(STDERR_LEVEL)]
+        lifeline, self._lifeline = os.pipe()
+        for fd in self._output.open_pipes:
+            self._house.loop.on_read(fd, lambda fd=fd: self._drain(fd))  # type: ignore[misc]
+        return [*fds, lifeline]
+
+    def forked(self, pid: int, born: int) -> None:
+        self.entry.pid, self.entry.born = pid, born
+        self.stage = RUNNING
+        self._note_down()
+        if self.dropped:
+            self.kill()
+        elif self._stopping_since is not None:
+            procs.send(pid, signal.SIGTERM)
+
+    def adopt(self, reason: str) -> None:
+        """Found in the journal after the worker's restart: its process is dead, say so unless it had finished."""
+        self.stage = GONE
+        self._trouble, self._swept = reason, True
+        self._watch_facts()
+        if self._house.folder.output(self.fence).exists():
+            self._watch_lines()
+        self._finish()
+
+    # ---------------------------------------------------------------------------------------------------------- facts
+
+    def look(self) -> None:
+        """The bell rang: read what the child has written."""
+        if self._facts is None:
+            return
+        known = self._facts.count
+        if self._facts.refresh() > known and self.stage == RUNNING and self.has_outcome:
+            self._later(HANGING_EXIT_S, self.kill)
+
+    @property
+    def has_outcome(self) -> bool:
+        last = self._facts.last() if self._facts else None
+        return last is not None and last.startswith(_OUTCOMES)
+
+    def _drain(self, fd: int) -> None:
+        if not self._output.drain(fd, time.time()):
+            self._house.loop.forget(fd)
+        self._look_at_lines()
+        self._house.changed(self)
+        if self.stage == GONE:
+            self._finish_when_quiet()
+
+    def _look_at_lines(self) -> None:
+        if self._lines is not None:
+            self._lines.refresh()
+        elif self._house.folder.output(self.fence).exists():
+            self._watch_lines()
+
+    def _watch_lines(self) -> None:
+        self._lines = spool.Reader(self._house.folder.output(self.fence))
+        self._house.session.watch(self.fence, self.run, protocol.OUTPUT, self._lines)
+
+    # ----------------------------------------------------------------------------------------------------------- stop
+
+    def cancel(self, reason: str, grace_s: float) -> None:
+        """The server wants it ended. Once is enough; a second word changes nothing."""
+        if self.entry.cancel is not None or self.stage in (GONE, FINAL):
+            return
+        self.entry.cancel = reason or "cancelled"
+        self._end(grace_s, "cancelled before it started")
+
+    def stop(self, reason: str, grace_s: float) -> None:
+        """The worker ends."""
+        if self.stage in (GONE, FINAL):
+            return
+        self._stop_reason = reason
+        self._end(grace_s, reason)
+
+    def _end(self, grace_s: float, unstarted: str) -> None:
+        started = self.zygote is not None
+        self.entry.started = True
+        self._note_down()
+        if self._facts is None:
+            self._watch_facts()
+        if not started:
+            self._trouble, self._swept = unstarted, True
+            self._finish()
+        elif self._stopping_since is None:
+            self._stopping_since = self._house.loop.now
+            if self.stage == RUNNING:
+                procs.send(self.entry.pid, signal.SIGTERM)
+            self._later(min(GROUP_AFTER_S, grace_s / 4), lambda: self._signal_group(signal.SIGTERM))
+            self._later(grace_s, lambda: self._grace_over(grace_s))
+
+    def _signal_group(self, number: int) -> None:
+        if self.stage == RUNNING:
+            procs.send_group(self.entry.pid, number)
+
+    def _grace_over(self, grace_s: float) -> None:
+        if self.stage == RUNNING and self._killed_after is None:
+            self._killed_after = grace_s
+            self.kill()
+
+    def kill(self) -> None:
+        """At once and for sure: the group, and the process itself should it not have its own group yet."""
+        if self.stage == RUNNING:
+            procs.send_group(self.entry.pid, signal.SIGKILL)
+            procs.send(self.entry.pid, signal.SIGKILL)
+
+    def drop(self) -> None:
+        """The server does not want it any more: nothing is kept."""
+        self.dropped = True
+        if self.stage == RUNNING:
+            self.kill()
+        elif self.stage == FINAL or self.zygote is None:
+            self._forget()
+
+    # ------------------------------------------------------------------------------------------------------------ end
+
+    def exited(self, gone: Optional[procs.Exited], trouble: str = "") -> None:
+        """The process is gone; ``gone`` is None when nobody knows how."""
+        if self.stage in (GONE, FINAL):
+            return
+        self.stage, self._gone, self._trouble = GONE, gone, trouble
+        self._cancel_timers()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        self._later(DRAIN_S, self._finish)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Kill what the run has left behind; again after each death of an orphan, until nothing is found."""
+        if self.stage != GONE or self._swept:
+            return
+        me, others, pid = os.getpid(), self._house.others(), self.entry.pid
+        orphans = [
+            orphan for orphan in procs.orphans(me, others) if procs.belongs(orphan, pid, self.fence, self._house.worker)
+        ]
+        for orphan in orphans:
+            procs.send(orphan, signal.SIGKILL)
+        self._swept = not orphans
+        self._finish_when_quiet()
+
+    def _finish_when_quiet(self) -> None:
+        if self._swept and not self._output.open_pipes:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Everything that will ever be known is in the spools: write the end if the run did not."""
+        if self.stage == FINAL or (self.stage != GONE and self.zygote is not None):
+            return
+        self._cancel_timers()
+        for fd in self._output.open_pipes:
+            self._house.loop.forget(fd)
+        last_words = self._output.last_words
+        self._output.close(time.time())
+        self.stage = FINAL
+        if self.dropped:
+            self._forget()
+            return
+        self._look_at_lines()
+        if self._facts is not None:
+            self._facts.refresh()
+            if not self.has_outcome:
+                self._write_end(last_words)
+        self._house.changed(self)
+
+    def _write_end(self, last_words: str) -> None:
+        path = self._house.folder.facts(self.fence)
+        status = self._gone.status if self._gone else None
+        fact = protocol.ProcessExited(
+            time.time(),
+            self._reason(),
+            code=os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None,
+            signal=os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None,
+            cancelled=self.entry.cancel is not None,
+            last_output=last_words,
+        )
+        try:
+            writer = spool.Writer(path)  # cuts a torn tail
+            with contextlib.closing(writer):
+                writer.append(protocol.encode_fact(fact))
+                writer.sync()
+        except OSError:  # the disk is full
+            self._later(FULL_DISK_S, lambda: self._write_end(last_words))
+        if self._facts is not None:
+            self._facts.refresh()
+
+    def _reason(self) -> str:
+        if self._killed_after is not None:
+            killed = "killed after the grace of %g s" % self._killed_after
+            return killed if self._stop_reason is None else "%s, %s" % (self._stop_reason, killed)
+        if self._stop_reason is not None:
+            return self._stop_reason
+        if self._trouble:
+            return self._trouble
+        if self._stopping_since is not None:
+            return "stopped after %.1f s" % (self._house.loop.now - self._stopping_since)
+        status = self._gone.status if self._gone else None
+        if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) in procs.WITHHELD:
+            return procs.WITHHELD[os.WEXITSTATUS(status)]
+        peak = self._gone.peak_kb if self._gone else 0
+        return procs.describe_death(status, peak, procs.oom_kills() > self._oom_kills)
+
+    # ---------------------------------------------------------------------------------------------------------- forget
+
+    def forget_if_delivered(self) -> bool:
+        """Whether nothing is kept of it any more."""
+        if self.stage == FINAL and self.has_outcome and self._house.session.delivered(self.fence):
+            self._forget()
+        return self.forgotten
+
+    def _forget(self) -> None:
+        self.forgotten, self.stage = True, FINAL
+        self._house.session.forget(self.fence)
+        for reader in (self._facts, self._lines):
+            if reader is not None:
+                reader.close()
+        self._facts = self._lines = None
+        self._house.folder.remove(self.fence)
+        self._house.changed(self)
+
+    def _later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._timers.append(self._house.loop.after(seconds, callback))
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()

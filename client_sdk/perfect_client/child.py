@@ -1,0 +1,278 @@
+"""What happens in a run's own process: it becomes a session of its own, then executes the flow and writes its facts."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Union
+
+from perfect_client import engine, journal, procs, protocol, spool
+from perfect_client.channel import Channel
+from perfect_client.errors import Cancelled
+
+_MAX_RECORD_BYTES = 256 * 1024
+_MAX_OUTCOME_BYTES = 48 * 1024  # of the 64 KiB that a full spool keeps free for it
+_DISK_FULL_WAIT_S = 60.0
+
+
+class Start(NamedTuple):
+    """What a child is to run (the order stands in the journal), and its descriptors."""
+
+    fence: int
+    stdout: int
+    stderr: int
+    lifeline: int
+
+
+class Place(NamedTuple):
+    """Whose child it is: the worker's UUID, the folder of journals and spools, the bell to ring."""
+
+    worker: str
+    runs: str
+    bell: int
+
+
+class Stop:
+    """SIGTERM's handler: raises ``Cancelled`` once, in the main thread, and never in the middle of writing a fact."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self.over = False
+        self._holding = False
+
+    def __call__(self, number: int, frame: Optional[FrameType]) -> None:
+        if self.seen or self.over:
+            return
+        self.seen = True
+        if not self._holding:
+            raise Cancelled("the run was stopped")
+
+    def hold(self) -> bool:
+        """Until ``let_go`` the signal is only remembered. False in any other thread, where none arrives."""
+        mine = threading.current_thread() is threading.main_thread()
+        if mine:
+            self._holding = True
+        return mine
+
+    def let_go(self, was_seen: bool) -> None:
+        self._holding = False
+        if self.seen and not was_seen:
+            raise Cancelled("the run was stopped")
+
+
+class Emitter:
+    """Writes facts into the run's spool, from any thread, and rings the supervisor's bell.
+
+    A full spool or disk never reaches user code: log lines are dropped and counted, other facts wait in memory.
+    """
+
+    def __init__(self, writer: spool.Writer, bell: int, cancel_reason: Callable[[], Optional[str]], stop: Stop) -> None:
+        self._writer, self._bell, self._cancel_reason, self._stop = writer, bell, cancel_reason, stop
+        self._lock = threading.RLock()
+        self._waiting: List[bytes] = []
+        self._dropped = 0
+        self.withheld = False
+        self.ended = False
+
+    def __call__(self, fact: Any) -> None:
+        was_seen, mine = self._stop.seen, self._stop.hold()
+        try:
+            with self._lock:
+                if not self.ended:
+                    self._emit(fact)
+        finally:
+            if mine:
+                self._stop.let_go(was_seen)
+
+    def _emit(self, fact: Any) -> None:
+        if isinstance(fact, protocol.RunEnded):
+            self._end(fact)
+        elif not isinstance(fact, protocol.Logged):
+            self._append(_encoded(fact))
+        elif self._writer.full or self._waiting or not self._write([_encoded(fact)]):
+            self._dropped += 1
+
+    def _append(self, record: bytes) -> None:
+        self._waiting.append(record)
+        if self._write(self._waiting):
+            self._waiting = []
+
+    def _write(self, records: List[bytes]) -> bool:
+        try:
+            for record in records:
+                self._writer.append(record)
+        except OSError as wrong:
+            if wrong.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+                raise
+            return False
+        with contextlib.suppress(OSError):  # a full pipe has been rung already
+            os.write(self._bell, b"!")
+        return True
+
+    def _end(self, fact: protocol.RunEnded) -> None:
+        """The outcome. CANCELLED counts only when the server asked for it; else the supervisor says what happened."""
+        self.ended = self._stop.over = True
+        if fact.outcome == "CANCELLED":
+            reason = self._cancel_reason()
+            if reason is None:
+                self.withheld = True
+                return
+            fact = protocol.RunEnded(fact.time, fact.outcome, reason or fact.reason, fact.error, fact.traceback)
+        if self._dropped:
+            marker = "%d lines were not kept: the log of this run is full" % self._dropped
+            self._waiting.append(_encoded(protocol.Logged(fact.time, marker, 30, None, self._dropped)))
+        self._waiting.append(_fitting(fact))
+        give_up = time.monotonic() + _DISK_FULL_WAIT_S
+        while not self._write_waiting() and time.monotonic() < give_up:
+            time.sleep(0.5)  # the disk is full: wait for room, the outcome is worth it
+        with contextlib.suppress(OSError):
+            self._writer.sync()
+
+    def _write_waiting(self) -> bool:
+        while self._waiting and self._write(self._waiting[:1]):
+            del self._waiting[0]
+        return not self._waiting
+
+
+def _encoded(fact: Any) -> bytes:
+    """The record of a fact: whatever the fact holds, it can be written."""
+    try:
+        record = protocol.encode_fact(fact)
+    except (ValueError, TypeError):  # NaN, or a value that JSON has no word for
+        fields = {name: value if _plain(value) else protocol.clean_text(value) for name, value in vars(fact).items()}
+        record = protocol.encode_fact(type(fact)(**fields))
+    return record if len(record) < _MAX_RECORD_BYTES else _shortened(fact, protocol.MAX_LINE_BYTES)
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int)) or (isinstance(value, float) and abs(value) < float("inf"))
+
+
+def _shortened(fact: Any, limit: int) -> bytes:
+    fields = vars(fact).items()
+    return protocol.encode_fact(
+        type(fact)(
+            **{name: protocol.clean_text(value, limit) if isinstance(value, str) else value for name, value in fields}
+        )
+    )
+
+
+def _fitting(fact: protocol.RunEnded) -> bytes:
+    """The outcome, small enough for what a full spool keeps free; JSON may double what it escapes."""
+    record = _encoded(fact)
+    return record if len(record) <= _MAX_OUTCOME_BYTES else _shortened(fact, _MAX_OUTCOME_BYTES // 8)
+
+
+def _settle(stop: Stop) -> None:
+    """What can be done before the order is known: own session, own group, own signals, no input."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    procs.offer_to_the_oom_killer()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    if "numpy.random" in sys.modules:  # every fork has the zygote's generator: without this all runs draw the same
+        sys.modules["numpy.random"].seed()
+
+
+def _await(channel: Channel) -> Start:
+    """In reserve: wait for an order, and leave without a word when none can come any more."""
+    _warm_up()
+    try:
+        while True:
+            for message, fds in channel.receive():
+                channel.close()
+                return Start(int(message["start"]), *fds)
+    except (EOFError, Cancelled, KeyboardInterrupt):
+        os._exit(0)
+
+
+def _warm_up() -> None:
+    """Touch what a start needs: a fork copies each page at the first write to it, and that takes time."""
+    order = protocol.OfferRun(1, "", "", {})
+    protocol.from_dict(protocol.OfferRun, json.loads(protocol.dumps(protocol.to_dict(order))))
+    protocol.encode_fact(protocol.RunStarted(time.time(), os.getpid()))
+    procs.process_name(1, "")
+    journal.load(Path(os.devnull))
+
+
+def _take_over(start: Start, place: Place) -> None:
+    """Become the run's process: its name, its mark, its standard streams; from here on it dies with the supervisor."""
+    if not procs.die_with(start.lifeline):
+        threading.Thread(target=_die_at_end_of, args=(start.lifeline,), daemon=True, name="lifeline").start()
+    procs.rename_process(procs.process_name(start.fence, place.worker))
+    os.environ["PERFECT_RUN"] = procs.mark(start.fence, place.worker)
+    os.dup2(start.stdout, 1)
+    os.dup2(start.stderr, 2)
+    os.close(start.stdout)
+    os.close(start.stderr)
+    faulthandler.enable(2)
+
+
+def _die_at_end_of(lifeline: int) -> None:
+    """Where the kernel cannot do it: wait for the supervisor's end of the pipe to close, then kill the group."""
+    with contextlib.suppress(OSError):
+        os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _execute(start: Start, place: Place, flows: Mapping[str, Any], stop: Stop) -> int:
+    """Run the flow; the process's exit code. The outcome is in the spool, the code only says why when it is not."""
+    runs = Path(place.runs)
+    entry = journal.load(runs / ("%d.json" % start.fence))
+    if entry is None:
+        os.write(2, b"the journal of this run is gone\n")
+        return os.EX_IOERR
+
+    def cancel_reason() -> Optional[str]:
+        now = journal.load(runs / ("%d.json" % start.fence))
+        return None if now is None else now.cancel
+
+    emit = Emitter(spool.Writer(runs / ("%d.facts" % start.fence)), place.bell, cancel_reason, stop)
+    code = 0
+    try:
+        engine.execute(flows[entry.order.flow], entry.order, emit)
+    except (Cancelled, KeyboardInterrupt):
+        emit(protocol.RunEnded(time.time(), "CANCELLED"))
+    stop.over = True
+    if emit.withheld:
+        code = procs.EXIT_STOPPED if stop.seen else procs.EXIT_INTERRUPTED
+    return code
+
+
+def _leave() -> None:
+    """What an ordinary interpreter does at its end, but for tearing down modules: that only dirties shared pages."""
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]  # joins the threads that are not daemons
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+
+
+def run(born: Union[Start, Channel], place: Place, flows: Dict[str, Any]) -> NoReturn:
+    """The whole life of a run's process; never returns."""
+    code, stop = 1, Stop()
+    try:
+        _settle(stop)
+        start = _await(born) if isinstance(born, Channel) else born
+        _take_over(start, place)
+        code = _execute(start, place, flows, stop)
+    except BaseException:
+        stop.over = True
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _leave()
+        os._exit(code)

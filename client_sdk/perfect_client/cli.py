@@ -1,0 +1,61 @@
+"""The command line of a worker; ``manage.py runworker`` takes the same options from here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Optional, Sequence
+
+from perfect_client import worker
+
+
+def _slots(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("takes a whole number, not %r" % text) from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a worker, defined once."""
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help="a file, a folder or a dotted module with flows")
+    parser.add_argument("--name", help="the worker's name on its machine and on the pages (default: the host's name)")
+    parser.add_argument("--slots", type=_slots, metavar="N", help="runs at the same time (default: 2 per processor)")
+    parser.add_argument("--pool", action="append", default=[], metavar="NAME", help="serve this pool; can be repeated")
+    parser.add_argument("--url", help="the server (default: PERFECT_URL, else %s)" % worker.DEFAULT_URL)
+    parser.add_argument("--token", help="default: PERFECT_TOKEN, else the one the server on this machine wrote")
+    parser.add_argument(
+        "--reload", action="store_true", help="look for changed files every second, not only at a start"
+    )
+
+
+def run_worker(options: argparse.Namespace) -> int:
+    """Be the worker that the parsed options describe; the exit code (2: refused)."""
+    for sentence in worker.warnings_about(os.environ):
+        worker.say("perfect: warning: %s" % sentence)
+    try:
+        setup = worker.configure(
+            options.targets,
+            environ=os.environ,
+            name=options.name,
+            slots=options.slots,
+            pools=options.pool,
+            url=options.url,
+            token=options.token,
+            reload=options.reload,
+        )
+    except worker.Unusable as wrong:
+        worker.say("perfect: %s" % wrong)
+        return worker.REFUSED
+    return worker.work(setup)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """``perfect-client worker …``; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m perfect_client", description="Perfect's worker.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    described = commands.add_parser("worker", help="run flows for a server", description="Run flows for a server.")
+    add_arguments(described)
+    described.set_defaults(run=run_worker)
+    options = parser.parse_args(arguments)
+    return int(options.run(options))

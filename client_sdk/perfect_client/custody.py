@@ -1,0 +1,101 @@
+"""Which process is whose: what zygotes report, who died, who was orphaned, and what an earlier life left behind."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Callable, Dict, Optional, Sequence, Set
+
+from perfect_client import procs
+from perfect_client.attempt import RUNNING, STARTING, Attempt
+from perfect_client.channel import Message
+from perfect_client.journal import Entry
+from perfect_client.launcher import Launcher, Zygote
+from perfect_client.loop import Loop
+
+STARTING_S = 0.3  # what is left of a start when its zygote died is swept after so long
+LEFT_BEHIND_S = 5.0
+
+
+class Custody:
+    """Tells attempts what became of their processes. ``launcher`` is set right after it was made."""
+
+    launcher: Launcher
+
+    def __init__(self, loop: Loop, attempts: Dict[int, Attempt]) -> None:
+        self._loop, self._attempts = loop, attempts
+
+    def leaders(self) -> Dict[int, Attempt]:
+        """pid → attempt, of all that run."""
+        return {attempt.entry.pid: attempt for attempt in self._attempts.values() if attempt.alive}
+
+    def others(self) -> Set[int]:
+        """The children of this process, now or after a zygote's death, that are nobody's orphans."""
+        return set(self.launcher.all) | set(self.leaders())
+
+    # -------------------------------------------------------------------------------------------------------- reports
+
+    def reported(self, zygote: Zygote, message: Message) -> None:
+        attempt = self._attempts.get(message["fence"]) or self.leaders().get(message.get("pid", 0))
+        if attempt is not None:
+            _REPORTS[message["event"]](self, attempt, message)
+
+    def _forked(self, attempt: Attempt, message: Message) -> None:
+        if attempt.stage == STARTING:
+            attempt.forked(message["pid"], message["born"])
+
+    def _failed(self, attempt: Attempt, message: Message) -> None:
+        attempt.exited(None, "no process could be started: %s" % message["error"])
+
+    def _exited(self, attempt: Attempt, message: Message) -> None:
+        self._gone(attempt, procs.Exited(message["pid"], message["status"], message["peak_kb"]))
+
+    def _gone(self, attempt: Attempt, gone: Optional[procs.Exited], trouble: str = "") -> None:
+        attempt.look()
+        attempt.exited(gone, trouble)
+
+    # --------------------------------------------------------------------------------------------------------- deaths
+
+    def reap(self) -> None:
+        """SIGCHLD: zygotes, runs whose zygote is gone, and orphans of runs."""
+        for gone in procs.reap(set(self.leaders())):
+            leader = self.leaders().get(gone.pid)
+            if gone.pid in self.launcher.all:
+                self.launcher.died(gone)
+            elif leader is not None:
+                self._gone(leader, gone)
+        for attempt in list(self._attempts.values()):
+            attempt.sweep()
+
+    def orphaned(self, zygote: Zygote) -> None:
+        """A zygote is dead: its runs are this process's own children now, unless they ended unreported."""
+        for attempt in list(self._attempts.values()):
+            if attempt.zygote is zygote and attempt.stage in (STARTING, RUNNING):
+                self._loop.after(STARTING_S, lambda attempt=attempt: self._check(attempt))  # type: ignore[misc]
+
+    def _check(self, attempt: Attempt) -> None:
+        if attempt.stage == STARTING:
+            self._gone(attempt, None, "the process that starts runs ended while it started this one")
+        elif attempt.stage == RUNNING and procs.born(attempt.entry.pid) != attempt.entry.born:
+            self._gone(attempt, None)
+
+
+def end_what_was_left(worker: str, entries: Sequence[Entry]) -> None:
+    """Kill the processes of an earlier life of this worker, and wait until they are gone (at most 5 s)."""
+    attempts = {
+        entry.order.fence: entry.pid if entry.pid and procs.born(entry.pid) == entry.born else 0 for entry in entries
+    }
+    give_up = time.monotonic() + LEFT_BEHIND_S
+    left = procs.left_behind(worker, attempts)
+    while left and time.monotonic() < give_up:
+        for pid in left:
+            procs.send(pid, signal.SIGKILL)
+        time.sleep(0.01)  # nothing else is served yet
+        left = procs.left_behind(worker, attempts)
+
+
+_REPORTS: Dict[str, Callable[[Custody, Attempt, Message], None]] = {
+    "forked": Custody._forked,
+    "failed": Custody._failed,
+    "exited": Custody._exited,
+}

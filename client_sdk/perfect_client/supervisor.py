@@ -1,0 +1,348 @@
+"""The worker's supervisor: takes offers, has runs started, keeps what they say until the server has it.
+
+It never runs or imports user code and never waits: one loop serves the server's socket, the zygote, the runs' pipes,
+signals and deadlines. What must outlive it stands in the worker's folder before anything depends on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from perfect_client import custody, protocol
+from perfect_client.attempt import OFFERED, Attempt, House
+from perfect_client.custody import Custody
+from perfect_client.journal import Entry, Folder
+from perfect_client.launcher import Launcher, become_subreaper
+from perfect_client.loop import Loop, Timer
+from perfect_client.session import Session
+from perfect_client.wire import Wire
+
+STOP_GRACE_S = 10.0  # what running flows get when the worker is stopped
+GOODBYE_S = 5.0  # for delivering what is left when the worker is stopped
+BELL_REST_S = 0.01  # between two looks at the spools, so that a chatty run does not own the loop
+NAMES_SHOWN = 8
+WORKER_STOPPED = "the worker was stopped"
+WORKER_KILLED = "the worker process was killed"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How to be a worker."""
+
+    url: str
+    token: str
+    folder: Folder
+    targets: Sequence[str]
+    name: str
+    slots: int
+    pools: List[str] = field(default_factory=list)
+    reload: bool = False
+
+
+class Supervisor:
+    """``run`` is the worker's whole life and returns its exit code. ``say`` prints a sentence for the operator."""
+
+    def __init__(self, setup: Setup, say: Callable[[str], None]) -> None:
+        self.setup, self.say = setup, say
+        self.loop = Loop(self._mishap)
+        self.boot = uuid.uuid4().hex
+        self.worker = setup.folder.identity()
+        self.session = Session(self._me())
+        self.wire = Wire(
+            self.loop, setup.url, setup.token, self.session, self._held, self._obey, self._refused, self._note
+        )
+        self._bell_out, bell = os.pipe()
+        for fd in (self._bell_out, bell):
+            os.set_blocking(fd, False)
+        self.attempts: Dict[int, Attempt] = {}
+        self.custody = Custody(self.loop, self.attempts)
+        self.launcher = self.custody.launcher = Launcher(
+            self.loop, setup.targets, self.worker, setup.folder.runs, bell,
+            self.custody.reported, self._announce, self.custody.orphaned, self._note,
+        )  # fmt: skip
+        self.house = House(self.loop, setup.folder, self.session, self.worker, self.custody.others, self._changed)
+        self._offers: List[protocol.OfferRun] = []  # wait for a zygote
+        self._stopping = False
+        self._goodbye: Optional[Timer] = None
+        self._code: Optional[int] = None
+        self._flows_told = False
+
+    def _me(self) -> protocol.Joined:
+        return protocol.Joined(
+            worker=self.worker,
+            boot=self.boot,
+            name=self.setup.name,
+            host=platform.node(),
+            pid=os.getpid(),
+            python=platform.python_version(),
+            sdk=_version(),
+            slots=self.setup.slots,
+            pools=list(self.setup.pools),
+        )
+
+    # ------------------------------------------------------------------------------------------------------- the life
+
+    def run(self) -> int:
+        become_subreaper()
+        self.begin()
+        while self._code is None:
+            self.step()
+        self._close()
+        return self._code
+
+    def begin(self) -> None:
+        self.loop.listen(
+            {
+                signal.SIGCHLD: self.custody.reap,
+                signal.SIGTERM: self._stop,
+                signal.SIGINT: self._stop,
+                signal.SIGHUP: self._stop,
+            }
+        )
+        self.loop.on_read(self._bell_out, self._rung)
+        self._recover()
+        self.session.free(0)  # until there are flows
+        self.launcher.begin()
+        self.wire.begin()
+        if self.setup.reload:
+            self.loop.after(1.0, self._poll_sources)
+
+    def step(self, longest: Optional[float] = None) -> None:
+        """One turn of the loop; ``longest`` limits the wait, in seconds."""
+        self.loop.turn(longest)
+        self._deliver()
+
+    def _close(self) -> None:
+        self.wire.abort()
+        for zygote in list(self.launcher.all.values()):
+            zygote.process.kill()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(zygote.pid, 0)
+        self.loop.close()
+        self.setup.folder.release()
+
+    def _recover(self) -> None:
+        """What an earlier life of this worker left: end its processes, then say how its runs ended."""
+        entries = self.setup.folder.entries()
+        custody.end_what_was_left(self.worker, entries)
+        for entry in entries:
+            attempt = Attempt(self.house, entry)
+            self.attempts[attempt.fence] = attempt
+            attempt.adopt(WORKER_KILLED)
+
+    # --------------------------------------------------------------------------------------------------------- orders
+
+    def _held(self) -> List[protocol.Held]:
+        self._offers.clear()  # the server takes back what was not claimed
+        for attempt in self.attempts.values():
+            attempt.look()
+        return [attempt.held() for attempt in self.attempts.values()]
+
+    def _obey(self, order: Any) -> None:
+        handle = _ORDERS.get(type(order))
+        if handle is not None:
+            handle(self, order)
+
+    def _accepted(self, order: protocol.Accept) -> None:
+        self._tell_free()
+
+    def _offered(self, order: protocol.OfferRun) -> None:
+        known = self.attempts.get(order.fence)
+        if known is not None:
+            self.session.claim(order.fence, order.run)
+        elif self._stopping:
+            self.session.decline(order.fence, order.run, "the worker is stopping")
+        elif not self.launcher.ready:
+            self._offers.append(order)
+        elif self.launcher.outdated():
+            self._offers.append(order)
+            self._renew()
+        else:
+            self._take(order)
+
+    def _take(self, order: protocol.OfferRun) -> None:
+        """Journal, then claim: in this order, or a restart would not know what the server believes it has."""
+        if order.flow not in self.launcher.flows:
+            self.session.decline(order.fence, order.run, self._why_not(order.flow))
+            return
+        attempt = Attempt(self.house, Entry(order, self.boot))
+        try:
+            attempt.write()
+        except OSError as wrong:
+            self.session.decline(order.fence, order.run, "the worker cannot write its journal: %s" % wrong.strerror)
+            return
+        self.attempts[order.fence] = attempt
+        self.session.claim(order.fence, order.run)
+        self._tell_free()
+
+    def _decline_waiting(self, reason: str) -> None:
+        for offer in self._offers:
+            self.session.decline(offer.fence, offer.run, reason)
+        self._offers.clear()
+
+    def _why_not(self, flow: str) -> str:
+        problems = self.launcher.problems
+        return "this worker has no flow '%s'%s" % (flow, ": " + problems[0] if problems else "")
+
+    def _start(self, order: protocol.StartRun) -> None:
+        attempt = self.attempts.get(order.fence)
+        if attempt is None or attempt.stage != OFFERED:
+            return
+        try:
+            attempt.go()
+        except OSError as wrong:
+            attempt.exited(None, "the worker cannot write its journal: %s" % wrong.strerror)
+            return
+        self.launcher.start(order.fence, lambda: self._hand_over(attempt))
+
+    def _hand_over(self, attempt: Attempt) -> Optional[Sequence[int]]:
+        fds = attempt.open_pipes()
+        if fds is not None:
+            attempt.zygote = self.launcher.current
+        return fds
+
+    def _cancel(self, order: protocol.CancelRun) -> None:
+        attempt = self.attempts.get(order.fence)
+        if attempt is not None:
+            attempt.cancel(order.reason, order.grace_s)
+
+    def _drop(self, order: protocol.DropRun) -> None:
+        self._offers = [offer for offer in self._offers if offer.fence != order.fence]
+        attempt = self.attempts.get(order.fence)
+        if attempt is not None:
+            attempt.drop()
+
+    # ---------------------------------------------------------------------------------------------------------- flows
+
+    def _announce(self, announced: protocol.FlowsAnnounced) -> None:
+        self.session.announce(announced)
+        for problem in announced.problems:
+            self._note(problem)
+        if announced.flows or not self._flows_told:
+            names = sorted(flow.name for flow in announced.flows)
+            more = " and %d more" % (len(names) - NAMES_SHOWN) if len(names) > NAMES_SHOWN else ""
+            self.say("  flows   %s%s" % (", ".join(names[:NAMES_SHOWN]) or "none", more))
+            self._flows_told = True
+        if self.launcher.ready:
+            waiting, self._offers = self._offers, []
+            for offer in waiting:
+                self._offered(offer)
+        elif announced.problems:
+            self._decline_waiting(announced.problems[0])
+        self._tell_free()
+
+    def _renew(self) -> None:
+        self._note("the source changed; importing it again")
+        self.launcher.renew()
+
+    def _poll_sources(self) -> None:
+        if self._stopping:
+            return
+        if self.launcher.outdated(look_for_new=True):
+            self._renew()
+        self.loop.after(1.0, self._poll_sources)
+
+    def _tell_free(self) -> None:
+        used = sum(attempt.busy for attempt in self.attempts.values()) + len(self._offers)
+        able = bool(self.launcher.flows) and not self._stopping
+        self.session.free(self.setup.slots - used if able else 0)
+
+    # ----------------------------------------------------------------------------------------------------- deliveries
+
+    def _rung(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._bell_out, 1 << 16)
+        self.loop.forget(self._bell_out)
+        self.loop.after(BELL_REST_S, self._listen_again)
+        for attempt in self.attempts.values():
+            attempt.look()
+
+    def _listen_again(self) -> None:
+        self.loop.on_read(self._bell_out, self._rung)
+
+    def _changed(self, attempt: Attempt) -> None:
+        self._tell_free()
+
+    def _deliver(self) -> None:
+        """After each turn: send what there is, forget what has arrived."""
+        self.wire.pump()
+        for fence, attempt in list(self.attempts.items()):
+            if attempt.forget_if_delivered():
+                del self.attempts[fence]
+                self._tell_free()
+                self.wire.pump()
+        if self._stopping:
+            self._leave_when_done()
+
+    # ------------------------------------------------------------------------------------------------------------ end
+
+    def _refused(self, sentence: str) -> None:
+        self.say("refused by %s: %s" % (self.setup.url, sentence))
+        self._code = 2
+
+    def _stop(self) -> None:
+        """First signal: running flows are asked to stop and get their grace. Second: they are killed."""
+        again, self._stopping = self._stopping, True
+        self._decline_waiting("the worker is stopping")
+        running = [attempt for attempt in self.attempts.values() if attempt.busy]
+        if running and not again:
+            self._note("stopping; %d running flows get %d s (press again to kill them)" % (len(running), STOP_GRACE_S))
+        for attempt in running:
+            if attempt.stage == OFFERED:
+                self.session.decline(attempt.fence, attempt.run, "the worker is stopping")
+                attempt.drop()
+            elif again:
+                attempt.kill()
+            else:
+                attempt.stop(WORKER_STOPPED, STOP_GRACE_S)
+        self._tell_free()
+
+    def _leave_when_done(self) -> None:
+        if any(attempt.busy for attempt in self.attempts.values()) or self._code is not None:
+            return
+        if self._goodbye is None:
+            self._goodbye = self.loop.after(GOODBYE_S, self._leave)
+        if not self.attempts or not self.wire.connected:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self.wire.closed:
+            self._code = 0
+            return
+        self.wire.close("the worker was stopped")
+        self.loop.after(1.0, self._gone)
+
+    def _gone(self) -> None:
+        self._code = 0
+
+    def _mishap(self, error: Exception) -> None:
+        """A fault in this program must not cost the runs their supervisor."""
+        self._note(
+            "an error in the worker, which goes on: %s"
+            % "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        )
+
+    def _note(self, sentence: str) -> None:
+        self.say("%s  %s" % (time.strftime("%H:%M:%S"), sentence))
+
+
+def _version() -> str:
+    return str(getattr(sys.modules.get("perfect_client"), "__version__", ""))
+
+
+_ORDERS: Dict[type, Callable[[Supervisor, Any], None]] = {
+    protocol.Accept: Supervisor._accepted,
+    protocol.OfferRun: Supervisor._offered,
+    protocol.StartRun: Supervisor._start,
+    protocol.CancelRun: Supervisor._cancel,
+    protocol.DropRun: Supervisor._drop,
+}

@@ -1,0 +1,216 @@
+"""How a process becomes a worker: options, environment, folder, and ``serve`` for flow files that start themselves."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Any, List, Mapping, NoReturn, Optional, Sequence
+
+from perfect_client import procs
+from perfect_client.journal import Folder, Occupied
+from perfect_client.launcher import PACKAGE_HOME
+from perfect_client.supervisor import STOP_GRACE_S, Setup, Supervisor
+from perfect_client.transport import Link
+
+DEFAULT_URL = "http://127.0.0.1:8700"
+MAX_SLOTS = 1000
+KNOWN = (
+    "PERFECT_HOME", "PERFECT_URL", "PERFECT_TOKEN", "PERFECT_DATABASE_URL", "PERFECT_REDIS_URL", "PERFECT_SECRET_KEY",
+    "PERFECT_ALLOWED_HOSTS", "PERFECT_DEBUG", "PERFECT_RETENTION_DAYS", "PERFECT_LOG_LEVEL", "PERFECT_RUN",
+)  # fmt: skip
+REFUSED = 2  # exit code: what was asked for cannot be done
+
+_PROGRAM = "import sys; sys.path.append(%r); from perfect_client.cli import main; sys.exit(main())" % PACKAGE_HOME
+
+
+class Unusable(ValueError):
+    """An option or a setting that cannot work; the text is a sentence that says what would be right."""
+
+
+def say(sentence: str) -> None:
+    """To the operator. A closed terminal must not end the worker."""
+    try:
+        print(sentence, flush=True)
+    except (OSError, ValueError):
+        pass
+
+
+def warnings_about(environ: Mapping[str, str]) -> List[str]:
+    """Sentences about settings that are probably not meant as they are."""
+    found = []
+    for name in sorted(environ):
+        if name.startswith("PERFECT_") and name not in KNOWN:
+            import difflib  # only for this rare message
+
+            near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
+            found.append("%s is not a setting of Perfect; did you mean %s?" % (name, near))
+    if "PREFECT_API_URL" in environ and "PERFECT_URL" not in environ:
+        found.append("PREFECT_API_URL is set, PERFECT_URL is not: this worker uses %s" % DEFAULT_URL)
+    return found
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("PERFECT_HOME") or "~/.perfect").expanduser()
+
+
+def find_token(given: Optional[str], environ: Mapping[str, str]) -> str:
+    """The option, else ``PERFECT_TOKEN``, else what the server on this machine wrote. Raises ``Unusable``."""
+    token = given or environ.get("PERFECT_TOKEN", "")
+    file = home(environ) / "worker-token"
+    if not token:
+        try:
+            token = file.read_text()
+        except OSError:
+            pass
+    if not token.strip():
+        raise Unusable(
+            "there is no token: set PERFECT_TOKEN to one that `manage.py createtoken NAME --scope worker` prints "
+            "(a server on this machine leaves one in %s)" % file
+        )
+    return token.strip()
+
+
+def default_slots() -> int:
+    return max(2, 2 * (os.cpu_count() or 1))
+
+
+def default_name() -> str:
+    return re.sub(r"[^\w.-]", "-", platform.node()) or "worker"
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"(?!\.)[\w.-]{1,100}", name):
+        raise Unusable("--name takes 1 to 100 letters, digits, '.', '_' or '-', not %r" % name)
+    return name
+
+
+def _checked_slots(slots: int) -> int:
+    if not 1 <= slots <= MAX_SLOTS:
+        raise Unusable("--slots takes a number from 1 to %d, not %r" % (MAX_SLOTS, slots))
+    return slots
+
+
+def _checked_target(target: str) -> str:
+    if os.path.exists(target):
+        return os.path.abspath(target)
+    if target.endswith(".py") or os.sep in target:
+        raise Unusable("there is no file or folder %s" % target)
+    return target
+
+
+def configure(
+    targets: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    name: Optional[str] = None,
+    slots: Optional[int] = None,
+    pools: Sequence[str] = (),
+    url: Optional[str] = None,
+    token: Optional[str] = None,
+    reload: bool = False,
+) -> Setup:
+    """Options and environment as a ``Setup``; makes the worker's folder. Raises ``Unusable``."""
+    if not hasattr(os, "fork"):
+        raise Unusable("a worker needs fork(2): Linux or macOS (on Windows use WSL)")
+    if not targets:
+        raise Unusable("name at least one file, folder or module with flows")
+    checked_name = _checked_name(default_name() if name is None else name)
+    checked_slots = _checked_slots(default_slots() if slots is None else slots)
+    checked_targets = [_checked_target(target) for target in targets]
+    checked_token = find_token(token, environ)
+    server = url or environ.get("PERFECT_URL") or DEFAULT_URL
+    try:
+        Link(server, checked_token)
+    except ValueError as wrong:
+        raise Unusable(str(wrong)) from None
+    path = home(environ) / "worker" / checked_name
+    try:
+        folder = Folder(path)
+    except OSError as wrong:
+        raise Unusable("the folder %s cannot be used: %s" % (path, wrong.strerror)) from None
+    return Setup(
+        url=server,
+        token=checked_token,
+        folder=folder,
+        targets=checked_targets,
+        name=checked_name,
+        slots=checked_slots,
+        pools=list(pools),
+        reload=reload,
+    )
+
+
+def work(setup: Setup) -> int:
+    """Be a worker until told to stop; the exit code."""
+    try:
+        setup.folder.lock()
+        supervisor = Supervisor(setup, say)
+        say(
+            "Perfect worker '%s', %d slots, for %s\n  stop    Ctrl+C; running flows are asked to stop and get %d s"
+            % (setup.name, setup.slots, setup.url, STOP_GRACE_S)
+        )
+        return supervisor.run()
+    except Occupied as wrong:
+        say("perfect: %s" % wrong)
+        return REFUSED
+
+
+def serve(
+    *targets: Any,
+    name: Optional[str] = None,
+    slots: Optional[int] = None,
+    pools: Sequence[str] = (),
+    url: Optional[str] = None,
+    token: Optional[str] = None,
+    reload: bool = False,
+) -> None:
+    """Turn this program into a worker for its flows, or for ``targets``: flows, files, folders, modules.
+
+    Does not return: the program is replaced, so that the worker itself never holds what the flows import. While a
+    worker imports the file it does nothing, so it may also stand outside ``if __name__ == "__main__"``.
+    """
+    if procs.importing_flows:
+        return
+    arguments = ["worker", *(_target_of(target) for target in targets or (_main_file(),))]
+    options = {"--name": name or _name_of(targets), "--slots": slots, "--url": url}
+    for option, value in options.items():
+        if value is not None:
+            arguments += [option, str(value)]
+    for pool in pools:
+        arguments += ["--pool", pool]
+    if reload:
+        arguments.append("--reload")
+    if token is not None:
+        os.environ["PERFECT_TOKEN"] = token  # not on the command line, where every user of the machine reads it
+    _become(arguments)
+
+
+def _become(arguments: Sequence[str]) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-c", _PROGRAM, *arguments])
+
+
+def _main_file() -> str:
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if not file or not os.path.exists(file):
+        raise Unusable("serve() has no file to serve: write the flows to a file, or name one: serve('flows.py')")
+    return os.path.abspath(str(file))
+
+
+def _target_of(target: Any) -> str:
+    if isinstance(target, (str, os.PathLike)):
+        return str(os.fspath(target))
+    code = getattr(getattr(target, "fn", None), "__code__", None)
+    if code is None:
+        raise Unusable("serve() takes flows, files, folders and modules, not %r" % (target,))
+    return os.path.abspath(str(code.co_filename))
+
+
+def _name_of(targets: Sequence[Any]) -> str:
+    """Host and file: several flow files served on one machine are several workers."""
+    stem = Path(_target_of(targets[0]) if targets else _main_file()).stem
+    return re.sub(r"[^\w.-]", "-", "%s-%s" % (default_name(), stem))[:100]

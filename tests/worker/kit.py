@@ -1,0 +1,81 @@
+"""Workers in processes of their own, and ways to look at processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.worker.fakeserver import DEADLINE_S
+
+HERE = Path(__file__).parent
+SDK = HERE.parent.parent / "client_sdk"
+FLOWS = HERE / "sample_flows.py"
+
+
+class Worker:
+    """A worker in a process of its own, with its own home."""
+
+    def __init__(self, home, server, targets, *options, token="t0ken", name="w1", **environment):
+        self.home, self.name = home, name
+        self.log = home / "worker.log"
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(("PERFECT_", "PREFECT_"))}
+        environ.update(environment, PERFECT_HOME=str(home), PYTHONPATH=str(SDK), PYTHONDONTWRITEBYTECODE="1")
+        if token:
+            environ["PERFECT_TOKEN"] = token
+        command = [sys.executable, "-m", "perfect_client", "worker", *map(str, targets), "--url", server.url]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--name", name, "--slots", "4", *options], env=environ, stdout=log, stderr=log,
+                cwd=str(home), start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def zygote(self):
+        """The pid of the process that forks the runs."""
+        return next(pid for pid in children_of(self.pid) if b"perfect_client.zygote" in _read(f"/proc/{pid}/cmdline"))
+
+    @property
+    def runs(self):
+        return sorted(path.name for path in (self.home / "worker" / self.name / "runs").iterdir())
+
+    def said(self):
+        return self.log.read_text()
+
+    def stop(self):
+        """As a person would; its exit code."""
+        self.process.terminate()
+        return self.process.wait(DEADLINE_S)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(DEADLINE_S)
+
+
+def _read(path):
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
+def children_of(pid):
+    return [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
+
+
+def is_alive(pid):
+    state = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return bool(state) and state[0] not in (b"Z", b"X")
+
+
+def eventually(what, seconds=DEADLINE_S):
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, f"waited {seconds:g} s in vain"
+        time.sleep(0.005)

@@ -1,0 +1,136 @@
+"""Flows that behave, and flows that do what a worker must survive."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from perfect_client import flow, task
+
+
+@task
+def double(number: int) -> int:
+    return number * 2
+
+
+@flow
+def hello(name: str = "world") -> str:
+    print("hello", name)
+    return str(double(21))
+
+
+@flow
+def fails() -> None:
+    raise ValueError("no such luck")
+
+
+@flow
+def segfaults() -> None:
+    os.write(2, b"about to fall\n")
+    ctypes.string_at(0)
+
+
+@flow
+def leaves(code: int) -> None:
+    os._exit(code)
+
+
+@flow
+def exits(code: int) -> None:
+    sys.exit(code)
+
+
+@flow
+def spins() -> None:
+    print("spinning", flush=True)
+    while True:
+        pass
+
+
+@flow
+def tidies() -> None:
+    try:
+        print("working", flush=True)
+        time.sleep(1000)
+    finally:
+        print("tidied")
+
+
+@flow
+def ignores_stop() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("deaf", flush=True)
+    while True:
+        time.sleep(1000)
+
+
+@flow
+def counts_in_c() -> None:
+    print("counting", flush=True)
+    sum(range(10**12))
+
+
+@flow
+def has_grandchildren(path: str) -> None:
+    """A plain child, one in a session of its own, one that only forked and left the session."""
+    subprocess.Popen(["sleep", "1000"])
+    away = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    forked = os.fork()
+    if forked == 0:
+        os.setsid()
+        time.sleep(1000)
+        os._exit(0)
+    with open(path, "w") as file:
+        file.write(f"{os.getpid()} {away.pid} {forked}")
+    print("family", flush=True)
+    time.sleep(1000)
+
+
+@flow
+def leaves_a_daemon(path: str) -> None:
+    """Returns while something it started goes on with its stdout open."""
+    daemon = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    with open(path, "w") as file:
+        file.write(str(daemon.pid))
+
+
+@flow
+def writes_past_python(megabytes: int) -> None:
+    line = b"x" * 99 + b"\n"
+    for _ in range(megabytes):
+        os.write(1, line * 10_000)
+        # what remains of a short write is the kernel's business: the pipe is blocking, so there is none
+
+
+@flow
+def prints(lines: int) -> None:
+    for number in range(lines):
+        print("line", number)
+
+
+@flow
+def waits_for(path: str, before: int = 3, after: int = 3) -> str:
+    """Prints, waits for a file, prints again."""
+    for number in range(before):
+        print("before", number)
+    print("waiting", flush=True)
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    for number in range(after):
+        print("after", number)
+    return "done"
+
+
+@flow
+def hangs_at_exit() -> None:
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+
+
+@flow
+def shows_itself() -> str:
+    return f"{os.environ['PERFECT_RUN']} {os.getpid() == os.getsid(0)} {len(os.read(0, 1))}"

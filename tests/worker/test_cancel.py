@@ -1,0 +1,96 @@
+"""Cancel kills, whatever the code is doing, and says how."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.worker.kit import eventually, is_alive
+
+
+def test_a_cancelled_flow_tidies_up_and_carries_the_servers_reason(server, worker):
+    attempt = server.offer("tidies")
+    server.until_line(attempt, "working")
+
+    server.cancel(attempt, reason="cancelled by ana")
+    end = server.wait(lambda: attempt.end)
+
+    assert "tidied" in attempt.lines
+    assert (end["type"], end["outcome"], end["reason"]) == ("RunEnded", "CANCELLED", "cancelled by ana")
+
+
+def test_an_endless_loop_ends_at_once(server, worker):
+    attempt = server.offer("spins")
+    server.until_line(attempt, "spinning")
+
+    server.cancel(attempt)
+    server.cancel(attempt)
+
+    assert server.wait(lambda: attempt.end, 3)["outcome"] == "CANCELLED"
+
+
+def test_a_loop_in_c_is_killed_when_the_grace_is_over(server, worker):
+    attempt = server.offer("counts_in_c")
+    server.until_line(attempt, "counting")
+
+    server.cancel(attempt, grace_s=0.3)
+    end = server.wait(lambda: attempt.end, 3)
+
+    assert (end["type"], end["cancelled"], end["signal"]) == ("ProcessExited", True, signal.SIGKILL)
+    assert end["reason"] == "killed after the grace of 0.3 s"
+
+
+def test_a_flow_that_ignores_the_signal_is_killed_when_the_grace_is_over(server, worker):
+    attempt = server.offer("ignores_stop")
+    server.until_line(attempt, "deaf")
+
+    server.cancel(attempt, grace_s=0.3)
+
+    assert server.wait(lambda: attempt.end, 3)["reason"] == "killed after the grace of 0.3 s"
+
+
+def test_grandchildren_die_with_a_cancelled_run(server, worker, tmp_path):
+    attempt = server.offer("has_grandchildren", path=str(tmp_path / "pids"))
+    server.until_line(attempt, "family")
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+
+    server.cancel(attempt)
+    server.wait(lambda: attempt.end)
+
+    eventually(lambda: not any(map(is_alive, pids)), seconds=2)
+
+
+def test_a_dropped_run_is_killed_and_forgotten(server, worker):
+    attempt = server.offer("spins")
+    server.until_line(attempt, "spinning")
+    pid = attempt.facts[0]["pid"]
+
+    server.drop(attempt)
+
+    eventually(lambda: not is_alive(pid) and worker.runs == [])
+    server.wait(lambda: server.free == 4)
+    assert attempt.end is None
+
+
+def test_a_stopped_worker_stops_its_runs_and_says_goodbye(server, worker):
+    attempt = server.offer("tidies")
+    server.until_line(attempt, "working")
+
+    assert worker.stop() == 0
+
+    end = server.wait(lambda: attempt.end)
+    assert "tidied" in attempt.lines
+    assert (end["type"], end["reason"], end["cancelled"]) == ("ProcessExited", "the worker was stopped", False)
+    server.wait(lambda: server.left)
+    assert worker.runs == []
+
+
+def test_a_second_signal_does_not_wait_for_the_grace(server, worker):
+    attempt = server.offer("ignores_stop")
+    server.until_line(attempt, "deaf")
+
+    worker.process.terminate()
+    eventually(lambda: "press again" in worker.said())
+    worker.process.terminate()
+
+    assert worker.process.wait(5) == 0
+    assert server.wait(lambda: attempt.end)["reason"] == "the worker was stopped"
