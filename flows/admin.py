@@ -1,0 +1,120 @@
+"""The console's view of what can be run: flows and their schedules."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from flows import services, timetable
+from flows.models import Flow, Schedule
+from flows.parameters import Refused
+from runs import services as run_services
+from runs.models import Run
+from runs.readonly import HistoryAdmin, act_on_each
+
+
+@admin.register(Flow)
+class FlowAdmin(HistoryAdmin):
+    """Written by the workers that announce them; run from here."""
+
+    list_display = ("name", "slug", "tags", "file", "archived", "updated_at")
+    exclude = ("configurations",)  # may hold secrets; the flow's page masks them
+    list_filter = ("archived",)
+    search_fields = ("name", "slug")
+    actions = ("run_now",)
+
+    def has_trigger_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("flows.trigger_flow")
+
+    @admin.action(description="Run now", permissions=["trigger"])
+    def run_now(self, request: HttpRequest, rows: QuerySet[Flow]) -> None:
+        def deed(flow: Flow, now: datetime, who: str) -> None:
+            run_services.trigger(flow=flow, now=now, trigger=Run.Trigger.CONSOLE, who=who)
+
+        act_on_each(self, request, rows, "triggered", deed)
+
+
+class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = Schedule
+        fields = ("flow", *timetable.EDITABLE)
+
+    def clean(self) -> dict[str, Any]:
+        """The law of schedules, its sentences at the fields they name."""
+        values: dict[str, Any] = super().clean() or {}
+        if self.errors or not (values.get("flow") or self.instance.flow_id):
+            return values
+        row = Schedule(pk=self.instance.pk, flow=values.get("flow") or self.instance.flow)
+        for name in timetable.EDITABLE:
+            setattr(row, name, values[name])
+        try:
+            timetable.check(row)
+        except Refused as refused:
+            field = refused.field if refused.field in self.fields else "parameters"
+            raise ValidationError({field: refused.sentence}) from None
+        return values
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    form = ScheduleForm
+    list_display = ("name", "flow", "words", "timezone", "next_at", "paused_by", "source", "edited_by", "problem")
+    list_filter = ("kind", "source", ("flow", admin.RelatedOnlyFieldListFilter))
+    list_select_related = ("flow",)
+    search_fields = ("flow__name", "name")
+    autocomplete_fields = ("flow",)
+    actions = ("pause", "resume")
+    show_full_result_count = False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        told = ("source", "edited_by", "paused_by", "paused_at", "next_at", "last_at", "problem")
+        return ("flow", *told) if obj else ()
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return [*ScheduleForm.Meta.fields, *self.get_readonly_fields(request, obj)[1:]]
+
+    def has_pause_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("flows.pause_schedule")
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        actions: dict[str, Any] = super().get_actions(request)
+        actions.pop("delete_selected", None)  # what code declares is not deleted here, and each says so by itself
+        return actions
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and (obj is None or obj.source != Schedule.Source.CODE)
+
+    def save_model(self, request: HttpRequest, obj: Schedule, form: Any, change: bool) -> None:
+        now, who = timezone.now(), request.user.get_username()
+        values = {name: form.cleaned_data[name] for name in timetable.EDITABLE}
+        row = (
+            timetable.change(schedule_id=obj.pk, values=values, now=now, who=who)
+            if change
+            else timetable.create(flow=obj.flow, values=values, now=now, who=who)
+        )
+        obj.__dict__.update(row.__dict__)
+        obj._state.adding = False
+
+    def delete_model(self, request: HttpRequest, obj: Schedule) -> None:
+        timetable.remove(schedule_id=obj.pk, now=timezone.now(), who=request.user.get_username())
+
+    @admin.action(description="Pause", permissions=["pause"])
+    def pause(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
+        def deed(row: Schedule, now: datetime, who: str) -> None:
+            services.pause(schedule_id=row.pk, now=now, who=who)
+
+        act_on_each(self, request, rows, "paused", deed)
+
+    @admin.action(description="Resume", permissions=["pause"])
+    def resume(self, request: HttpRequest, rows: QuerySet[Schedule]) -> None:
+        def deed(row: Schedule, now: datetime, who: str) -> None:
+            services.resume(schedule_id=row.pk, now=now, who=who)
+
+        act_on_each(self, request, rows, "resumed", deed)

@@ -1,0 +1,138 @@
+"""What can be run: flows, their tasks as found in the code, and their schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.urls import reverse
+from django.utils.text import slugify
+
+from flows import schedules
+
+
+def slug_of(name: str) -> str:
+    """The flow's address: ``Daily Sales ETL`` → ``daily-sales-etl``; empty if the name has no letter or digit."""
+    return slugify(name, allow_unicode=True)[:200]
+
+
+class Flow(models.Model):
+    """A function that workers offer to run. Its row is written by ``flows.services.announce`` alone."""
+
+    name = models.CharField(max_length=200, unique=True)
+    slug = models.CharField(max_length=200, unique=True)
+    description = models.TextField(blank=True)
+    tags = models.JSONField(default=list, blank=True)
+    parameters = models.JSONField(default=dict, blank=True, help_text="JSON Schema of the flow's parameters")
+    configurations = models.JSONField(default=dict, blank=True, help_text="Named sets of values; the first is default")
+    file = models.CharField(max_length=1000, blank=True)
+    line = models.PositiveIntegerField(default=0)
+    fingerprint = models.CharField(max_length=64, blank=True)
+    archived = models.BooleanField(default=False, help_text="Hidden from the library; its history stays")
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("name",)
+        permissions = [("trigger_flow", "Can run a flow")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("flow", args=[self.slug])
+
+    @property
+    def configuration_names(self) -> list[str]:
+        return list(self.configurations)
+
+    @property
+    def default_configuration(self) -> str:
+        return next(iter(self.configurations), "")
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """The parameters' schemas by name, in the signature's order."""
+        found: dict[str, Any] = self.parameters.get("properties", {})
+        return found
+
+
+class Task(models.Model):
+    """A task call found in a flow's code: one node of its plan."""
+
+    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="tasks")
+    key = models.CharField(max_length=200)
+    name = models.CharField(max_length=200)
+    position = models.PositiveIntegerField()
+    weight = models.FloatField(null=True, blank=True)
+    estimated_ms = models.FloatField(null=True, blank=True)
+    in_loop = models.BooleanField(default=False)
+    description = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("flow", "position")
+        constraints = [models.UniqueConstraint(fields=["flow", "key"], name="task_key_once_per_flow")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Schedule(models.Model):
+    """When a flow runs by itself. The law of due times lives in ``flows.schedules``."""
+
+    class Kind(models.TextChoices):
+        CRON = "cron"
+        INTERVAL = "interval"
+        ONCE = "once"
+
+    class CatchUp(models.TextChoices):
+        SKIP = "skip"
+        LATEST = "latest"
+        ALL = "all"
+
+    class Overlap(models.TextChoices):
+        ALLOW = "allow"
+        SKIP = "skip"
+        QUEUE = "queue"
+        CANCEL_RUNNING = "cancel_running"
+
+    class Source(models.TextChoices):
+        CODE = "code"
+        CONSOLE = "console"
+
+    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="schedules")
+    name = models.CharField(max_length=200, default="default")
+    kind = models.CharField(max_length=10, choices=Kind)
+    expression = models.CharField(max_length=128)
+    timezone = models.CharField(max_length=64, default="UTC")
+    parameters = models.JSONField(default=dict, blank=True)
+    configuration = models.CharField(max_length=200, blank=True)
+    catch_up = models.CharField(max_length=10, choices=CatchUp, default=CatchUp.LATEST)
+    overlap = models.CharField(max_length=20, choices=Overlap, default=Overlap.SKIP)
+    source = models.CharField(max_length=10, choices=Source, default=Source.CONSOLE)
+    edited_by = models.CharField(max_length=200, blank=True, help_text="Who overrode what the code declares")
+    paused_by = models.CharField(max_length=200, blank=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    next_at = models.DateTimeField(null=True, blank=True, db_index=True)
+    last_at = models.DateTimeField(null=True, blank=True)
+    problem = models.TextField(blank=True, help_text="Why the schedule does not fire, if it cannot")
+
+    class Meta:
+        ordering = ("flow", "name")
+        permissions = [("pause_schedule", "Can pause and resume a schedule")]
+        constraints = [models.UniqueConstraint(fields=["flow", "name"], name="schedule_name_once_per_flow")]
+
+    def __str__(self) -> str:
+        return f"{self.flow.name}: {self.words}"
+
+    @property
+    def timing(self) -> schedules.Timing:
+        """Raises ``schedules.BadSchedule`` if the row holds what the law refuses."""
+        return schedules.parse(self.kind, self.expression, self.timezone)
+
+    @property
+    def words(self) -> str:
+        try:
+            return schedules.in_words(self.timing)
+        except schedules.BadSchedule as bad:
+            return str(bad)

@@ -1,0 +1,342 @@
+"""The REST API at ``/api/``. Every view reads or writes on the database lanes and answers JSON or a problem."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from functools import wraps
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from django.db import IntegrityError
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from ninja import NinjaAPI
+from pydantic import AwareDatetime, Field
+
+from flows import services as flow_services
+from flows import timetable
+from flows.models import Flow, Schedule
+from flows.parameters import Missing, nearest
+from runs import lanes, listing, services
+from runs.gate import Gate, caller_of
+from runs.models import Run, Worker
+from runs.problems import Problem, problem
+from runs.queries import task_json, task_runs_of
+from runs.refusals import answer_errors
+from runs.schemas import CancelIn, RetryIn, RunAllIn, RunIn, RunsIn, ScheduleChange, ScheduleIn
+from runs.shapes import flow_detail_json, flow_json, schedule_json, shown_run, taken_slots, worker_json
+
+logger = logging.getLogger(__name__)
+
+FLOWS_LIMIT = 5_000
+READ, RUN, ADMIN = "read", "run", "admin"
+VIEW_RUNS = ("runs.view_run",)
+
+View = Callable[..., Coroutine[Any, Any, HttpResponse]]
+Count = Annotated[int, Field(ge=1)]
+
+read_gate = Gate(READ, "flows.view_flow")
+
+
+def documentation(view: Callable[..., Any]) -> Any:
+    """The documentation is for those who may read, too: the short way for tokens passes no middleware."""
+
+    @wraps(view)
+    async def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            await read_gate(request)
+        except Problem as refusal:
+            return refusal.response()
+        if request.method not in ("GET", "HEAD"):
+            return problem(405, headers={"Allow": "GET"})
+        return await lanes.read(view, request, *args, **kwargs)
+
+    return guarded
+
+
+api = NinjaAPI(
+    title="Perfect",
+    version="1",
+    description="Errors are RFC 9457 problem documents; every list is {items, next_cursor}.",
+    urls_namespace="api",
+    docs_url="/docs",
+    openapi_url="/openapi.json",
+    docs_decorator=documentation,
+)
+answer_errors(api)
+
+
+def answer(value: Any, status: int = 200) -> HttpResponse:
+    return HttpResponse(msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+def items(values: list[Any], next_cursor: str | None = None, status: int = 200) -> HttpResponse:
+    return answer({"items": values, "next_cursor": next_cursor}, status)
+
+
+def created(run: Run) -> dict[str, Any]:
+    return {"id": str(run.pk), "state": run.seen_state, "url": f"/runs/{run.pk}/"}
+
+
+def uuid_of(text: str, what: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Problem(404, f"{text[:80]!r} is not the id of a {what}.") from None
+
+
+def find_flow(slug: str) -> Flow:
+    """By its slug or its name. Raises ``Missing`` with the nearest one."""
+    flow = Flow.objects.filter(slug=slug).first() or Flow.objects.filter(name=slug).first()
+    if flow is None:
+        known = Flow.objects.filter(archived=False).values_list("slug", flat=True)[:FLOWS_LIMIT]
+        raise Missing("flow", f"There is no flow {slug[:200]!r}.{nearest(slug, known)}")
+    return flow
+
+
+def find_run(run_id: UUID) -> Run:
+    run = Run.objects.select_related("flow", "worker").filter(pk=run_id).first()
+    if run is None:
+        raise Missing("run", f"There is no run {run_id}.")
+    return run
+
+
+# Flows
+
+
+@api.get("/flows", auth=Gate(READ, "flows.view_flow", query=("archived",)), tags=["flows"])
+async def list_flows(request: HttpRequest, archived: bool = False) -> HttpResponse:
+    """The library, by name."""
+    return items(await lanes.read(lambda: [flow_json(f) for f in Flow.objects.filter(archived=archived)[:FLOWS_LIMIT]]))
+
+
+@api.post("/flows/run-all", auth=Gate(RUN, "flows.trigger_flow"), tags=["flows"])
+async def run_all(request: HttpRequest, wish: RunAllIn | None = None) -> HttpResponse:
+    """One run of each flow that can start without parameters."""
+    runs = await lanes.write(
+        services.trigger_all, now=timezone.now(), trigger=Run.Trigger.API, who=caller_of(request),
+        configuration=wish.configuration if wish else None,
+    )  # fmt: skip
+    return items([created(run) for run in runs], status=201)
+
+
+@api.get("/flows/{slug}", auth=Gate(READ, "flows.view_flow"), tags=["flows"])
+async def get_flow(request: HttpRequest, slug: str) -> HttpResponse:
+    return answer(await lanes.read(lambda: flow_detail_json(find_flow(slug))))
+
+
+@api.post("/flows/{slug}/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["flows"])
+async def trigger(request: HttpRequest, slug: str, wish: RunIn | None = None) -> HttpResponse:
+    """Queue a run. The same ``idempotency_key`` gives the same run again."""
+    wish, now, who = wish or RunIn(), timezone.now(), caller_of(request)
+
+    def deed() -> Run:
+        return services.trigger(flow=find_flow(slug), now=now, trigger=Run.Trigger.API, who=who, **dict(wish))
+
+    return answer(created(await _write_once(deed)), 201)
+
+
+# Runs
+
+
+@api.post("/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["runs"])
+async def trigger_many(request: HttpRequest, wishes: RunsIn) -> HttpResponse:
+    """Queue up to 1,000 runs, all or none."""
+    now, who = timezone.now(), caller_of(request)
+    if len(wishes.items) > services.BULK_LIMIT:
+        raise Problem(422, f"{len(wishes.items):,} runs at once are too many; 1,000 are allowed.", field="items")
+
+    def deed() -> list[Run]:
+        flows = {slug: find_flow(slug) for slug in {item.flow for item in wishes.items}}
+        wanted = [services.Wish(**{**dict(item), "flow": flows[item.flow]}) for item in wishes.items]
+        return services.trigger_many(items=wanted, now=now, trigger=Run.Trigger.API, who=who)
+
+    return items([created(run) for run in await _write_once(deed)], status=201)
+
+
+@api.get("/runs", auth=Gate(READ, *VIEW_RUNS, query=listing.QUERY), tags=["runs"])
+async def list_runs(
+    request: HttpRequest,
+    state: str = "",
+    flow: str = "",
+    q: str = "",
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+    tag: str = "",
+    cursor: str = "",
+    limit: Annotated[int, Field(ge=1, le=listing.LIMIT)] = 50,
+) -> HttpResponse:
+    """Newest first. ``state`` takes several with commas; ``q`` looks in flow names and ids."""
+    wanted = listing.Wanted(
+        states=listing.states_of(state), flow=flow, q=q, since=since, until=until, tag=tag,
+        cursor=listing.cursor_of(cursor), limit=limit,
+    )  # fmt: skip
+    now = timezone.now()
+
+    def page() -> HttpResponse:
+        if wanted.flow:
+            find_flow(wanted.flow)
+        runs, next_cursor = listing.page(wanted)
+        return items([shown_run(run, now, exact=False) for run in runs], next_cursor)
+
+    return await lanes.read(page)
+
+
+@api.get("/runs/{run_id}", auth=Gate(READ, *VIEW_RUNS), tags=["runs"])
+async def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
+    pk, now = uuid_of(run_id, "run"), timezone.now()
+    return answer(await lanes.read(lambda: shown_run(find_run(pk), now)))
+
+
+@api.get("/runs/{run_id}/tasks", auth=Gate(READ, *VIEW_RUNS), tags=["runs"])
+async def list_tasks(request: HttpRequest, run_id: str) -> HttpResponse:
+    """The task runs of the last attempt, in order."""
+    pk, now = uuid_of(run_id, "run"), timezone.now()
+    return items(await lanes.read(lambda: [task_json(row, now) for row in task_runs_of(find_run(pk))]))
+
+
+@api.get("/runs/{run_id}/logs", auth=Gate(READ, *VIEW_RUNS, query=("after", "level", "q", "limit")), tags=["runs"])
+async def list_logs(
+    request: HttpRequest,
+    run_id: str,
+    after: Annotated[int, Field(ge=0, lt=1 << 31)] = 0,
+    level: str = "",
+    q: str = "",
+    limit: Annotated[int, Field(ge=1, le=listing.LOG_LIMIT)] = 1_000,
+) -> HttpResponse:
+    """Lines after the sequence number ``after``, of ``level`` or above; ``next_cursor`` is the next ``after``."""
+    pk, least = uuid_of(run_id, "run"), listing.level_of(level)
+
+    def page() -> HttpResponse:
+        find_run(pk)
+        lines, last = listing.log_lines(pk, after=after, level=least, q=q, limit=limit)
+        return items(lines, str(last) if last else None)
+
+    return await lanes.read(page)
+
+
+@api.get("/runs/{run_id}/artifacts", auth=Gate(READ, *VIEW_RUNS), tags=["runs"])
+async def list_artifacts(request: HttpRequest, run_id: str) -> HttpResponse:
+    pk = uuid_of(run_id, "run")
+    await lanes.read(find_run, pk)
+    return items([])
+
+
+@api.post("/runs/{run_id}/cancel", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"])
+async def cancel(request: HttpRequest, run_id: str, wish: CancelIn | None = None) -> HttpResponse:
+    """End a run that waits; ask the worker to end one that runs."""
+    pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
+    why = wish.reason if wish else ""
+    return answer(
+        await lanes.write(lambda: shown_run(services.cancel(run_id=pk, now=now, who=who, why=why), now, exact=False))
+    )
+
+
+@api.post("/runs/{run_id}/retry", auth=Gate(RUN, "runs.retry_run"), tags=["runs"])
+async def retry(request: HttpRequest, run_id: str, wish: RetryIn | None = None) -> HttpResponse:
+    """A new run like this one; the old one stays as it is."""
+    pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
+    changes = dict(wish) if wish else {}
+
+    def deed() -> Run:
+        return services.retry(run_id=pk, now=now, trigger=Run.Trigger.API, who=who, **changes)
+
+    return answer(created(await lanes.write(deed)), 201)
+
+
+@api.post("/runs/{run_id}/resume", auth=Gate(RUN, "runs.retry_run"), tags=["runs"])
+async def resume(request: HttpRequest, run_id: str) -> HttpResponse:
+    pk = uuid_of(run_id, "run")
+    await lanes.read(find_run, pk)
+    raise Problem(501, f"A run cannot be resumed yet. POST /api/runs/{pk}/retry runs it again from its start.")
+
+
+@api.post("/runs/{run_id}/pause", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"])
+async def pause(request: HttpRequest, run_id: str) -> HttpResponse:
+    pk = uuid_of(run_id, "run")
+    await lanes.read(find_run, pk)
+    raise Problem(501, f"A run cannot be paused yet. POST /api/runs/{pk}/cancel ends it; a schedule can be paused.")
+
+
+# Schedules
+
+
+@api.get("/schedules", auth=Gate(READ, "flows.view_schedule", query=("flow",)), tags=["schedules"])
+async def list_schedules(request: HttpRequest, flow: str = "") -> HttpResponse:
+    def rows() -> list[dict[str, Any]]:
+        found = Schedule.objects.select_related("flow")
+        found = found.filter(flow=find_flow(flow)) if flow else found
+        return [schedule_json(row) for row in found[:FLOWS_LIMIT]]
+
+    return items(await lanes.read(rows))
+
+
+@api.post("/schedules", auth=Gate(ADMIN, "flows.add_schedule"), tags=["schedules"])
+async def create_schedule(request: HttpRequest, wish: ScheduleIn) -> HttpResponse:
+    now, who = timezone.now(), caller_of(request)
+
+    def deed() -> dict[str, Any]:
+        row = timetable.create(flow=find_flow(wish.flow), values=_given(wish), now=now, who=who)
+        return schedule_json(_pause_or_resume(row, wish.paused, now, who))
+
+    return answer(await lanes.write(deed), 201)
+
+
+@api.patch("/schedules/{int:schedule_id}", auth=Gate(ADMIN, "flows.change_schedule"), tags=["schedules"])
+async def change_schedule(request: HttpRequest, schedule_id: int, wish: ScheduleChange) -> HttpResponse:
+    """What a person changed wins over what the flow's code declares, and says who changed it."""
+    now, who, values = timezone.now(), caller_of(request), _given(wish)
+
+    def deed() -> dict[str, Any]:
+        row = timetable.find(schedule_id)
+        if values:
+            row = timetable.change(schedule_id=schedule_id, values=values, now=now, who=who)
+        return schedule_json(_pause_or_resume(row, wish.paused, now, who))
+
+    return answer(await lanes.write(deed))
+
+
+@api.delete("/schedules/{int:schedule_id}", auth=Gate(ADMIN, "flows.delete_schedule"), tags=["schedules"])
+async def delete_schedule(request: HttpRequest, schedule_id: int) -> HttpResponse:
+    await lanes.write(timetable.remove, schedule_id=schedule_id, now=timezone.now(), who=caller_of(request))
+    return HttpResponse(status=204)
+
+
+def _given(wish: ScheduleChange) -> dict[str, Any]:
+    values = wish.model_dump(exclude_unset=True, exclude={"flow", "paused"})
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _pause_or_resume(row: Schedule, paused: bool | None, now: datetime, who: str) -> Schedule:
+    if paused is None:
+        return row
+    deed = flow_services.pause if paused else flow_services.resume
+    return deed(schedule_id=row.pk, now=now, who=who)
+
+
+# Workers
+
+
+@api.get("/workers", auth=Gate(READ, "runs.view_worker"), tags=["workers"])
+async def list_workers(request: HttpRequest) -> HttpResponse:
+    now = timezone.now()
+
+    def rows() -> list[dict[str, Any]]:
+        taken, workers = taken_slots(), Worker.objects.prefetch_related("flows")[:FLOWS_LIMIT]
+        return [worker_json(worker, taken.get(worker.pk, 0), now) for worker in workers]
+
+    return items(await lanes.read(rows))
+
+
+# Helpers
+
+
+async def _write_once(deed: Callable[[], Any]) -> Any:
+    """Two doors may race with one idempotency key: who comes second finds the first one's run."""
+    try:
+        return await lanes.write(deed)
+    except IntegrityError:
+        return await lanes.write(deed)

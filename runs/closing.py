@@ -1,0 +1,34 @@
+"""The end of a run: its state, its open task runs and the bells, in one transaction, from whatever side it ends."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from runs import live
+from runs.models import Run, TaskRun
+from runs.states import LEFT_OPEN, TASK_FINAL, RunState, TaskState
+
+
+def close(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values: Any) -> bool:
+    """Move ``run`` to the final state ``to`` and close what it left open. False if it may not move there."""
+    with transaction.atomic(savepoint=False):
+        if not end(run, to, now=now, who=who, why=why, **values):
+            return False
+        started, never_started = LEFT_OPEN[to]
+        rows = TaskRun.objects.filter(run_id=run.pk).exclude(state__in=TASK_FINAL)
+        rows.filter(state=TaskState.PENDING).update(state=never_started)
+        rows.update(state=started, finished_at=now)
+    return True
+
+
+def end(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values: Any) -> bool:
+    """The move and the bells alone, for a caller that closes the task runs itself."""
+    if not run.move(to, now=now, who=who, why=why, **values):
+        return False
+    # A queueing schedule's next run may start now; a free slot is the worker's to announce.
+    after = [live.WORK] if run.schedule_id else []
+    live.touch(*after, live.OVERVIEW, live.run_topic(run.pk), live.log_topic(run.pk), live.flow_topic(run.flow.slug))
+    return True

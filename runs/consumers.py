@@ -1,0 +1,278 @@
+"""The workers' socket: wire in, deeds, wire out. No rule and no row is touched here.
+
+The consumer's own ``dispatch`` avoids the hop through the one thread that Channels shares among all sockets; the
+database is reached through ``runs.lanes`` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+from channels.consumer import get_handler_name
+from channels.exceptions import StopConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.db import DatabaseError, DataError, IntegrityError
+from django.utils import timezone
+from perfect_client import protocol
+
+from runs import dispatch, ingest, lanes, live
+from runs.access import Token
+
+HEARTBEAT_S = 10.0
+SILENCE_S = 30.0
+RETRY_PAUSE = 1.0  # seconds before a worker is asked to send again what the database could not take
+
+logger = logging.getLogger(__name__)
+
+
+class Fleet:
+    """The workers connected to this process, and the one task that hands them orders when a bell rings."""
+
+    def __init__(self) -> None:
+        self.workers: dict[UUID, WorkerConsumer] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+        self._cancels = False
+
+    def bell(self, loop: asyncio.AbstractEventLoop, topics: frozenset[str]) -> None:
+        """Called from any thread after a commit."""
+        if live.WORK in topics or live.CANCELS in topics:
+            loop.call_soon_threadsafe(self.wake, live.CANCELS in topics)
+
+    def wake(self, cancels: bool = False) -> None:
+        """Hand out orders now, or once more when the task that does so now is through."""
+        self._again = True
+        self._cancels = self._cancels or cancels
+        if self._task is None and self.workers:
+            self._task = asyncio.get_running_loop().create_task(self._hand_out())
+            self._task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("handing out orders failed", exc_info=task.exception())
+        elif self._again:
+            self.wake()
+
+    async def _hand_out(self) -> None:
+        while self._again:
+            self._again = False
+            free = {pk: worker.free for pk, worker in self.workers.items() if worker.accepted}
+            if any(free.values()):
+                for offer in await lanes.write(dispatch.offer, free=free, now=timezone.now()):
+                    await self._offer(offer)
+            if self._cancels:
+                self._cancels = False
+                for pk, order in await lanes.read(dispatch.cancels, workers=list(free)):
+                    if pk in self.workers:
+                        await self.workers[pk].cancel(order)
+
+    async def _offer(self, offer: dispatch.Offer) -> None:
+        worker = self.workers.get(offer.worker)
+        if worker is None:  # gone in between; its end gives the offer back
+            await lanes.write(
+                dispatch.release, worker=offer.worker, now=timezone.now(), why="the worker left",
+                fences=[offer.order.fence],
+            )  # fmt: skip
+            return
+        worker.offered.add(offer.order.fence)
+        await worker.order(offer.order)
+
+
+fleet = Fleet()
+
+
+async def close_all(code: int = protocol.RESTARTING) -> None:
+    """Close every worker's socket; the workers come back by themselves."""
+    await asyncio.gather(*[worker.close(code=code) for worker in list(fleet.workers.values())], return_exceptions=True)
+
+
+class WorkerConsumer(AsyncWebsocketConsumer):
+    """One worker's connection. Messages are handled one after another, so facts stay in order."""
+
+    worker: UUID | None = None
+    boot = ""
+    accepted = False
+    _free = 0
+    _heard = 0.0
+    _watch: asyncio.Task[None] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.offered: set[int] = set()  # offers neither claimed nor declined yet
+        self.cancelled: set[int] = set()
+
+    @property
+    def free(self) -> int:
+        """Slots left. What the worker said was said before it saw the offers that it has not answered."""
+        return max(0, self._free - len(self.offered))
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        await getattr(self, get_handler_name(message))(message)
+
+    # -------------------------------------------------------------------------------------------------- the connection
+
+    async def connect(self) -> None:
+        headers = dict(self.scope["headers"])
+        await self.accept()
+        if b"origin" in headers:  # a browser; workers send none
+            return await self.refuse("this socket is for workers; browsers are not let in", protocol.FORBIDDEN)
+        secret = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ").strip()
+        token = await lanes.read(Token.objects.valid, secret, timezone.now())
+        if token is None:
+            sentence = "the server does not know this token (unknown, expired or revoked);"
+            hint = " make one with: manage.py createtoken NAME --scope worker"
+            return await self.refuse(sentence + hint, protocol.UNAUTHORISED)
+        if not token.allows(Token.Scope.WORKER):
+            return await self.refuse(
+                f"token {token.name!r} has the scope {token.scope}; a worker needs one with the scope worker",
+                protocol.FORBIDDEN,
+            )
+        self._token = token.pk
+        self._heard = time.monotonic()
+        self._watch = asyncio.get_running_loop().create_task(self._watch_silence())
+
+    async def refuse(self, reason: str, code: int) -> None:
+        await self.send(text_data=protocol.encode(protocol.Refuse(reason, code)))
+        await self.close(code=code)
+
+    async def _watch_silence(self) -> None:
+        """Close a connection that says nothing; end one whose token was revoked."""
+        while True:
+            await asyncio.sleep(5)
+            if time.monotonic() - self._heard > SILENCE_S:
+                return await self.close(code=protocol.RESTARTING)
+            if not await lanes.read(_token_lives, self._token):
+                return await self.refuse("the token was revoked or has expired", protocol.UNAUTHORISED)
+
+    async def websocket_disconnect(self, message: dict[str, Any]) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.worker is not None and fleet.workers.get(self.worker) is self:
+            del fleet.workers[self.worker]
+            code = message.get("code")
+            why = self._left or f"the connection ended (code {code})"
+            await lanes.write(ingest.leave, worker=self.worker, boot=self.boot, now=timezone.now(), why=why)
+        raise StopConsumer
+
+    _left = ""
+
+    # ------------------------------------------------------------------------------------------------------- messages
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        self._heard = time.monotonic()
+        try:
+            message = protocol.decode(text_data if text_data is not None else bytes_data or b"")
+        except protocol.ProtocolError as wrong:
+            return await self.refuse(f"a malformed message: {wrong}", protocol.MALFORMED)
+        handler = _HANDLERS.get(type(message))
+        if handler is None or (self.worker is None and not isinstance(message, protocol.Joined)):
+            if isinstance(message, protocol.Unknown):  # a newer worker's; the rules allow it
+                return
+            return await self.refuse(f"{type(message).__name__} is not expected now", protocol.MALFORMED)
+        try:
+            await handler(self, message)
+        except DatabaseError:
+            logger.exception("the database could not take %s", type(message).__name__)
+            await self.close(code=protocol.OVERLOADED)
+
+    async def order(self, message: object) -> None:
+        await self.send(text_data=protocol.encode(message))
+
+    async def cancel(self, order: protocol.CancelRun) -> None:
+        if order.fence not in self.cancelled:
+            self.cancelled.add(order.fence)
+            await self.order(order)
+
+    async def _joined(self, message: protocol.Joined) -> None:
+        try:
+            accept = await lanes.write(ingest.join, message=message, now=timezone.now())
+        except ingest.WorkerRefused as refused:
+            return await self.refuse(str(refused), refused.code)
+        self.worker, self.boot = UUID(message.worker), message.boot
+        older = fleet.workers.get(self.worker)
+        fleet.workers[self.worker] = self
+        if older is not None:
+            await older.close(code=protocol.REPLACED if older.boot != self.boot else protocol.RESTARTING)
+        self.accepted = True
+        await self.order(accept)
+
+    async def _flows_announced(self, message: protocol.FlowsAnnounced) -> None:
+        assert self.worker is not None
+        await lanes.write(ingest.announce, worker=self.worker, message=message, now=timezone.now())
+        fleet.wake()
+
+    async def _slots_freed(self, message: protocol.SlotsFreed) -> None:
+        self._free = max(0, min(message.free, 10_000))
+        fleet.wake()
+
+    async def _claimed(self, message: protocol.OfferClaimed) -> None:
+        assert self.worker is not None
+        answer = await lanes.write(
+            dispatch.claim, worker=self.worker, fence=message.fence, run_id=message.run, now=timezone.now()
+        )
+        if message.fence in self.offered:
+            self.offered.discard(message.fence)
+            self._free -= 1
+        await self.order(answer)
+
+    async def _declined(self, message: protocol.OfferDeclined) -> None:
+        assert self.worker is not None
+        self.offered.discard(message.fence)
+        why = protocol.clean_text(message.reason, 500) or "the worker declined it"
+        await lanes.write(
+            dispatch.release, worker=self.worker, now=timezone.now(), why=why, fences=[message.fence]
+        )  # fmt: skip
+
+    async def _recorded(self, message: protocol.FactsRecorded) -> None:
+        assert self.worker is not None
+        now = timezone.now()
+        try:
+            answer: object = await lanes.write(ingest.record, worker=self.worker, message=message, now=now)
+        except (DataError, IntegrityError) as wrong:
+            if len(message.facts) == 1:
+                answer = await lanes.write(
+                    ingest.set_aside, worker=self.worker, message=message, now=now, why=str(wrong)
+                )
+            else:
+                logger.exception("a batch of %d facts could not be applied", len(message.facts))
+                answer = protocol.Resend(message.fence, message.first, message.stream)
+        except DatabaseError:
+            logger.exception("the database could not take a batch; it will be sent again")
+            await asyncio.sleep(RETRY_PAUSE)
+            answer = protocol.Resend(message.fence, message.first, message.stream)
+        await self.order(answer)
+
+    async def _beaten(self, message: protocol.Beaten) -> None:
+        assert self.worker is not None
+        now = timezone.now()
+        await lanes.write(ingest.beat, worker=self.worker, now=now)
+        await self.order(protocol.Echo(now.timestamp()))
+
+    async def _said_goodbye(self, message: protocol.Left) -> None:
+        self._left = protocol.clean_text(message.reason, 500) or "it was stopped"
+        self._free = 0
+
+
+_HANDLERS: dict[type, Callable[[WorkerConsumer, Any], Awaitable[None]]] = {
+    protocol.Joined: WorkerConsumer._joined,
+    protocol.FlowsAnnounced: WorkerConsumer._flows_announced,
+    protocol.SlotsFreed: WorkerConsumer._slots_freed,
+    protocol.OfferClaimed: WorkerConsumer._claimed,
+    protocol.OfferDeclined: WorkerConsumer._declined,
+    protocol.FactsRecorded: WorkerConsumer._recorded,
+    protocol.Beaten: WorkerConsumer._beaten,
+    protocol.Left: WorkerConsumer._said_goodbye,
+}
+
+
+def _token_lives(pk: int) -> bool:
+    token = Token.objects.filter(pk=pk).first()
+    return (
+        token is not None and token.revoked_at is None and (not token.expires_at or token.expires_at > timezone.now())
+    )

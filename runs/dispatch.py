@@ -1,0 +1,145 @@
+"""Hand a waiting run to a free worker, exactly once: offer → claim → start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db.models import QuerySet
+from perfect_client.protocol import CancelRun, DropRun, OfferRun, StartRun
+
+from flows.models import Schedule
+from runs import live
+from runs.book import Book, shelf
+from runs.models import Attempt, Run, Worker
+from runs.states import HELD, LIVE, RunState
+
+OFFER_LASTS = timedelta(seconds=20)
+CANCEL_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Offer:
+    worker: UUID
+    order: OfferRun
+
+
+def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
+    """Offer waiting runs, oldest first, to the connected workers that have their flow and a free slot.
+
+    ``free`` are the slots that each worker connected to this process has left. The emptiest worker comes first.
+    """
+    left = {worker: slots for worker, slots in free.items() if slots > 0}
+    if not left:
+        return []
+    able: dict[int, list[UUID]] = {}
+    for worker, flow in Worker.flows.through.objects.filter(worker_id__in=left).values_list("worker_id", "flow_id"):
+        able.setdefault(flow, []).append(worker)
+    waiting = Run.objects.filter(state=RunState.PENDING, flow_id__in=able).select_related("flow").order_by("pk")
+    offers: list[Offer] = []
+    for run in waiting[: sum(left.values())]:
+        worker = max((w for w in able[run.flow_id] if left[w] > 0), key=left.__getitem__, default=None)
+        if worker is not None and not _queued(run) and (made := _offer(run, worker, now)):
+            left[worker] -= 1
+            offers.append(made)
+    return offers
+
+
+def _queued(run: Run) -> bool:
+    """Whether its schedule lets it wait for an earlier run that is not final yet."""
+    if run.schedule is None or run.schedule.overlap != Schedule.Overlap.QUEUE:
+        return False
+    return Run.objects.filter(schedule=run.schedule, pk__lt=run.pk, state__in=LIVE).exists()
+
+
+def _offer(run: Run, worker: UUID, now: datetime) -> Offer | None:
+    attempt = Attempt.objects.create(run=run, worker_id=worker, number=run.attempt + 1, offered_at=now)
+    if not run.move(RunState.OFFERED, now=now, who="server", fence=attempt.pk, worker_id=worker):
+        attempt.delete()
+        return None
+    shelf.put_back(Book(attempt))
+    return Offer(
+        worker,
+        OfferRun(
+            fence=attempt.pk,
+            run=str(run.pk),
+            flow=run.flow.name,
+            parameters=run.parameters,
+            configuration=run.configuration,
+            tags=run.tags,
+            attempt=run.attempt + 1,
+            trigger=run.trigger,
+            scheduled_for=run.scheduled_for.timestamp() if run.scheduled_for else None,
+        ),
+    )
+
+
+def claim(*, worker: UUID, fence: int, run_id: str, now: datetime) -> StartRun | DropRun:
+    """Commit that the attempt is this worker's. A repeated claim of the same attempt gets the same answer."""
+    book = shelf.take(fence)
+    answer = _claim(book, worker, run_id, now) if book is not None else None
+    if answer is None:  # the kept book was outdated
+        book = shelf.open(fence)
+        answer = _claim(book, worker, run_id, now) if book is not None else None
+    if book is not None:
+        shelf.put_back(book)
+    return answer or DropRun(fence, "the offer was withdrawn")
+
+
+def _claim(book: Book, worker: UUID, run_id: str, now: datetime) -> StartRun | DropRun | None:
+    """None if the attempt is not this worker's to claim, as far as the book knows."""
+    run, attempt = book.run, book.attempt
+    if not book.belongs_to(worker, run_id):
+        return None
+    if run.state != RunState.OFFERED:
+        return StartRun(attempt.pk) if run.state in HELD else DropRun(attempt.pk, f"the run is {run.state}")
+    # Whatever else happened to the run or the attempt since the offer, one of these two sees it.
+    mine = Attempt.objects.filter(pk=attempt.pk, worker_id=worker, revoked_at=None, run__fence=attempt.pk)
+    if not mine.update(claimed_at=now):
+        return None
+    if not run.move(RunState.RUNNING, now=now, who="worker", started_at=run.started_at or now, attempt=attempt.number):
+        return None
+    attempt.claimed_at = now
+    live.touch(live.OVERVIEW, live.run_topic(run.pk), live.flow_topic(run.flow.slug))
+    return StartRun(attempt.pk)
+
+
+def release(*, worker: UUID, now: datetime, why: str, fences: list[int] | None = None) -> int:
+    """Take back offers that nobody claimed (all of the worker's, or those of ``fences``); no attempt is used up."""
+    offered = Run.objects.filter(worker_id=worker, state=RunState.OFFERED)
+    if fences is not None:
+        offered = offered.filter(fence__in=fences)
+    return _back(offered, now, why)
+
+
+def expire(*, now: datetime) -> int:
+    """Take back offers that no worker claimed in time."""
+    stale = Attempt.objects.filter(claimed_at=None, revoked_at=None, offered_at__lte=now - OFFER_LASTS)
+    fences = list(stale.filter(run__state=RunState.OFFERED).values_list("pk", flat=True))
+    return _back(Run.objects.filter(state=RunState.OFFERED, fence__in=fences), now, "the worker did not answer in time")
+
+
+def _back(offered: QuerySet[Run], now: datetime, why: str) -> int:
+    pks, fences = [], []
+    for pk, fence in offered.values_list("pk", "fence"):
+        pks.append(pk)
+        fences.append(fence)
+    moved = Run.objects.filter(pk__in=pks).move(
+        RunState.PENDING, now=now, who="server", why=why, fence=None, worker_id=None
+    )
+    Attempt.objects.filter(pk__in=[fence for fence in fences if fence]).update(revoked_at=now)
+    if moved:
+        live.touch(live.WORK, live.OVERVIEW)
+    return moved
+
+
+def cancels(*, workers: list[UUID]) -> list[tuple[UUID, CancelRun]]:
+    """The orders for these workers' runs that somebody wants ended; a worker does not mind one twice."""
+    wanted = Run.objects.filter(state__in=HELD, worker_id__in=workers, cancel_requested_at__isnull=False)
+    return [
+        (worker, CancelRun(fence, f"cancelled by {who}", CANCEL_GRACE_S))
+        for worker, fence, who in wanted.values_list("worker_id", "fence", "cancel_requested_by")
+        if fence is not None
+    ]

@@ -1,0 +1,175 @@
+"""Facts: what a worker reports becomes rows, each once and in order.
+
+Per message one transaction: is the fence current (else the worker is told to drop the attempt)? a gap (it is asked
+to send again)? seen (skipped)? malformed (that one is quarantined)? Then applied, the sequence number stored,
+committed, and only then acknowledged.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+from perfect_client import protocol
+from perfect_client.protocol import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
+
+from flows.services import announce as announce_flows
+from runs import live
+from runs.book import Book, Outdated, shelf
+from runs.closing import close
+from runs.dispatch import release
+from runs.models import Attempt, Quarantine, Run, Worker
+from runs.states import HELD, RunState
+
+ALIVE = timedelta(seconds=15)  # a second worker of the same identity is refused while the first was heard this recently
+
+
+class WorkerRefused(Exception):
+    """The worker may not join; ``code`` is the close code, the text the sentence for its operator."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+def join(*, message: protocol.Joined, now: datetime) -> Accept:
+    """Take a worker in: note who it is, settle what became of its attempts. Raises ``WorkerRefused``."""
+    if message.protocol > protocol.VERSION:
+        raise WorkerRefused(
+            f"this worker speaks protocol {message.protocol}, the server {protocol.VERSION}; update the server",
+            protocol.TOO_OLD,
+        )
+    identity = _identity(message.worker)
+    known = Worker.objects.filter(pk=identity).first()
+    if known and known.boot != message.boot and known.connected and now - known.last_seen_at < ALIVE:
+        raise WorkerRefused(
+            f"worker {known.name!r} is connected already, from host {known.host} with pid {known.pid};"
+            " start this one with another --name",
+            protocol.OVERLOADED,
+        )
+    Worker.objects.update_or_create(
+        pk=identity,
+        defaults={
+            "name": clean_text(message.name, 200) or "worker", "boot": message.boot[:64], "host": message.host[:255],
+            "pid": max(0, message.pid), "python": message.python[:32], "sdk": message.sdk[:32],
+            "slots": max(0, message.slots), "pools": message.pools[:50], "connected": True, "joined_at": now,
+            "last_seen_at": now, "left_reason": "",
+        },
+    )  # fmt: skip
+    release(worker=identity, now=now, why="the worker came back and had not claimed it")
+    held = {item.fence: item for item in message.held}
+    _settle_missing(identity, held, now)
+    live.touch(live.WORKERS, live.OVERVIEW, live.WORK)
+    return Accept(server_time=now.timestamp(), attempts=[_verdict(identity, item, now) for item in held.values()])
+
+
+def _identity(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise WorkerRefused("Joined.worker must be a UUID", protocol.MALFORMED) from None
+
+
+def _settle_missing(worker: UUID, held: dict[int, protocol.Held], now: datetime) -> None:
+    """A claimed attempt that its worker has no journal of will never report: it has crashed."""
+    for run in Run.objects.held().filter(worker_id=worker).exclude(fence__in=held).select_related("flow"):
+        Attempt.objects.filter(run=run, revoked_at=None).update(revoked_at=now)
+        close(run, RunState.CRASHED, now=now, who="server", why="its worker came back without it")
+
+
+def _verdict(worker: UUID, item: protocol.Held, now: datetime) -> Verdict:
+    attempt = Attempt.objects.select_related("run").filter(pk=item.fence).first()
+    if attempt is None or str(attempt.run_id) != item.run:
+        return Verdict(item.fence, "unknown")
+    run = attempt.run
+    if attempt.worker_id != worker or attempt.revoked_at is not None or run.fence != item.fence:
+        return Verdict(item.fence, "stale")
+    if run.state == RunState.LOST:
+        Run.objects.filter(pk=run.pk).move(RunState.RUNNING, now=now, who="worker", why="its worker is back")
+        live.touch(live.run_topic(run.pk), live.OVERVIEW)
+    cancel = run.state in HELD and run.cancel_requested_at is not None
+    return Verdict(item.fence, "current", attempt.facts_seq, attempt.output_seq, cancel)
+
+
+def announce(*, worker: UUID, message: protocol.FlowsAnnounced, now: datetime) -> None:
+    """The worker has these flows, and no others."""
+    flows, problems = announce_flows(specs=message.flows, now=now)
+    row = Worker.objects.filter(pk=worker).first()
+    if row is not None:
+        row.flows.set(flows)
+        row.problems = [clean_text(problem, 2_000) for problem in [*message.problems, *problems]][:50]
+        row.save(update_fields=["problems"])
+        live.touch(live.WORKERS, live.OVERVIEW, live.WORK)
+
+
+def beat(*, worker: UUID, now: datetime) -> None:
+    """The worker is alive, and so is every run of it that was given up for lost."""
+    Worker.objects.filter(pk=worker).update(last_seen_at=now, connected=True)
+    lost = Run.objects.filter(worker_id=worker, state=RunState.LOST)
+    if lost.exists():
+        lost.move(RunState.RUNNING, now=now, who="worker", why="its worker is back")
+        live.touch(live.OVERVIEW)
+
+
+def leave(*, worker: UUID, boot: str, now: datetime, why: str) -> None:
+    """The connection is gone. Its offers go back; its runs go on until it is back or too long silent."""
+    gone = Worker.objects.filter(pk=worker, boot=boot[:64])
+    if gone.update(connected=False, last_seen_at=now, left_reason=clean_text(why, 500)):
+        release(worker=worker, now=now, why="the worker left before it claimed the run")
+        live.touch(live.WORKERS, live.OVERVIEW)
+
+
+def record(*, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledge | Resend | DropRun:
+    """Apply one batch of one stream of one attempt; the answer is to be sent after the commit."""
+    if message.stream not in protocol.STREAMS:
+        return DropRun(message.fence, f"there is no stream {message.stream!r}")
+    try:
+        with transaction.atomic():
+            return _record(shelf.take(message.fence), worker, message, now)
+    except Outdated:
+        return _record(shelf.open(message.fence), worker, message, now)
+
+
+def _record(book: Book | None, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledge | Resend | DropRun:
+    if book is None:
+        return DropRun(message.fence, "the server does not know this attempt")
+    if not book.belongs_to(worker, message.run) or book.attempt.claimed_at is None:
+        return DropRun(message.fence, "the run is no longer this attempt's")
+    last = book.last(message.stream)
+    if message.first > last + 1:
+        return Resend(message.fence, last + 1, message.stream)
+    fresh = message.facts[last + 1 - message.first :]
+    for seq, data in enumerate(fresh, start=last + 1):
+        _apply(book, message.stream, seq, data, now)
+    if fresh:
+        book.save(message.stream, last + len(fresh), now)
+    shelf.put_back(book)
+    return Acknowledge(message.fence, last + len(fresh), message.stream)
+
+
+def _apply(book: Book, stream: str, seq: int, data: object, now: datetime) -> None:
+    """One fact that cannot be applied is set aside with its reason; the stream goes on."""
+    try:
+        book.apply(protocol.decode_fact(data))
+    except (ValueError, TypeError) as wrong:  # a ProtocolError is a ValueError
+        _quarantine(book, stream, seq, data, str(wrong), now)
+
+
+def set_aside(*, worker: UUID, message: FactsRecorded, now: datetime, why: str) -> Acknowledge | Resend | DropRun:
+    """Quarantine the one fact of ``message``, which the database refuses however often it is sent."""
+    book = shelf.take(message.fence)
+    if book is None or not book.belongs_to(worker, message.run):
+        return DropRun(message.fence, "the run is no longer this attempt's")
+    if message.first != book.last(message.stream) + 1:
+        return Resend(message.fence, book.last(message.stream) + 1, message.stream)
+    _quarantine(book, message.stream, message.first, message.facts[0], why, now)
+    book.save(message.stream, message.first, now)
+    return Acknowledge(message.fence, message.first, message.stream)
+
+
+def _quarantine(book: Book, stream: str, seq: int, data: object, why: str, now: datetime) -> None:
+    Quarantine.objects.create(
+        attempt_id=book.attempt.pk, stream=stream, seq=seq, time=now,
+        fact=clean_text(repr(data), 4_000), reason=clean_text(why, 1_000),
+    )  # fmt: skip

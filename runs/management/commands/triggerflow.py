@@ -1,0 +1,139 @@
+"""``manage.py triggerflow``: queue a run from the shell, and follow it if wanted.
+
+Exit codes: 0 queued or completed, 1 failed or crashed, 3 cancelled or skipped, 4 refused, 130 left with Ctrl+C while
+the run goes on.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from argparse import ArgumentParser
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import DatabaseError, transaction
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+from flows.models import Flow, slug_of
+from flows.parameters import Missing, Refused, nearest
+from runs import following, services
+from runs.models import Run
+from runs.queries import run_json
+
+REFUSED, DETACHED = 4, 130
+
+
+class Command(BaseCommand):
+    help = "Queue a run of a flow."
+    requires_system_checks: list[str] = []  # a check would cost more than the deed
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="the flow's name or its slug")
+        parser.add_argument(
+            "-p", "--parameter", action="append", default=[], metavar="KEY=JSON", dest="parameters",
+            help="a parameter; what is not JSON is taken as text",
+        )  # fmt: skip
+        parser.add_argument("--config", metavar="NAME", help="the configuration to use")
+        parser.add_argument("--at", metavar="ISO", help="not before this time, like 2026-03-01T06:00+01:00")
+        parser.add_argument("--wait", action="store_true", help="wait for the end, and exit as the run ended")
+        parser.add_argument("--follow", action="store_true", help="wait, and show log and progress")
+        parser.add_argument("--json", action="store_true", help="print the run as JSON")
+
+    def handle(self, *, json: bool, wait: bool, follow: bool, **options: Any) -> None:
+        try:
+            run = self._trigger(**options)
+        except Refused as refused:
+            self.stderr.write(refused.sentence)
+            sys.exit(REFUSED)
+        except DatabaseError as error:
+            self.stderr.write(f"The database does not take the run: {error}. Is it prepared? manage.py migrate")
+            sys.exit(REFUSED)
+        if not json:
+            self.stdout.write(f"Run {run.pk} of {run.flow.name} is {run.seen_state}.")
+        if wait or follow:
+            self._follow(run, log=follow and not json)
+            run.refresh_from_db()
+        if json:
+            self.stdout.write(_dumps(run_json(run, timezone.now())))
+        elif wait or follow:
+            self.stdout.write(_last_word(run))
+        if wait or follow:
+            sys.exit(following.exit_code(run))
+
+    def _trigger(self, *, name: str, parameters: list[str], config: str | None, at: str | None, **_: Any) -> Run:
+        flow, now = find_flow(name), timezone.now()
+        with transaction.atomic():
+            return services.trigger(
+                flow=flow, now=now, trigger=Run.Trigger.SHELL, who=_who(), parameters=read_parameters(parameters),
+                configuration=config, run_at=read_time(at) if at else None,
+            )  # fmt: skip
+
+    def _follow(self, run: Run, *, log: bool) -> None:
+        screen = following.Screen(self.stdout, self.stderr)
+        try:
+            for moment, lines in following.moments(run.pk, log=log):
+                if log:
+                    screen.show(moment, lines)
+        except KeyboardInterrupt:
+            screen.close()
+            self.stderr.write(f"Left. The run goes on: {run.get_absolute_url()}")
+            sys.exit(DETACHED)
+        screen.close()
+
+
+def find_flow(name: str) -> Flow:
+    """By name or slug. Raises ``Missing`` with the nearest one."""
+    flow = Flow.objects.filter(name=name).first() or Flow.objects.filter(slug=name).first()
+    flow = flow or Flow.objects.filter(slug=slug_of(name)).first()
+    if flow is None:
+        known = list(Flow.objects.filter(archived=False).values_list("name", flat=True)[:5_000])
+        hint = nearest(name, known) if known else " No worker has announced a flow yet."
+        raise Missing("flow", f"There is no flow {name!r}.{hint}")
+    return flow
+
+
+def read_parameters(words: list[str]) -> dict[str, Any]:
+    """``["n=3", "path=a b"]`` → ``{"n": 3, "path": "a b"}``. Raises ``Refused``."""
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise Refused("parameters", f"-p takes KEY=JSON, not {word!r}.")
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
+
+
+def read_time(text: str) -> datetime:
+    """A time without a zone is this machine's local time. Raises ``Refused``."""
+    try:
+        at = parse_datetime(text)
+    except ValueError:
+        at = None
+    if at is None:
+        raise Refused("at", f"--at takes a time like 2026-03-01T06:00 or 2026-03-01T06:00+01:00, not {text!r}.")
+    return at.astimezone()
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "shell"
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, indent=2)
+
+
+def _last_word(run: Run) -> str:
+    duration = run.duration(timezone.now())
+    took = f" after {duration.total_seconds():.1f} s" if duration else ""
+    why = run.error or run.state_reason
+    return f"Run {run.pk} {run.seen_state}{took}" + (f": {why}" if why else ".")

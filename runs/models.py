@@ -1,0 +1,309 @@
+"""What happens: workers, runs, attempts, task runs, log lines, and the event row that explains each move."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from django.db import models, transaction
+from django.db.models import F, Q
+from django.urls import reverse
+
+from flows.models import Flow, Schedule
+from runs.access import SignInLink, Token
+from runs.states import FINAL, HELD, LIVE, MOVES, RunState, TaskState, seen, sources
+
+__all__ = ["Attempt", "Event", "LogLine", "Quarantine", "Run", "SignInLink", "TaskRun", "Token", "Worker"]
+
+
+_uuid7_lock = threading.Lock()
+_uuid7_last = 0
+
+
+def uuid7() -> uuid.UUID:
+    """RFC 9562 §5.7 with a counter (§6.2, method 1): milliseconds, 12 bits that count on within one, random bits.
+
+    Ordered by creation within a process, so ``-pk`` is newest first and runs of one call keep their order.
+    """
+    global _uuid7_last
+    with _uuid7_lock:
+        _uuid7_last = max((time.time_ns() // 1_000_000) << 12, _uuid7_last + 1)
+        ticks = _uuid7_last
+    random = int.from_bytes(os.urandom(8), "big") >> 2
+    return uuid.UUID(int=(ticks >> 12) << 80 | 0x7 << 76 | (ticks & 0xFFF) << 64 | 0x2 << 62 | random)
+
+
+class Worker(models.Model):
+    """A worker as it last introduced itself. ``id`` is its identity on its own disk; ``name`` is only a label."""
+
+    id = models.UUIDField(primary_key=True)
+    name = models.CharField(max_length=200)
+    boot = models.CharField(max_length=64)
+    host = models.CharField(max_length=255, blank=True)
+    pid = models.PositiveIntegerField(default=0)
+    python = models.CharField(max_length=32, blank=True)
+    sdk = models.CharField(max_length=32, blank=True)
+    slots = models.PositiveIntegerField(default=1)
+    pools = models.JSONField(default=list, blank=True)
+    problems = models.JSONField(default=list, blank=True)
+    connected = models.BooleanField(default=False)
+    joined_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+    left_reason = models.CharField(max_length=500, blank=True)
+    flows: models.ManyToManyField[Flow, Any] = models.ManyToManyField(Flow, related_name="workers", blank=True)
+
+    SHOWN_SILENT_AFTER: ClassVar[timedelta] = timedelta(seconds=30)
+
+    class Meta:
+        ordering = ("-connected", "name")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def silent_for(self, now: datetime) -> timedelta | None:
+        """How long there has been no word, once it is worth saying; None while all is well."""
+        quiet = now - self.last_seen_at
+        return quiet if not self.connected or quiet > self.SHOWN_SILENT_AFTER else None
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    def live(self) -> RunQuerySet:
+        return self.filter(state__in=LIVE)
+
+    def final(self) -> RunQuerySet:
+        return self.filter(state__in=FINAL)
+
+    def held(self) -> RunQuerySet:
+        return self.filter(state__in=HELD)
+
+    def admit(self, runs: Sequence[Run], *, now: datetime, who: str, why: str) -> None:
+        """Insert new runs, each with its first event."""
+        with transaction.atomic():
+            Run.objects.bulk_create(runs)
+            Event.objects.bulk_create(
+                [Event(run_id=run.pk, time=now, after=run.state, who=who, why=run.state_reason or why) for run in runs]
+            )
+
+    def move(self, to: RunState, *, now: datetime, who: str, why: str = "", **values: Any) -> int:
+        """Move the runs of this query set to ``to`` where the table of moves allows it; returns how many moved."""
+        found = self.filter(state__in=sources(to)).values_list("pk", "state")
+        return sum(Run(pk=pk, state=state).move(to, now=now, who=who, why=why, **values) for pk, state in found)
+
+
+class Run(models.Model):
+    """One execution that somebody or something wished for."""
+
+    class Trigger(models.TextChoices):
+        PAGE = "page", "from the page"
+        API = "api", "by API"
+        SHELL = "shell", "from the shell"
+        CONSOLE = "console", "from the console"
+        SCHEDULE = "schedule", "by schedule"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="runs")
+    state = models.CharField(max_length=10, choices=[(s.value, s.value.title()) for s in RunState])
+    state_reason = models.TextField(blank=True)
+    parameters = models.JSONField(default=dict)
+    configuration = models.CharField(max_length=200, blank=True)
+    tags = models.JSONField(default=list)
+    trigger = models.CharField(max_length=10, choices=Trigger)
+    triggered_by = models.CharField(max_length=200, blank=True)
+    schedule = models.ForeignKey(Schedule, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs")
+    due_at = models.DateTimeField(null=True, blank=True, help_text="The schedule's nominal time")
+    scheduled_for = models.DateTimeField(null=True, blank=True, help_text="Not to start before")
+    idempotency_key = models.CharField(max_length=200, null=True, blank=True, unique=True)
+    rerun_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="reruns")
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    progress = models.FloatField(default=0.0, help_text="0–100, never falls, 100 only when completed")
+    fence = models.BigIntegerField(null=True, blank=True, help_text="The attempt that owns the run now")
+    attempt = models.PositiveIntegerField(default=0)
+    worker = models.ForeignKey(Worker, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs")
+    pid = models.PositiveIntegerField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_by = models.CharField(max_length=200, blank=True)
+    error = models.TextField(blank=True)
+    traceback = models.TextField(blank=True)
+    result = models.TextField(blank=True, help_text="A bounded preview")
+    log_count = models.PositiveIntegerField(default=0)
+    warning_count = models.PositiveIntegerField(default=0)
+    error_count = models.PositiveIntegerField(default=0)
+    version = models.PositiveBigIntegerField(default=0, help_text="Grows with every change; live pages compare it")
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-pk",)
+        permissions = [("cancel_run", "Can cancel a run"), ("retry_run", "Can run a run again")]
+        indexes = [
+            models.Index(fields=["state", "-id"], name="run_by_state"),
+            models.Index(fields=["flow", "-id"], name="run_by_flow"),
+            models.Index(fields=["flow", "state", "-id"], name="run_by_flow_state"),
+            models.Index(fields=["scheduled_for"], condition=Q(state="SCHEDULED"), name="run_waiting_for_time"),
+            models.Index(fields=["id"], condition=Q(state__in=sorted(LIVE)), name="run_live"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=sorted(RunState)), name="run_state_is_known"),
+            models.CheckConstraint(
+                condition=Q(state__in=sorted(FINAL), finished_at__isnull=False)
+                | Q(state__in=sorted(LIVE), finished_at__isnull=True),
+                name="run_final_has_its_end",
+            ),
+            models.CheckConstraint(
+                condition=Q(progress__gte=0, progress__lt=100) | Q(progress=100, state="COMPLETED"),
+                name="run_hundred_only_completed",
+            ),
+            models.UniqueConstraint(fields=["schedule", "due_at"], name="run_once_per_due_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.flow.name} {self.short_id}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("run", args=[self.pk])
+
+    def move(self, to: RunState, *, now: datetime, who: str, why: str = "", **values: Any) -> bool:
+        """The only writer of a state: compare-and-swap, with the event that explains it, in one transaction.
+
+        False if the row is no longer in the state that this instance knows, or if the table of moves does not know
+        the move; then nothing is changed.
+        """
+        before = self.state
+        if (before, to) not in MOVES:
+            return False
+        if to in FINAL:
+            values.setdefault("finished_at", now)
+        with transaction.atomic(savepoint=False):
+            changed = Run.objects.filter(pk=self.pk, state=before).update(
+                state=to, state_reason=why, version=F("version") + 1, **values
+            )
+            if changed:
+                Event.objects.create(run_id=self.pk, time=now, before=before, after=to, who=who, why=why)
+                for name, value in {**values, "state": str(to), "state_reason": why}.items():
+                    if not hasattr(value, "resolve_expression"):
+                        setattr(self, name, value)
+        return bool(changed)
+
+    @property
+    def short_id(self) -> str:
+        """The random end of the id: its start is the time and alike for all runs of an hour."""
+        return self.id.hex[-8:]
+
+    @property
+    def seen_state(self) -> str:
+        return seen(self.state)
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL
+
+    def duration(self, now: datetime) -> timedelta | None:
+        """How long it has run, or ran; None before the start."""
+        return (self.finished_at or now) - self.started_at if self.started_at else None
+
+
+class Attempt(models.Model):
+    """One try to run a run on one worker. Its key is the fence: a number that only grows."""
+
+    id = models.BigAutoField(primary_key=True)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="attempts")
+    worker = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="attempts")
+    number = models.PositiveIntegerField()
+    offered_at = models.DateTimeField()
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, help_text="When the server took the run away from it")
+    facts_seq = models.BigIntegerField(default=0, help_text="The last applied record of the facts stream")
+    output_seq = models.BigIntegerField(default=0, help_text="The last applied record of the output stream")
+
+    class Meta:
+        ordering = ("pk",)
+
+
+class TaskRun(models.Model):
+    """An expected or seen call of a task in one attempt. ``number`` is None until the code calls it."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="task_runs")
+    attempt = models.PositiveIntegerField()
+    key = models.CharField(max_length=200)
+    call = models.PositiveIntegerField(default=0)
+    name = models.CharField(max_length=200)
+    position = models.PositiveIntegerField()
+    number = models.PositiveIntegerField(null=True, blank=True)
+    parent = models.PositiveIntegerField(null=True, blank=True, help_text="Number of the task run that called it")
+    state = models.CharField(max_length=10, choices=[(s.value, s.value.title()) for s in TaskState])
+    weight = models.FloatField(null=True, blank=True)
+    estimated_ms = models.FloatField(null=True, blank=True)
+    learned_ms = models.FloatField(null=True, blank=True)
+    share = models.FloatField(null=True, blank=True, help_text="0–1 as reported by progress()")
+    note = models.CharField(max_length=500, blank=True)
+    tries = models.PositiveIntegerField(default=1)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True)
+    traceback = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("position", "pk")
+        constraints = [
+            models.UniqueConstraint(fields=["run", "attempt", "key", "call"], name="task_run_once_per_call"),
+            models.UniqueConstraint(fields=["run", "attempt", "number"], name="task_run_once_per_number"),
+            models.CheckConstraint(condition=Q(state__in=sorted(TaskState)), name="task_run_state_is_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def duration(self, now: datetime) -> timedelta | None:
+        return (self.finished_at or now) - self.started_at if self.started_at else None
+
+
+class LogLine(models.Model):
+    """One printed or logged line; ``seq`` counts a run's lines from 1 without gaps."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="log_lines")
+    seq = models.PositiveIntegerField()
+    attempt = models.PositiveIntegerField()
+    time = models.DateTimeField()
+    level = models.PositiveSmallIntegerField(help_text="As in logging: 20 is INFO")
+    task = models.PositiveIntegerField(null=True, blank=True, help_text="Number of the task run in its attempt")
+    message = models.TextField()
+    dropped = models.PositiveIntegerField(default=0, help_text="This many lines were not kept, in this one's place")
+
+    class Meta:
+        ordering = ("run", "seq")
+        constraints = [models.UniqueConstraint(fields=["run", "seq"], name="log_line_once")]
+
+
+class Event(models.Model):
+    """Why a run is where it is: each move and each wish, with who, when, from where and why. Never edited."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events")
+    time = models.DateTimeField()
+    before = models.CharField(max_length=10, blank=True)
+    after = models.CharField(max_length=10, blank=True)
+    who = models.CharField(max_length=200)
+    why = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("pk",)
+
+
+class Quarantine(models.Model):
+    """A fact that could not be applied, kept for the operator; the stream went on."""
+
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="quarantined")
+    stream = models.CharField(max_length=10)
+    seq = models.BigIntegerField()
+    time = models.DateTimeField()
+    fact = models.TextField()
+    reason = models.TextField()
+
+    class Meta:
+        ordering = ("pk",)

@@ -1,0 +1,226 @@
+"""What the overview says, each part with a fixed number of queries, however long the history is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Count, F, OuterRef, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce
+
+from flows.models import Flow, Schedule
+from runs.models import Run, Worker
+from runs.shown import FlowShown, Reader, RunShown, first_error, id_at
+from runs.states import HELD, SHOWN, WAITING, RunState
+from runs.templatetags.perfect import dur
+
+LAST = 20  # runs in a flow's bars
+RUNNING_SHOWN = 40
+WAITING_SHOWN = 10
+CARDS_SHOWN = 60
+DAY, WEEK = timedelta(days=1), timedelta(days=7)
+WEEK_KEPT = 60.0  # seconds; counting a week of a busy server is not for every push
+_week: dict[str, tuple[float, float | None]] = {}
+
+
+@dataclass(frozen=True)
+class Tiles:
+    running: int
+    waiting: int
+    day: int
+    good: float | None  # percent completed of the ended, 24 h
+    good_week: float | None
+    bad: int
+    used: int
+    slots: int
+    workers: int
+
+
+def _count_by_state(since: datetime | None, states: Sequence[str]) -> dict[str, int]:
+    # The states are listed even where all are wanted: each is then a range of the index (state, id).
+    rows = Run.objects.filter(state__in=states)
+    if since is not None:
+        rows = rows.filter(pk__gte=id_at(since))
+    return dict(rows.order_by().values_list("state").annotate(Count("pk")))
+
+
+def _good(counts: dict[str, int]) -> float | None:
+    ended = sum(counts.get(state, 0) for state in ("COMPLETED", "FAILED", "CRASHED"))
+    return 100 * counts.get("COMPLETED", 0) / ended if ended else None
+
+
+def _good_of_the_week(now: datetime) -> float | None:
+    kept = _week.get("good")
+    if kept is None or not 0 <= time.monotonic() - kept[0] < WEEK_KEPT:
+        kept = (time.monotonic(), _good(_count_by_state(now - WEEK, ["COMPLETED", "FAILED", "CRASHED"])))
+        _week["good"] = kept
+    return kept[1]
+
+
+def tiles(now: datetime) -> Tiles:
+    live = _count_by_state(None, sorted(HELD | WAITING))
+    day = _count_by_state(now - DAY, sorted(RunState))
+    connected = list(Worker.objects.filter(connected=True).values_list("slots", flat=True))
+    held = sum(live.get(state, 0) for state in HELD)
+    return Tiles(
+        running=held,
+        waiting=sum(live.get(state, 0) for state in WAITING),
+        day=sum(day.values()),
+        good=_good(day),
+        good_week=_good_of_the_week(now),
+        bad=day.get("FAILED", 0) + day.get("CRASHED", 0),
+        used=held + live.get(RunState.OFFERED, 0),
+        slots=sum(connected),
+        workers=len(connected),
+    )
+
+
+@dataclass(frozen=True)
+class Running:
+    runs: list[RunShown]
+    count: int
+    more: int
+
+
+def running(now: datetime, flow: Flow | None = None) -> Running:
+    """What runs (newest first), then what waits for a slot (the one whose turn it is first), then what waits for its
+    time."""
+    runs = Run.objects.select_related("flow", "schedule", "worker").defer("traceback", "result")
+    runs = runs.filter(flow=flow) if flow is not None else runs
+    held = _in_states(runs, sorted(HELD), RUNNING_SHOWN + 1, newest=True)
+    waiting = _in_states(runs, sorted(WAITING - {RunState.SCHEDULED}), WAITING_SHOWN + 1, newest=False)
+    later = list(runs.filter(state=RunState.SCHEDULED).order_by("scheduled_for")[:3]) if len(waiting) < 8 else []
+    total = len(held) + len(waiting) + len(later)
+    if len(held) > RUNNING_SHOWN or len(waiting) > WAITING_SHOWN or len(later) == 3:
+        counted = Run.objects.filter(state__in=sorted(HELD | WAITING))
+        total = (counted.filter(flow=flow) if flow is not None else counted).count()
+    shown = Reader(now).shown([*held[:RUNNING_SHOWN], *waiting[:WAITING_SHOWN], *later])
+    return Running(shown, total, max(0, total - len(shown)))
+
+
+def _in_states(runs: QuerySet[Run], states: Sequence[str], limit: int, *, newest: bool) -> list[Run]:
+    """The newest or oldest runs in these states, state by state: a planner that is given several at once may rather
+    walk through a flow's whole history in order."""
+    order = "-pk" if newest else "pk"
+    ids: list[UUID] = []
+    for state in states:
+        ids += runs.filter(state=state).order_by(order).values_list("pk", flat=True)[:limit]
+    ids.sort(reverse=newest)
+    return list(runs.filter(pk__in=ids[:limit]).order_by(order)) if ids else []
+
+
+def _last_runs(flows: Sequence[Flow]) -> dict[int, list[dict[str, Any]]]:
+    """The last runs of each flow, oldest first, in one query that reads only them."""
+    oldest = Run.objects.filter(flow=OuterRef("pk")).order_by("-pk").values("pk")[LAST - 1 : LAST]
+    rows = (
+        Flow.objects.filter(pk__in=[flow.pk for flow in flows])
+        .annotate(oldest=Coalesce(Subquery(oldest), Value(UUID(int=0), output_field=Run._meta.pk)))
+        .filter(runs__pk__gte=F("oldest"))
+        .order_by()
+        .values_list("pk", "runs__pk", "runs__state", "runs__started_at", "runs__finished_at", "runs__error")
+    )
+    found: dict[int, list[dict[str, Any]]] = {flow.pk: [] for flow in flows}
+    for flow_id, pk, state, started, finished, error in rows:
+        seconds = (finished - started).total_seconds() if started and finished else None
+        found[flow_id].append({
+            "id": pk, "state": str(state), "seconds": seconds, "finished_at": finished, "error": first_error(error),
+            "word": SHOWN[state][1], "took": dur(seconds) or "not ended" if finished is None else dur(seconds) or "–",
+        })  # fmt: skip
+    for last in found.values():
+        last.sort(key=lambda row: row["id"])
+    return found
+
+
+def library(flows: Sequence[Flow]) -> list[FlowShown]:
+    """The flows (with ``tasks`` and ``schedules`` prefetched) and what their last runs say."""
+    last = _last_runs(flows)
+    return [FlowShown(flow, last[flow.pk], *_next_of(flow)) for flow in flows]
+
+
+def _next_of(flow: Flow) -> tuple[datetime | None, str]:
+    coming = [row for row in flow.schedules.all() if row.paused_at is None and row.next_at is not None]
+    first = min(coming, key=lambda row: row.next_at or datetime.max, default=None)
+    if first is not None:
+        return first.next_at, first.words
+    return None, "paused" if any(row.paused_at for row in flow.schedules.all()) else ""
+
+
+def flows_of_the_library() -> list[Flow]:
+    return list(Flow.objects.filter(archived=False).prefetch_related("tasks", "schedules")[: CARDS_SHOWN + 1])
+
+
+@dataclass(frozen=True)
+class Trouble:
+    state: str
+    title: str
+    url: str
+    text: str
+    at: datetime | None
+
+
+def attention(now: datetime, cards: Sequence[FlowShown]) -> list[Trouble]:
+    """What wants a person: flows whose last run went wrong, silent workers, files that do not load, dead schedules."""
+    found = [
+        Trouble(bad["state"], card.flow.name, f"/runs/{bad['id']}/", bad["error"], bad["finished_at"])
+        for card in cards
+        if (bad := card.trouble)
+    ]
+    found.sort(key=lambda trouble: trouble.at or now, reverse=True)
+    for worker in Worker.objects.filter(last_seen_at__gte=now - WEEK)[:100]:
+        silent = worker.silent_for(now)
+        if silent is not None and (worker.runs.filter(state__in=sorted(HELD)).exists() or worker.connected):
+            found.append(Trouble("LOST", f"worker {worker.name}", "/workers/", "no contact; its work may well go on",
+                                 worker.last_seen_at))  # fmt: skip
+        if worker.connected and worker.problems:
+            count = f" (and {len(worker.problems) - 1} more)" if len(worker.problems) > 1 else ""
+            text = first_error(worker.problems[0]) + count
+            found.append(Trouble("FAILED", f"worker {worker.name}", "/workers/", text, None))
+    for schedule in Schedule.objects.exclude(problem="").select_related("flow")[:5]:
+        found.append(Trouble("FAILED", f"schedule of {schedule.flow.name}", f"/schedules/{schedule.pk}/",
+                             schedule.problem, None))  # fmt: skip
+    return found
+
+
+def coming(count: int = 6) -> list[Schedule]:
+    """The schedules that fire next."""
+    rows = Schedule.objects.filter(paused_at=None, next_at__isnull=False, flow__archived=False)
+    return list(rows.select_related("flow").order_by("next_at")[:count])
+
+
+@dataclass(frozen=True)
+class WorkerShown:
+    worker: Worker
+    used: int
+    flows: list[Flow]
+    silent: timedelta | None
+
+    @property
+    def state(self) -> str:
+        return "COMPLETED" if self.silent is None else "LOST" if self.used else "CANCELLED"
+
+    @property
+    def word(self) -> str:
+        if self.silent is None:
+            return "connected"
+        return "no contact" if self.used or self.worker.connected else "gone"
+
+
+def workers(now: datetime, *, everyone: bool = False) -> list[WorkerShown]:
+    """The workers that are here or were here in the last day (``everyone``: in the last 90 days)."""
+    rows = Worker.objects.filter(last_seen_at__gte=now - (timedelta(days=90) if everyone else DAY))
+    found = list(rows.prefetch_related("flows").order_by("-connected", "name")[: 200 if everyone else 12])
+    used = dict(
+        Run.objects.filter(worker__in=found, state__in=sorted({*HELD, RunState.OFFERED}))
+        .order_by()
+        .values_list("worker")
+        .annotate(Count("pk"))
+    )
+    return [
+        WorkerShown(worker, used.get(worker.pk, 0), [f for f in worker.flows.all() if not f.archived],
+                    worker.silent_for(now))
+        for worker in found
+    ]  # fmt: skip

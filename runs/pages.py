@@ -1,0 +1,78 @@
+"""What all pages share: who may, how a wish reaches the writer, how an answer is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from django.contrib import messages
+from django.contrib.auth.decorators import permission_required
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from flows.parameters import Conflict, Missing, Refused
+from runs import lanes
+
+P = ParamSpec("P")
+T = TypeVar("T")
+View = Callable[..., HttpResponseBase]
+WRITE_WITHIN = 30.0  # seconds
+
+
+def page(permission: str) -> Callable[[View], View]:
+    """A view that shows something to whoever has ``permission``."""
+    return lambda view: require_GET(never_cache(permission_required(permission, raise_exception=True)(view)))
+
+
+def action(permission: str) -> Callable[[View], View]:
+    """A view that does something for whoever has ``permission``; a refused wish is answered in a sentence."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def answered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            try:
+                return view(request, *args, **kwargs)
+            except Refused as refused:
+                return say(request, refused.sentence, bad=True, status=status_of(refused), to=came_from(request))
+
+        return require_POST(never_cache(permission_required(permission, raise_exception=True)(answered)))
+
+    return decorate
+
+
+def status_of(refused: Refused) -> int:
+    return 404 if isinstance(refused, Missing) else 409 if isinstance(refused, Conflict) else 422
+
+
+def wish(deed: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Have the one writer do it; returns after the commit. Raises what the deed raises."""
+    return lanes.write_soon(deed, *args, **kwargs).result(timeout=WRITE_WITHIN)
+
+
+def who(request: HttpRequest) -> str:
+    return request.user.get_username()
+
+
+def came_from(request: HttpRequest) -> str:
+    """The page that the form was on, as a path of this site; the overview if it did not say."""
+    path = request.POST.get("from", "")
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
+
+
+def say(
+    request: HttpRequest, sentence: str, *, to: str, link: str = "", link_text: str = "", bad: bool = False,
+    status: int = 200,
+) -> HttpResponse:  # fmt: skip
+    """Answer an action: a note on the page that is open, or, without JavaScript, on the page ``to`` that follows."""
+    if not getattr(request, "htmx", False):
+        if bad:
+            return render(request, "refused.html", {"sentence": sentence, "back": to}, status=status)
+        messages.success(request, sentence)
+        return HttpResponseRedirect(link or to)
+    context = {"sentence": sentence, "link": link, "link_text": link_text, "bad": bad}
+    response = render(request, "_toast.html", context, status=status)
+    response.headers["HX-Retarget"], response.headers["HX-Reswap"] = "#toasts", "afterbegin"
+    return response

@@ -1,0 +1,145 @@
+"""What doors show of a run: its JSON, where it stands now, why it waits. Reads only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from flows.models import Flow
+from runs import history, progress
+from runs.models import LogLine, Run, TaskRun, Worker
+from runs.states import HELD, RunState
+
+Eta = tuple[float, float]  # seconds left, low and high
+
+
+def iso(at: datetime | None) -> str | None:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
+
+
+def milliseconds(start: datetime | None, end: datetime | None) -> float | None:
+    return round((end - start).total_seconds() * 1000, 3) if start and end else None
+
+
+def task_runs_of(run: Run) -> list[TaskRun]:
+    """The task runs of the run's last attempt, in order."""
+    return list(TaskRun.objects.filter(run_id=run.pk, attempt=max(run.attempt, 1)).order_by("position", "pk"))
+
+
+def progress_now(
+    run: Run, task_runs: Iterable[TaskRun], now: datetime, lessons: history.Lessons | None = None
+) -> tuple[float, Eta | None]:
+    """Progress in 0–100 as it stands at ``now``, and the seconds left as a range where something is known."""
+    if run.state not in HELD:
+        return run.progress, None
+    items, at = history.items_of(task_runs), now.timestamp()
+    spread = (lessons or history.lessons_of(run.flow_id)).spread
+    return progress.of(items, at, floor=run.progress), progress.remaining(items, at, spread=spread)
+
+
+def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
+    """The run as the API shows it; ``exact`` asks for the progress of this moment (two more queries while it runs)."""
+    percent, eta = run.progress, None
+    if exact and run.state in HELD:
+        percent, eta = progress_now(run, task_runs_of(run), now)
+    return {
+        "id": str(run.pk),
+        "flow": run.flow.slug,
+        "name": run.flow.name,
+        "state": run.seen_state,
+        "state_reason": run.state_reason or (waiting_reason(run) if exact else ""),
+        "progress": round(percent, 2),
+        "eta_seconds": round(sum(eta) / 2, 1) if eta else None,
+        "attempt": run.attempt,
+        "parameters": run.parameters,
+        "configuration": run.configuration,
+        "tags": run.tags,
+        "trigger": run.trigger,
+        "triggered_by": run.triggered_by,
+        "scheduled_for": iso(run.scheduled_for),
+        "created_at": iso(run.created_at),
+        "started_at": iso(run.started_at),
+        "finished_at": iso(run.finished_at),
+        "duration_ms": milliseconds(run.started_at, run.finished_at),
+        "error": run.error,
+        "result": run.result,
+        "worker": run.worker.name if run.worker else None,
+        "rerun_of": str(run.rerun_of_id) if run.rerun_of_id else None,
+        "cancel_requested_at": iso(run.cancel_requested_at),
+        "url": f"/runs/{run.pk}/",
+    }
+
+
+def task_json(row: TaskRun, now: datetime) -> dict[str, Any]:
+    """A task run as the API shows it; progress in 0–100."""
+    return {
+        "key": row.key,
+        "name": row.name,
+        "index": row.position,
+        "call": row.call,
+        "state": row.state,
+        "progress": round(progress.share(history.item_of(row), now.timestamp()) * 100, 2),
+        "note": row.note,
+        "weight": progress.weight_of(history.item_of(row)),
+        "estimated_ms": progress.expected_ms(history.item_of(row)),
+        "started_at": iso(row.started_at),
+        "finished_at": iso(row.finished_at),
+        "duration_ms": milliseconds(row.started_at, row.finished_at),
+        "attempt": row.tries,
+        "error": row.error,
+    }
+
+
+def level_name(level: int) -> str:
+    return logging.getLevelName(level) if level in (10, 20, 30, 40, 50) else f"LEVEL {level}"
+
+
+def task_names(run_id: UUID, lines: Sequence[LogLine]) -> dict[tuple[int, int], str]:
+    """The names of the task runs that these lines mention, by (attempt, number)."""
+    wanted = {line.task for line in lines if line.task is not None}
+    rows = TaskRun.objects.filter(run_id=run_id)
+    rows = rows.filter(number__in=wanted) if len(wanted) <= 500 else rows.filter(number__isnull=False)
+    found = rows.values_list("attempt", "number", "name") if wanted else []
+    return {(attempt, number): name for attempt, number, name in found if number is not None}
+
+
+def log_json(line: LogLine, names: dict[tuple[int, int], str]) -> dict[str, Any]:
+    return {
+        "seq": line.seq,
+        "time": iso(line.time),
+        "level": level_name(line.level),
+        "task": names.get((line.attempt, line.task)) if line.task is not None else None,
+        "message": line.message,
+        **({"dropped": line.dropped} if line.dropped else {}),
+    }
+
+
+def waiting_reason(run: Run) -> str:
+    """Why the run does not run yet, in one sentence; empty if it does or did."""
+    if run.state == RunState.SCHEDULED:
+        return f"waits for its time, {iso(run.scheduled_for)}"
+    if run.state == RunState.OFFERED:
+        return "offered to a worker"
+    if run.state != RunState.PENDING:
+        return ""
+    return flow_waits_for(run.flow)
+
+
+def flow_waits_for(flow: Flow) -> str:
+    """What stands between a waiting run of this flow and its start."""
+    workers = list(Worker.objects.filter(flows=flow, connected=True))
+    if not workers:
+        known = Worker.objects.filter(flows=flow).order_by("-last_seen_at").first()
+        last = f"; {known.name} had it, last seen {iso(known.last_seen_at)}" if known else ""
+        return f"no connected worker has this flow{last}"
+    taken = [f"{_in_use(worker)} of {worker.slots} on {worker.name}" for worker in workers]
+    if all(_in_use(worker) >= worker.slots for worker in workers):
+        return "slots full: " + ", ".join(taken[:5])
+    return "about to be offered to a worker"
+
+
+def _in_use(worker: Worker) -> int:
+    return Run.objects.filter(worker=worker, state__in=[*HELD, RunState.OFFERED]).count()

@@ -1,0 +1,59 @@
+"""What the API takes as bodies: unknown fields are refused, so a misspelt one is never silently ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ninja import Schema
+from pydantic import AwareDatetime, ConfigDict
+
+
+class Body(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RunIn(Body):
+    parameters: dict[str, Any] | None = None
+    configuration: str | None = None
+    run_at: AwareDatetime | None = None
+    idempotency_key: str | None = None
+    tags: list[str] = []
+
+
+class ItemIn(RunIn):
+    flow: str
+
+
+class RunsIn(Body):
+    items: list[ItemIn]
+
+
+class RunAllIn(Body):
+    configuration: str | None = None
+
+
+class RetryIn(Body):
+    parameters: dict[str, Any] | None = None
+    configuration: str | None = None
+
+
+class CancelIn(Body):
+    reason: str = ""
+
+
+class ScheduleChange(Body):
+    name: str | None = None
+    kind: str | None = None
+    expression: str | None = None
+    timezone: str | None = None
+    parameters: dict[str, Any] | None = None
+    configuration: str | None = None
+    catch_up: str | None = None
+    overlap: str | None = None
+    paused: bool | None = None
+
+
+class ScheduleIn(ScheduleChange):
+    flow: str
+    kind: str
+    expression: str

@@ -1,0 +1,189 @@
+"""Wishes: trigger, cancel, run again, give up. Whoever wishes, through whatever door, it becomes a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from perfect_client.protocol import MAX_NAME, clean_text
+
+from flows.models import Flow, Schedule
+from flows.parameters import Conflict, Missing, Refused, clean, configuration_of
+from runs import live
+from runs.closing import close
+from runs.models import Attempt, Event, Run
+from runs.states import FINAL, HELD, RunState
+
+BULK_LIMIT = 1_000
+TAG_LIMIT = 50
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One run to be; what is None is the flow's default. ``due_at`` is a schedule's nominal time."""
+
+    flow: Flow
+    parameters: Mapping[str, Any] | None = None
+    configuration: str | None = None
+    run_at: datetime | None = None
+    idempotency_key: str | None = None
+    tags: Sequence[str] = field(default_factory=tuple)
+    rerun_of: Run | None = None
+    schedule: Schedule | None = None
+    due_at: datetime | None = None
+
+
+def trigger(
+    *,
+    flow: Flow,
+    now: datetime,
+    trigger: str,
+    who: str,
+    parameters: Mapping[str, Any] | None = None,
+    configuration: str | None = None,
+    run_at: datetime | None = None,
+    idempotency_key: str | None = None,
+    tags: Sequence[str] = (),
+) -> Run:
+    """Queue one run. The same ``idempotency_key`` gives the same run again. Raises ``Refused``."""
+    wish = Wish(flow, parameters, configuration, run_at, idempotency_key, tags)
+    return trigger_many(items=[wish], now=now, trigger=trigger, who=who)[0]
+
+
+def trigger_many(*, items: Sequence[Wish], now: datetime, trigger: str, who: str) -> list[Run]:
+    """Queue all of them or, if one is refused, none; in one transaction. Raises ``Refused``."""
+    if len(items) > BULK_LIMIT:
+        raise Refused("items", f"{len(items):,} runs at once are too many; {BULK_LIMIT:,} are allowed")
+    known = _known([item.idempotency_key for item in items if item.idempotency_key])
+    runs: list[Run] = []
+    fresh: list[Run] = []
+    for item in items:
+        run = known.get(item.idempotency_key or "")
+        if run is None:
+            run = _build(item, now, trigger, who)
+            fresh.append(run)
+            if item.idempotency_key:
+                known[item.idempotency_key] = run
+        runs.append(run)
+    if fresh:
+        Run.objects.admit(fresh, now=now, who=who, why=f"triggered {Run.Trigger(trigger).label}")
+        slugs = {run.flow.slug for run in fresh}
+        later = [live.SCHEDULES] if any(run.state == RunState.SCHEDULED for run in fresh) else []
+        live.touch(live.WORK, live.OVERVIEW, *later, *[live.flow_topic(slug) for slug in slugs])
+    return runs
+
+
+def trigger_all(*, now: datetime, trigger: str, who: str, configuration: str | None = None) -> list[Run]:
+    """One run of each flow of the library that needs no parameters; in ``configuration`` where a flow has it."""
+    items = []
+    for flow in Flow.objects.filter(archived=False):
+        chosen = configuration if configuration in flow.configurations else None
+        try:
+            clean(flow, {}, configuration_of(flow, chosen))
+        except Refused:
+            continue
+        items.append(Wish(flow, configuration=chosen))
+    return trigger_many(items=items, now=now, trigger=trigger, who=who)
+
+
+def _known(keys: Sequence[str]) -> dict[str, Run]:
+    if not keys:
+        return {}
+    return {
+        str(run.idempotency_key): run for run in Run.objects.select_related("flow").filter(idempotency_key__in=keys)
+    }
+
+
+def _build(wish: Wish, now: datetime, trigger: str, who: str) -> Run:
+    key = wish.idempotency_key
+    if key is not None and (not isinstance(key, str) or not key or len(key) > MAX_NAME):
+        raise Refused("idempotency_key", f"idempotency_key must be a text of 1 to {MAX_NAME} characters")
+    configuration = configuration_of(wish.flow, wish.configuration)
+    later = wish.run_at is not None and wish.run_at > now
+    return Run(
+        flow=wish.flow,
+        state=RunState.SCHEDULED if later else RunState.PENDING,
+        parameters=clean(wish.flow, wish.parameters, configuration),
+        configuration=configuration,
+        tags=_tags([*wish.flow.tags, *wish.tags]),
+        trigger=trigger,
+        triggered_by=clean_text(who, MAX_NAME),
+        scheduled_for=wish.run_at if later else wish.due_at,
+        idempotency_key=clean_text(key) if key else None,
+        rerun_of=wish.rerun_of,
+        schedule=wish.schedule,
+        due_at=wish.due_at,
+        created_at=now,
+    )
+
+
+def _tags(tags: Sequence[Any]) -> list[str]:
+    for tag in tags:
+        if not isinstance(tag, str) or not tag.strip() or len(tag) > MAX_NAME:
+            raise Refused("tags", f"a tag must be a text of 1 to {MAX_NAME} characters, not {str(tag)[:80]!r}")
+    if len(tags) > TAG_LIMIT:
+        raise Refused("tags", f"{len(tags)} tags are too many; {TAG_LIMIT} are allowed")
+    return list(dict.fromkeys(clean_text(tag.strip()) for tag in tags))
+
+
+def cancel(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:
+    """End a run that waits; ask the worker to end one that runs. Raises ``Conflict`` if the run is final.
+
+    A second cancel of a running run changes nothing.
+    """
+    run = _run(run_id)
+    if run.state in FINAL:
+        raise Conflict("state", f"the run is {run.state} already, so there is nothing to cancel")
+    reason = f"cancelled by {who}" + (f": {clean_text(why, 500)}" if why else "")
+    if run.state not in HELD:
+        close(run, RunState.CANCELLED, now=now, who=who, why=reason)
+    elif run.cancel_requested_at is None:
+        Run.objects.filter(pk=run.pk).update(
+            cancel_requested_at=now, cancel_requested_by=clean_text(who, MAX_NAME), version=run.version + 1
+        )
+        Event.objects.create(run=run, time=now, who=who, why=reason.replace("cancelled", "cancel requested", 1))
+        live.touch(live.CANCELS, live.OVERVIEW, live.run_topic(run.pk))
+    return _run(run_id)
+
+
+def retry(
+    *,
+    run_id: UUID,
+    now: datetime,
+    trigger: str,
+    who: str,
+    parameters: Mapping[str, Any] | None = None,
+    configuration: str | None = None,
+) -> Run:
+    """A new run like this one, or edited. The old run stays as it is. Raises ``Conflict`` while it is not final."""
+    run = _run(run_id)
+    if run.state not in FINAL:
+        raise Conflict("state", f"the run is {run.seen_state} still; cancel it first, or trigger the flow anew")
+    wish = Wish(
+        run.flow,
+        run.parameters if parameters is None else parameters,
+        run.configuration if configuration is None else configuration,
+        tags=[tag for tag in run.tags if tag not in run.flow.tags],
+        rerun_of=run,
+    )
+    return trigger_many(items=[wish], now=now, trigger=trigger, who=who)[0]
+
+
+def give_up(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:
+    """The operator's word on a run whose worker is out of contact: it counts as crashed, its attempt as stale."""
+    run = _run(run_id)
+    if run.state != RunState.LOST:
+        raise Conflict("state", f"only a lost run can be given up; this one is {run.seen_state}")
+    Attempt.objects.filter(run=run, revoked_at=None).update(revoked_at=now)
+    close(run, RunState.CRASHED, now=now, who=who, why=why or f"given up by {who} while its worker was out of contact")
+    return _run(run_id)
+
+
+def _run(run_id: UUID) -> Run:
+    run = Run.objects.select_related("flow").filter(pk=run_id).first()
+    if run is None:
+        raise Missing("run", f"there is no run {run_id}")
+    return run

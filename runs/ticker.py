@@ -1,0 +1,53 @@
+"""Wind the clock: call its step when it wants to be called, or when a bell says that a wish has come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from django.utils import timezone
+
+from runs import lanes, live
+from runs.clock import SWEEP, Clock
+
+logger = logging.getLogger(__name__)
+
+
+class Ticker:
+    """The clock's task on the server's event loop; it sleeps until something is due."""
+
+    def __init__(self) -> None:
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._deaf: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._deaf = live.listen(lambda topics: self._heard(loop, topics))
+        self._task = loop.create_task(self._run())
+
+    def _heard(self, loop: asyncio.AbstractEventLoop, topics: frozenset[str]) -> None:
+        if live.SCHEDULES in topics:
+            loop.call_soon_threadsafe(self._wake.set)
+
+    async def stop(self) -> None:
+        self._deaf()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        clock = Clock(timezone.now())
+        while True:
+            try:
+                again = await lanes.write(clock.step, timezone.now())
+                pause = (again - timezone.now()).total_seconds()
+            except Exception:
+                logger.exception("the clock's step failed; it is tried again")
+                pause = SWEEP.total_seconds()
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout=max(pause, 0.05))
+            except TimeoutError:
+                pass
+            self._wake.clear()

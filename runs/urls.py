@@ -1,0 +1,36 @@
+"""Addresses about runs and workers. What starts with an underscore is a fragment of the page above it."""
+
+from __future__ import annotations
+
+from django.urls import path, register_converter
+
+from runs import views
+
+
+class Form:
+    regex = "log|jsonl"
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    to_url = to_python
+
+
+register_converter(Form, "logform")
+
+urlpatterns = [
+    path("", views.home, name="overview"),
+    path("_overview/<slug:name>/", views.part, name="overview-part"),
+    path("runs/", views.history, name="runs"),
+    path("runs/_list/", views.history_list, name="run-list"),
+    path("runs/<uuid:pk>/", views.run, name="run"),
+    path("runs/<uuid:pk>/_hero/", views.hero, name="run-hero"),
+    path("runs/<uuid:pk>/_timeline/", views.timeline, name="run-timeline"),
+    path("runs/<uuid:pk>/_log/", views.log, name="run-log"),
+    path("runs/<uuid:pk>/download.<logform:form>", views.download, name="run-download"),
+    path("runs/<uuid:pk>/cancel/", views.cancel, name="run-cancel"),
+    path("runs/<uuid:pk>/retry/", views.retry, name="run-retry"),
+    path("runs/<uuid:pk>/give-up/", views.give_up, name="run-give-up"),
+    path("workers/", views.workers, name="workers"),
+    path("workers/_rows/", views.worker_rows, name="worker-rows"),
+]

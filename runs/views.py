@@ -1,0 +1,273 @@
+"""Overview, history, a run with its log, workers; and the wishes about runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils import timezone
+
+from runs import logs, overview, services
+from runs.filters import RunFilter, as_id, page_of, without
+from runs.models import Attempt, Run
+from runs.pages import action, came_from, page, say, who, wish
+from runs.shown import Reader, RunShown, drawn, first_error, in_words, masked
+
+TABS = ("timeline", "events", "parameters")
+EVENTS_SHOWN = 300
+
+
+# ------------------------------------------------------------------------------------------------------- the overview
+
+
+def _tiles(now: datetime) -> dict[str, Any]:
+    return {"tiles": overview.tiles(now)}
+
+
+def _running(now: datetime) -> dict[str, Any]:
+    return {"running": overview.running(now)}
+
+
+def _attention(now: datetime) -> dict[str, Any]:
+    cards = overview.library(overview.flows_of_the_library())
+    return {"troubles": overview.attention(now, cards)[:8]}
+
+
+def _next(now: datetime) -> dict[str, Any]:
+    return {"coming": overview.coming()}
+
+
+def _workers(now: datetime) -> dict[str, Any]:
+    return {"workers": overview.workers(now)}
+
+
+PARTS: dict[str, Callable[[datetime], dict[str, Any]]] = {
+    "tiles": _tiles, "running": _running, "attention": _attention, "next": _next, "workers": _workers,
+}  # fmt: skip
+
+
+@page("runs.view_run")
+def home(request: HttpRequest) -> HttpResponse:
+    now = timezone.now()
+    cards = overview.library(overview.flows_of_the_library())
+    shown = cards[: overview.CARDS_SHOWN]
+    parts = {key: value for part in ("tiles", "running", "next", "workers") for key, value in PARTS[part](now).items()}
+    configurations = sorted({name for card in cards for name in card.flow.configurations})
+    context = {
+        **parts,
+        "cards": shown,
+        "more": len(cards) > len(shown),
+        "configurations": configurations,
+        "troubles": overview.attention(now, cards)[:8],
+        "origin": request.build_absolute_uri("/").rstrip("/"),
+    }
+    return render(request, "runs/overview.html", context)
+
+
+@page("runs.view_run")
+def part(request: HttpRequest, name: str) -> HttpResponse:
+    if name not in PARTS:
+        raise Http404
+    return render(request, f"runs/_{name}.html", PARTS[name](timezone.now()))
+
+
+# -------------------------------------------------------------------------------------------------------- the history
+
+
+def _cursor(request: HttpRequest, name: str) -> UUID | None:
+    return as_id(request.GET.get(name, ""))
+
+
+def _history(request: HttpRequest) -> dict[str, Any]:
+    found = RunFilter(request.GET, queryset=Run.objects.all())
+    if not found.form.is_valid():
+        return {"filter": found, "runs": [], "problem": "The filter holds something that cannot be looked for."}
+    ids, newer, older = page_of(
+        found.qs, found.states, before=_cursor(request, "before"), after=_cursor(request, "after")
+    )
+    rows = Run.objects.select_related("flow", "schedule", "worker").defer("traceback", "result").filter(pk__in=ids)
+    names = ("state", "flow", "q", "tag", "since", "until")
+    return {
+        "filter": found,
+        "runs": Reader(timezone.now()).shown(rows.order_by("-pk"), tasks=False),
+        "query": without(request.GET, "before", "after"),
+        "after": ids[0] if ids and newer else None,
+        "before": ids[-1] if ids and older else None,
+        "narrowed": any(request.GET.get(name) for name in names),
+        "full": request.GET.urlencode(),
+        "first": _cursor(request, "before") is None,
+    }
+
+
+@page("runs.view_run")
+def history(request: HttpRequest) -> HttpResponse:
+    exact = as_id(request.GET.get("q", ""))
+    if exact is not None and Run.objects.filter(pk=exact).exists():
+        return HttpResponseRedirect(f"/runs/{exact}/")
+    return render(request, "runs/history.html", _history(request))
+
+
+@page("runs.view_run")
+def history_list(request: HttpRequest) -> HttpResponse:
+    """The list alone, for filters that change without a new page; the address bar gets the page's own address."""
+    response = render(request, "runs/_list.html", _history(request))
+    if request.GET.get("push"):
+        response.headers["HX-Push-Url"] = f"/runs/?{without(request.GET, 'push')}"
+    return response
+
+
+# ------------------------------------------------------------------------------------------------------------ one run
+
+
+def _run(pk: UUID) -> Run:
+    rows = Run.objects.select_related("flow", "schedule__flow", "worker", "rerun_of__flow")
+    return get_object_or_404(rows.prefetch_related("flow__tasks"), pk=pk)
+
+
+def hero_of(shown: RunShown) -> dict[str, Any]:
+    run = shown.run
+    parameters = masked(run.flow, run.parameters)
+    return {
+        "shown": shown,
+        "run": run,
+        "error": first_error(run.error) or (run.state_reason if run.state in {"FAILED", "CRASHED"} else ""),
+        "parameters": {name: in_words(value) for name, value in parameters.items()},
+        "command": _as_shell(run, parameters),
+        "json": in_words({"parameters": parameters, "configuration": run.configuration or None}),
+    }
+
+
+def _as_shell(run: Run, parameters: dict[str, Any]) -> str:
+    given = [f"-p {_quoted(f'{name}={in_words(value)}')}" for name, value in parameters.items()]
+    configured = [f"--config {_quoted(run.configuration)}"] if run.configuration else []
+    return " ".join(["python manage.py triggerflow", _quoted(run.flow.name), *given, *configured])
+
+
+def _quoted(text: str) -> str:
+    """For a POSIX shell (2.2.2, single quotes)."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def timeline_of(shown: RunShown) -> dict[str, Any]:
+    tasks, left_out = drawn(shown.tasks)
+    return {"shown": shown, "run": shown.run, "tasks": tasks, "left_out": left_out}
+
+
+def _events(shown: RunShown) -> dict[str, Any]:
+    run = shown.run
+    attempts = Attempt.objects.filter(run=run).select_related("worker")
+    return {"run": run, "events": run.events.order_by("pk")[:EVENTS_SHOWN], "attempts": attempts}
+
+
+def _parameters(shown: RunShown) -> dict[str, Any]:
+    run = shown.run
+    configured = run.flow.configurations.get(run.configuration) or {}
+    values = masked(run.flow, configured) if isinstance(configured, dict) else {}
+    return {"run": run, "parameters": masked(run.flow, run.parameters), "configured": values}
+
+
+_TABS: dict[str, Callable[[RunShown], dict[str, Any]]] = {
+    "timeline": timeline_of, "events": _events, "parameters": _parameters
+}  # fmt: skip
+
+
+@page("runs.view_run")
+def run(request: HttpRequest, pk: UUID) -> HttpResponse:
+    shown = Reader(timezone.now()).shown([_run(pk)])[0]
+    tab = request.GET.get("tab", "timeline")
+    tab = tab if tab in TABS else "timeline"
+    context = {
+        **hero_of(shown), **_TABS[tab](shown), **_log(request, shown.run),
+        "tab": tab, "tabs": TABS, "origin": request.build_absolute_uri("/").rstrip("/"),
+        "traceback": shown.run.traceback,
+    }  # fmt: skip
+    return render(request, "runs/run.html", context)
+
+
+@page("runs.view_run")
+def hero(request: HttpRequest, pk: UUID) -> HttpResponse:
+    return render(request, "runs/_hero.html", hero_of(Reader(timezone.now()).shown([_run(pk)])[0]))
+
+
+@page("runs.view_run")
+def timeline(request: HttpRequest, pk: UUID) -> HttpResponse:
+    return render(request, "runs/_timeline.html", timeline_of(Reader(timezone.now()).shown([_run(pk)])[0]))
+
+
+def _number(request: HttpRequest, name: str) -> int | None:
+    text = request.GET.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
+def _log(request: HttpRequest, run: Run) -> dict[str, Any]:
+    level = request.GET.get("level", "")
+    level = level if level in logs.LEVELS else ""
+    q = request.GET.get("find", "")[:200]
+    window = logs.window(
+        run, before=_number(request, "before"), after=_number(request, "after"), around=_number(request, "line"),
+        level=level, q=q,
+    )  # fmt: skip
+    plain = run.log_count - run.warning_count - run.error_count
+    chips = [
+        ("", "all", run.log_count), ("info", "info", plain), ("warning", "warning", run.warning_count),
+        ("error", "error", run.error_count),
+    ]  # fmt: skip
+    return {"run": run, "window": window, "level": level, "find": q, "chips": chips}
+
+
+@page("runs.view_run")
+def log(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """The log panel, or with ``rows`` only a window of lines."""
+    context = _log(request, _run(pk))
+    return render(request, "runs/_log_rows.html" if request.GET.get("rows") else "runs/_log.html", context)
+
+
+@page("runs.view_run")
+def download(request: HttpRequest, pk: UUID, form: str) -> StreamingHttpResponse:
+    found = _run(pk)
+    kind = {"log": "text/plain; charset=utf-8", "jsonl": "application/x-ndjson"}[form]
+    response = StreamingHttpResponse(logs.download(found, form), content_type=kind)
+    response.headers["Content-Disposition"] = f'attachment; filename="{found.short_id}.{form}"'
+    return response
+
+
+@action("runs.cancel_run")
+def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
+    made = wish(services.cancel, run_id=pk, now=timezone.now(), who=who(request))
+    words = "is cancelled." if made.is_final else "is asked to stop; what does not stop by itself is killed."
+    return say(request, f"{made.flow.name} {words}", to=made.get_absolute_url())
+
+
+@action("runs.retry_run")
+def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
+    made = wish(services.retry, run_id=pk, now=timezone.now(), trigger=Run.Trigger.PAGE, who=who(request))
+    if request.htmx:  # type: ignore[attr-defined]
+        return HttpResponse(status=204, headers={"HX-Redirect": made.get_absolute_url()})
+    return HttpResponseRedirect(made.get_absolute_url())
+
+
+@action("runs.cancel_run")
+def give_up(request: HttpRequest, pk: UUID) -> HttpResponse:
+    made = wish(services.give_up, run_id=pk, now=timezone.now(), who=who(request))
+    return say(request, f"{made.flow.name} counts as crashed.", to=came_from(request))
+
+
+# ------------------------------------------------------------------------------------------------------------ workers
+
+
+@page("runs.view_worker")
+def workers(request: HttpRequest) -> HttpResponse:
+    context = {
+        "workers": overview.workers(timezone.now(), everyone=True),
+        "origin": request.build_absolute_uri("/").rstrip("/"),
+    }
+    return render(request, "runs/workers.html", context)
+
+
+@page("runs.view_worker")
+def worker_rows(request: HttpRequest) -> HttpResponse:
+    return render(request, "runs/_worker_rows.html", {"workers": overview.workers(timezone.now(), everyone=True)})

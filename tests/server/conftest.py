@@ -1,0 +1,105 @@
+"""A worker's side of the deeds, without sockets: what a real worker would say, said to the deeds directly."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from perfect_client import protocol
+
+from flows.models import Flow
+from runs import book, dispatch, history, ingest, services
+from runs.models import Run
+
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+def seconds(after: float = 0.0) -> float:
+    return (NOW + timedelta(seconds=after)).timestamp()
+
+
+class FakeWorker:
+    """Says what a worker says; ``slots`` at a time."""
+
+    def __init__(self, *specs: protocol.FlowSpec, slots: int = 2, name: str = "w1") -> None:
+        self.id, self.boot, self.name, self.slots = uuid.uuid4(), "boot-1", name, slots
+        self.specs = list(specs)
+
+    def join(self, *held: protocol.Held, now: datetime = NOW) -> protocol.Accept:
+        accept = ingest.join(
+            message=protocol.Joined(
+                worker=str(self.id), boot=self.boot, name=self.name, slots=self.slots, held=list(held)
+            ),
+            now=now,
+        )
+        ingest.announce(worker=self.id, message=protocol.FlowsAnnounced(self.specs), now=now)
+        return accept
+
+    def offers(self, free: int | None = None, now: datetime = NOW) -> list[protocol.OfferRun]:
+        made = dispatch.offer(free={self.id: self.slots if free is None else free}, now=now)
+        return [offer.order for offer in made]
+
+    def claim(self, order: protocol.OfferRun, now: datetime = NOW) -> object:
+        return dispatch.claim(worker=self.id, fence=order.fence, run_id=order.run, now=now)
+
+    def take(self, now: datetime = NOW) -> protocol.OfferRun:
+        """Offer and claim the next waiting run."""
+        (order,) = self.offers(free=1, now=now)
+        assert self.claim(order, now) == protocol.StartRun(order.fence)
+        return order
+
+    def say(
+        self, order: protocol.OfferRun, *facts: object, first: int = 1, stream: str = protocol.FACTS,
+        now: datetime = NOW,
+    ) -> object:  # fmt: skip
+        rows = [fact if isinstance(fact, dict) else {"type": type(fact).__name__, **fact.__dict__} for fact in facts]
+        message = protocol.FactsRecorded(order.fence, order.run, first, rows, stream)
+        return ingest.record(worker=self.id, message=message, now=now)
+
+
+SPEC = protocol.FlowSpec(
+    "Daily Sales ETL",
+    tags=["sales"],
+    parameters={
+        "type": "object",
+        "properties": {"limit": {"type": "integer", "default": 10}, "path": {"type": "string", "default": ""}},
+        "additionalProperties": False,
+    },
+    configurations={"development": {"limit": 5}, "release": {}},
+    tasks=[
+        protocol.TaskSpec("extract", "extract", weight=1),
+        protocol.TaskSpec("load", "load", weight=3, estimated_ms=2_000),
+    ],
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_learned_elsewhere() -> None:
+    """What a process remembers of other tests' databases is forgotten."""
+    history.forget()
+    book.shelf.clear()
+
+
+@pytest.fixture
+def now() -> datetime:
+    return NOW
+
+
+@pytest.fixture
+def worker(db: None) -> FakeWorker:
+    """A connected worker with two slots and one flow of two tasks."""
+    worker = FakeWorker(SPEC)
+    worker.join()
+    return worker
+
+
+@pytest.fixture
+def flow(worker: FakeWorker) -> Flow:
+    return Flow.objects.get(name="Daily Sales ETL")
+
+
+@pytest.fixture
+def run(flow: Flow) -> Run:
+    """A waiting run."""
+    return services.trigger(flow=flow, now=NOW, trigger="page", who="ana")

@@ -1,0 +1,333 @@
+"""Facts are applied once, in order, and only from the attempt that owns the run."""
+
+from __future__ import annotations
+
+import pytest
+from perfect_client import protocol as p
+
+from runs.models import LogLine, Quarantine, Run, TaskRun
+
+from .conftest import NOW, seconds
+
+pytestmark = pytest.mark.django_db
+
+
+def started(*more: object) -> list[object]:
+    return [p.RunStarted(seconds(), pid=77), *more]
+
+
+def a_whole_run() -> list[object]:
+    return started(
+        p.TaskStarted(seconds(0), 1, "extract"),
+        p.Logged(seconds(0.1), "reading", task=1),
+        p.TaskEnded(seconds(1), 1, "COMPLETED"),
+        p.TaskStarted(seconds(1), 2, "load"),
+        p.TaskEnded(seconds(3), 2, "COMPLETED"),
+        p.RunEnded(seconds(3), "COMPLETED", result="42"),
+    )
+
+
+def test_a_whole_run_in_one_batch_is_completed_at_a_hundred(worker, run):
+    order = worker.take()
+
+    answer = worker.say(order, *a_whole_run())
+
+    run.refresh_from_db()
+    assert answer == p.Acknowledge(order.fence, 7)
+    assert (run.state, run.progress, run.result, run.log_count, run.pid) == ("COMPLETED", 100, "42", 1, 77)
+    assert list(run.task_runs.values_list("key", "state", "number")) == [
+        ("extract", "COMPLETED", 1),
+        ("load", "COMPLETED", 2),
+    ]
+    assert [e.after for e in run.events.all()] == ["PENDING", "OFFERED", "RUNNING", "COMPLETED"]
+
+
+def test_the_same_batch_again_changes_nothing_and_is_acknowledged(worker, run):
+    order = worker.take()
+    worker.say(order, *a_whole_run())
+
+    answer = worker.say(order, *a_whole_run())
+
+    assert answer == p.Acknowledge(order.fence, 7)
+    assert LogLine.objects.count() == 1
+
+
+def test_each_fact_alone_arrives_where_the_batch_does(worker, run):
+    order = worker.take()
+
+    for seq, fact in enumerate(a_whole_run(), start=1):
+        assert worker.say(order, fact, first=seq) == p.Acknowledge(order.fence, seq)
+
+    run.refresh_from_db()
+    assert (run.state, run.progress, run.log_count) == ("COMPLETED", 100, 1)
+
+
+def test_an_overlapping_batch_applies_only_what_is_new(worker, run):
+    order = worker.take()
+    facts = [p.Logged(seconds(), f"line {n}") for n in range(10)]
+    worker.say(order, *facts[:6])
+
+    worker.say(order, *facts[3:], first=4)
+
+    assert list(run.log_lines.values_list("seq", "message")) == [(n + 1, f"line {n}") for n in range(10)]
+
+
+def test_a_gap_is_asked_for_again(worker, run):
+    order = worker.take()
+
+    answer = worker.say(order, p.Logged(seconds(), "late"), first=5)
+
+    assert answer == p.Resend(order.fence, 1)
+    assert not LogLine.objects.exists()
+
+
+def test_a_claim_freezes_the_plan_as_pending_task_runs(worker, run):
+    order = worker.take()
+
+    worker.say(order, *started())
+
+    assert list(run.task_runs.values_list("key", "state", "weight")) == [
+        ("extract", "PENDING", 1),
+        ("load", "PENDING", 3),
+    ]
+
+
+def test_progress_follows_the_declared_weights(worker, run):
+    order = worker.take()
+
+    worker.say(order, *started(p.TaskStarted(seconds(), 1, "extract"), p.TaskEnded(seconds(1), 1, "COMPLETED")))
+
+    run.refresh_from_db()
+    assert run.progress == pytest.approx(25)
+
+
+def test_a_call_that_was_not_expected_joins_the_plan_and_progress_does_not_fall(worker, run):
+    order = worker.take()
+    worker.say(order, *started(p.TaskStarted(seconds(), 1, "extract"), p.TaskEnded(seconds(1), 1, "COMPLETED")))
+
+    worker.say(order, p.TaskStarted(seconds(1), 2, "surprise", weight=100), first=4)
+
+    run.refresh_from_db()
+    assert run.progress >= 25
+    assert run.task_runs.count() == 3
+
+
+def test_what_was_expected_and_never_came_is_gone_when_the_run_completes(worker, run):
+    order = worker.take()
+
+    worker.say(order, *started(p.RunEnded(seconds(1), "COMPLETED")))
+
+    assert not run.task_runs.exists()
+
+
+def test_a_failed_run_keeps_its_progress_and_closes_its_open_tasks(worker, run):
+    order = worker.take()
+
+    worker.say(
+        order,
+        *started(
+            p.TaskStarted(seconds(), 1, "extract"),
+            p.TaskEnded(seconds(1), 1, "COMPLETED"),
+            p.TaskStarted(seconds(1), 2, "load"),
+        ),
+    )
+    worker.say(order, p.RunEnded(seconds(2), "FAILED", error="ValueError: no"), first=5)
+
+    run.refresh_from_db()
+    assert (run.state, run.error, run.state_reason) == ("FAILED", "ValueError: no", "ValueError: no")
+    assert 25 <= run.progress < 100
+    assert list(run.task_runs.values_list("state", flat=True)) == ["COMPLETED", "FAILED"]
+
+
+def test_a_process_that_is_gone_without_an_outcome_has_crashed(worker, run):
+    order = worker.take()
+
+    worker.say(order, *started(p.ProcessExited(seconds(1), "killed by signal 11", signal=11, last_output="Segfault")))
+
+    run.refresh_from_db()
+    assert (run.state, run.state_reason, run.traceback) == ("CRASHED", "killed by signal 11", "Segfault")
+
+
+def test_a_final_run_never_changes(worker, run):
+    order = worker.take()
+    worker.say(order, *started(p.RunEnded(seconds(1), "COMPLETED")))
+    before = Run.objects.values().get(pk=run.pk)
+
+    worker.say(
+        order, p.TaskStarted(seconds(2), 9, "late"), p.RunEnded(seconds(2), "FAILED"), p.ProcessExited(seconds(3), "x"),
+        first=3,
+    )  # fmt: skip
+
+    after = Run.objects.values().get(pk=run.pk)
+    before.pop("version"), after.pop("version")
+    assert after == before
+    assert not TaskRun.objects.exists()
+
+
+def test_lines_printed_at_the_very_end_are_kept(worker, run):
+    order = worker.take()
+    worker.say(order, *started(p.RunEnded(seconds(1), "COMPLETED")))
+
+    worker.say(order, p.Logged(seconds(2), "from atexit"), first=1, stream=p.OUTPUT)
+
+    assert run.log_lines.get().message == "from atexit"
+
+
+def test_another_workers_word_is_not_heard(worker, run):
+    order = worker.take()
+    worker.id = __import__("uuid").uuid4()
+
+    answer = worker.say(order, *started())
+
+    assert isinstance(answer, p.DropRun)
+    assert not TaskRun.objects.exists()
+
+
+def test_facts_before_the_claim_are_refused(worker, run):
+    (order,) = worker.offers()
+
+    assert isinstance(worker.say(order, *started()), p.DropRun)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"type": "TaskStarted", "time": 1.0},
+        {"type": "TaskEnded", "time": 1.0, "task": 5, "outcome": "COMPLETED"},
+        {"type": "TaskEnded", "time": 1.0, "task": 1, "outcome": "EXPLODED"},
+        {"type": "TaskStarted", "time": 1e300, "task": 9, "key": "x"},
+        {"type": "TaskStarted", "time": 1.0, "task": 2**40, "key": "x"},
+        {"type": "TaskStarted", "time": 1.0, "task": -1, "key": "x"},
+        {"type": "TaskStarted", "time": 1.0, "task": 1, "key": "extract"},
+        {"type": "Logged", "time": "soon", "message": "x"},
+        {"type": "Logged", "time": 1.0, "message": 5},
+        {"type": "RunEnded", "time": 1.0, "outcome": "MAYBE"},
+        {"no": "type"},
+        "text",
+        None,
+        [1],
+    ],
+)
+def test_one_malformed_fact_is_set_aside_and_the_stream_goes_on(worker, run, bad):
+    order = worker.take()
+    worker.say(order, *started(p.TaskStarted(seconds(), 1, "extract")))
+    message = p.FactsRecorded(
+        order.fence, order.run, 3, [bad, {"type": "Logged", "time": seconds(1), "message": "still here"}]
+    )
+    from runs import ingest
+
+    answer = ingest.record(worker=worker.id, message=message, now=NOW)
+
+    assert answer == p.Acknowledge(order.fence, 4)
+    assert Quarantine.objects.get().seq == 3
+    assert run.log_lines.get().message == "still here"
+
+
+def test_an_unknown_kind_of_fact_of_a_newer_worker_is_passed_over(worker, run):
+    order = worker.take()
+
+    answer = worker.say(order, {"type": "ArtifactSaved", "time": 1.0})
+
+    assert answer == p.Acknowledge(order.fence, 1)
+    assert not Quarantine.objects.exists()
+
+
+@pytest.mark.parametrize("text", ["nul \x00 here", "lone \ud800 surrogate", "\x1b[31mred", "🙂" * 10, "x" * 100_000])
+def test_any_text_can_be_logged(worker, run, text):
+    order = worker.take()
+
+    worker.say(order, p.Logged(seconds(), text))
+
+    kept = run.log_lines.get().message
+    assert "\x00" not in kept and len(kept.encode()) < 17_000
+
+
+def test_log_lines_count_warnings_and_errors(worker, run):
+    order = worker.take()
+
+    worker.say(order, *[p.Logged(seconds(), "x", level=level) for level in (10, 20, 30, 30, 40, 50)])
+
+    run.refresh_from_db()
+    assert (run.log_count, run.warning_count, run.error_count) == (6, 2, 2)
+
+
+def test_a_cancel_request_makes_a_stopped_run_cancelled(worker, run):
+    from runs import services
+
+    order = worker.take()
+    worker.say(order, *started(p.TaskStarted(seconds(), 1, "extract")))
+    services.cancel(run_id=run.pk, now=NOW, who="ana")
+
+    worker.say(order, p.ProcessExited(seconds(2), "killed after the grace of 10 s", signal=9), first=3)
+
+    run.refresh_from_db()
+    assert (run.state, run.state_reason) == ("CANCELLED", "cancelled by ana; killed after the grace of 10 s")
+    assert run.task_runs.get(key="extract").state == "CANCELLED"
+
+
+def test_a_run_that_completes_in_spite_of_a_cancel_is_completed(worker, run):
+    from runs import services
+
+    order = worker.take()
+    services.cancel(run_id=run.pk, now=NOW, who="ana")
+
+    worker.say(order, *started(p.RunEnded(seconds(2), "COMPLETED")))
+
+    run.refresh_from_db()
+    assert run.state == "COMPLETED"
+
+
+def test_history_teaches_how_often_a_task_is_called(worker, flow):
+    from runs import services
+
+    for _ in range(3):
+        services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+        order = worker.take()
+        facts = started()
+        for n in range(4):
+            facts += [
+                p.TaskStarted(seconds(n), n + 1, "extract", call=n),
+                p.TaskEnded(seconds(n + 1), n + 1, "COMPLETED"),
+            ]
+        worker.say(order, *facts, p.RunEnded(seconds(5), "COMPLETED"))
+    last = services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+
+    worker.say(worker.take(), *started())
+
+    assert list(last.task_runs.filter(key="extract").values_list("call", flat=True)) == [0, 1, 2, 3]
+    assert last.task_runs.filter(key="extract").first().learned_ms == pytest.approx(1000)
+
+
+def test_the_task_that_ends_a_run_does_not_count_as_done(worker, run):
+    order = worker.take()
+
+    worker.say(
+        order,
+        *started(
+            p.TaskStarted(seconds(), 1, "extract"),
+            p.TaskEnded(seconds(1), 1, "COMPLETED"),
+            p.TaskStarted(seconds(1), 2, "load"),
+            p.TaskProgressed(seconds(2), 2, 0.5),
+            p.TaskEnded(seconds(3), 2, "FAILED", error="no"),
+        ),
+    )
+    worker.say(order, p.RunEnded(seconds(3), "FAILED", error="no"), first=7)
+
+    run.refresh_from_db()
+    assert run.progress == pytest.approx(25 + 75 / 2)
+
+
+def test_a_failed_call_that_the_flow_survives_counts_as_done(worker, run):
+    order = worker.take()
+
+    worker.say(
+        order,
+        *started(
+            p.TaskStarted(seconds(), 1, "load"),
+            p.TaskEnded(seconds(1), 1, "FAILED", error="no"),
+            p.TaskStarted(seconds(1), 2, "extract"),
+        ),
+    )
+
+    run.refresh_from_db()
+    assert run.progress >= 75

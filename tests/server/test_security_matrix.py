@@ -1,0 +1,226 @@
+"""Every address × every role, generated from the resolver: an address that is not listed here fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from flows.models import Flow, Schedule
+from runs.access import Token
+from runs.models import Event, Run
+
+OPEN, VIEWER, OPERATOR, ADMIN = range(4)
+ROLES = ("anonymous", "viewer", "operator", "admin")
+SCOPES = {"worker": OPEN, "read": VIEWER, "run": OPERATOR, "admin": ADMIN}
+
+# Address: the least role for each method. Other methods must change nothing for anybody.
+PAGES: dict[str, dict[str, int]] = {
+    "healthz": {"GET": OPEN},
+    "readyz": {"GET": OPEN},
+    "metrics": {"GET": OPEN},  # from this machine; test_security says what others get
+    "welcome/": {"GET": OPEN},
+    "login/": {"GET": OPEN},
+    "logout/": {"POST": VIEWER},
+    "": {"GET": VIEWER},
+    "_overview/<slug:name>/": {"GET": VIEWER},
+    "flows/": {"GET": VIEWER},
+    "flows/<str:slug>/": {"GET": VIEWER},
+    "flows/<str:slug>/run/": {"POST": OPERATOR},
+    "flows/<str:slug>/_history/": {"GET": VIEWER},
+    "flows/<str:slug>/_bars/": {"GET": VIEWER},
+    "run-all/": {"POST": OPERATOR},
+    "schedules/": {"GET": VIEWER},
+    "schedules/_rows/": {"GET": VIEWER},
+    "schedules/<int:pk>/": {"GET": VIEWER},
+    "schedules/<int:pk>/pause/": {"POST": OPERATOR},
+    "schedules/<int:pk>/resume/": {"POST": OPERATOR},
+    "runs/": {"GET": VIEWER},
+    "runs/_list/": {"GET": VIEWER},
+    "runs/<uuid:pk>/": {"GET": VIEWER},
+    "runs/<uuid:pk>/_hero/": {"GET": VIEWER},
+    "runs/<uuid:pk>/_timeline/": {"GET": VIEWER},
+    "runs/<uuid:pk>/_log/": {"GET": VIEWER},
+    "runs/<uuid:pk>/download.<logform:form>": {"GET": VIEWER},
+    "runs/<uuid:pk>/cancel/": {"POST": OPERATOR},
+    "runs/<uuid:pk>/retry/": {"POST": OPERATOR},
+    "runs/<uuid:pk>/give-up/": {"POST": OPERATOR},
+    "workers/": {"GET": VIEWER},
+    "workers/_rows/": {"GET": VIEWER},
+}
+API: dict[str, dict[str, int]] = {
+    "api/": {},
+    "api/openapi.json": {"GET": VIEWER},
+    "api/docs": {"GET": VIEWER},
+    "api/flows": {"GET": VIEWER},
+    "api/flows/run-all": {"POST": OPERATOR},
+    "api/flows/<slug>": {"GET": VIEWER},
+    "api/flows/<slug>/runs": {"POST": OPERATOR},
+    "api/runs": {"GET": VIEWER, "POST": OPERATOR},
+    "api/runs/<run_id>": {"GET": VIEWER},
+    "api/runs/<run_id>/tasks": {"GET": VIEWER},
+    "api/runs/<run_id>/logs": {"GET": VIEWER},
+    "api/runs/<run_id>/artifacts": {"GET": VIEWER},
+    "api/runs/<run_id>/cancel": {"POST": OPERATOR},
+    "api/runs/<run_id>/retry": {"POST": OPERATOR},
+    "api/runs/<run_id>/resume": {"POST": OPERATOR},
+    "api/runs/<run_id>/pause": {"POST": OPERATOR},
+    "api/schedules": {"GET": VIEWER, "POST": ADMIN},
+    "api/schedules/<int:schedule_id>": {"PATCH": ADMIN, "DELETE": ADMIN},
+    "api/workers": {"GET": VIEWER},
+}
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def routes(resolver: URLResolver, before: str = "") -> Iterator[str]:
+    for entry in resolver.url_patterns:
+        route = before + str(entry.pattern)
+        if isinstance(entry, URLPattern):
+            yield route
+        else:
+            yield from routes(entry, route)
+
+
+ALL = list(routes(get_resolver()))
+CONSOLE = [route for route in ALL if route.startswith("admin/")]
+
+
+@pytest.fixture
+def row(flow: Flow, now: Any) -> Schedule:
+    return Schedule.objects.create(flow=flow, kind="cron", expression="0 6 * * *", next_at=now)
+
+
+@pytest.fixture
+def path_of(run: Run, row: Schedule) -> Callable[[str], str]:
+    def path_of(route: str) -> str:
+        values = {
+            "<str:slug>": run.flow.slug, "<slug>": run.flow.slug, "<slug:name>": "tiles", "<int:pk>": row.pk,
+            "<int:schedule_id>": row.pk, "<uuid:pk>": run.pk, "<run_id>": run.pk, "<logform:form>": "log",
+            "<path:object_id>": run.pk, "<int:content_type_id>": 1, "<path:content_type_id>": 1, "<id>": 1,
+        }  # fmt: skip
+        for pattern, value in values.items():
+            route = route.replace(pattern, str(value))
+        return "/" + route
+
+    return path_of
+
+
+def state_of_everything() -> dict[str, list[Any]]:
+    """All rows but sessions and last-use times: what a refused request must leave as it is."""
+    skip = {"sessions.Session", "admin.LogEntry", "runs.Token", "auth.User"}
+    models = [model for model in apps.get_models() if model._meta.label not in skip]
+    found = {model._meta.label: list(model._default_manager.order_by("pk").values()) for model in models}
+    found["users"] = list(User.objects.order_by("pk").values_list("username", "password", "is_superuser", "is_staff"))
+    found["tokens"] = list(Token.objects.order_by("pk").values_list("pk", "name", "scope", "revoked_at"))
+    return found
+
+
+def client_of(role: str, *, csrf: bool = False) -> Client:
+    client = Client(enforce_csrf_checks=csrf, raise_request_exception=False)
+    if role != "anonymous":
+        user = User.objects.create_user(f"{role}-of-the-matrix")
+        user.groups.add(Group.objects.get(name=role))
+        client.force_login(user)
+    return client
+
+
+def is_refused(response: Any) -> bool:
+    return response.status_code in (401, 403) or (
+        response.status_code == 302 and response.headers["Location"].startswith("/login/")
+    )
+
+
+def test_every_address_is_listed() -> None:
+    assert {route for route in ALL if not route.startswith("admin/")} == set(PAGES) | set(API)
+
+
+@pytest.mark.parametrize("route", sorted(PAGES))
+def test_a_page_is_for_those_with_the_role(route: str, path_of: Callable[[str], str], db: None) -> None:
+    clients = {role: client_of(role) for role in ROLES}
+    before = state_of_everything()
+    for method, least in PAGES[route].items():
+        for role in ROLES[:least]:
+            response = clients[role].generic(method, path_of(route))
+            assert is_refused(response), (method, role, response.status_code)
+    for method in set(METHODS) - set(PAGES[route]):
+        response = clients["admin"].generic(method, path_of(route))
+        assert response.status_code in (403, 405) or PAGES[route] == {"GET": OPEN}, (method, response.status_code)
+    assert state_of_everything() == before
+
+    for method, least in PAGES[route].items():
+        for role in ROLES[least:] if route != "logout/" else ():
+            response = clients[role].generic(method, path_of(route))
+            assert not is_refused(response), (method, role, response.status_code)
+            assert response.status_code < 500, (method, role)
+
+
+@pytest.mark.parametrize("route", sorted(API))
+def test_the_api_is_for_those_with_the_scope(route: str, path_of: Callable[[str], str], now: Any, db: None) -> None:
+    for method in METHODS:
+        least = API[route].get(method)
+        for scope, level in SCOPES.items():
+            secret = Token.objects.issue(name=scope, scope=scope, now=now)[1]
+            response = Client(raise_request_exception=False).generic(
+                method, path_of(route), "{}", content_type="application/json",
+                headers={"Authorization": f"Bearer {secret}"},
+            )  # fmt: skip
+            case = (method, scope, response.status_code)
+            if least is None:
+                assert response.status_code in (404, 405, 403), case
+            elif level < least:
+                assert response.status_code == 403, case
+                assert Event.objects.filter(who=f"token {scope}").count() == 0
+            else:
+                assert response.status_code not in (401, 403, 500), case
+
+
+@pytest.mark.parametrize("route", sorted(API))
+def test_the_api_is_for_people_with_the_role(route: str, path_of: Callable[[str], str], db: None) -> None:
+    clients = {role: client_of(role) for role in ROLES}
+    for method, least in API[route].items():
+        for level, role in enumerate(ROLES):
+            response = clients[role].generic(method, path_of(route), "{}", content_type="application/json")
+            if level < least:
+                assert response.status_code == (401 if role == "anonymous" else 403), (method, role)
+            else:
+                assert response.status_code not in (401, 403, 500), (method, role, response.content)
+
+
+@pytest.mark.parametrize("route", sorted(r for r, methods in API.items() if set(methods) - {"GET"}))
+def test_a_session_needs_its_csrf_token_in_the_api(route: str, path_of: Callable[[str], str], db: None) -> None:
+    client = client_of("admin", csrf=True)
+    for method in set(API[route]) - {"GET"}:
+        response = client.generic(method, path_of(route), "{}", content_type="application/json")
+        assert response.status_code == 403
+        assert json.loads(response.content)["detail"]
+
+
+@pytest.mark.parametrize("route", sorted(r for r, methods in PAGES.items() if "POST" in methods))
+def test_a_form_needs_its_csrf_token(route: str, path_of: Callable[[str], str], db: None) -> None:
+    assert client_of("admin", csrf=True).post(path_of(route)).status_code == 403
+
+
+@pytest.mark.parametrize("route", CONSOLE)
+def test_the_console_shows_a_viewer_and_lets_it_change_nothing(
+    route: str, path_of: Callable[[str], str], db: None
+) -> None:
+    path = path_of(route).replace("^", "").replace("$", "")
+    if "(?P" in path:
+        path = "/admin/anything"
+    anonymous, viewer = client_of("anonymous"), client_of("viewer")
+    before = state_of_everything()
+
+    for method in ("GET", "POST"):
+        if not route.endswith(("login/", "jsi18n/")):
+            refused = anonymous.generic(method, path)
+            assert is_refused(refused) or "/admin/login/" in refused.headers.get("Location", ""), (method, refused)
+        response = viewer.generic(method, path)
+        assert response.status_code < 500, (method, response.status_code)
+
+    assert state_of_everything() == before

@@ -1,0 +1,14 @@
+"""The settings of the tests: a home of their own, so that nothing touches the one of the person who runs them."""
+
+import os
+import tempfile
+
+for _name in [name for name in os.environ if name.startswith("PERFECT_")]:
+    del os.environ[_name]
+_home = tempfile.TemporaryDirectory(prefix="perfect-tests-")
+os.environ["PERFECT_HOME"] = _home.name
+os.environ["PERFECT_SECRET_KEY"] = "only-for-tests-" + "x" * 40
+
+from perfect_site.settings import *  # noqa: E402, F403 - after the environment
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a slow hash is not what is tested
