@@ -12,11 +12,12 @@ import os
 import pickle
 import sqlite3
 import zlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 from example_home import extra_packages, part_of
 from example_warehouse import connect, writing
@@ -29,8 +30,15 @@ HELD_OUT_EVERY = 5  # one customer in five
 SEED = 1997
 COST = {"logistic": 1, "boosting": 2, "forest": 5}  # rough cost of one fold, for a progress bar that moves evenly
 FEATURES = (
-    "repeat_purchases", "days_since_last", "days_since_first", "dollars", "dollars_a_purchase",
-    "cds", "mean_gap_days", "purchases_last_13_weeks", "dollars_last_13_weeks",
+    "repeat_purchases",
+    "days_since_last",
+    "days_since_first",
+    "dollars",
+    "dollars_a_purchase",
+    "cds",
+    "mean_gap_days",
+    "purchases_last_13_weeks",
+    "dollars_last_13_weeks",
 )
 
 
@@ -54,7 +62,7 @@ class Metrics:
     brier: float
     held_out: int
     bought_again: float
-    deciles: List[Tuple[float, float]]
+    deciles: list[tuple[float, float]]
 
 
 class Verdict(NamedTuple):
@@ -73,7 +81,7 @@ def is_held_out(customer_id: int) -> bool:
     return zlib.crc32(str(customer_id).encode()) % HELD_OUT_EVERY == 0
 
 
-def features_of(purchases: Sequence[Tuple[date, int, int]]) -> List[float]:
+def features_of(purchases: Sequence[tuple[date, int, int]]) -> list[float]:
     """The FEATURES of one customer from (day, cds, cents) in the order of days, all before SPLIT."""
     first, last = purchases[0][0], purchases[-1][0]
     repeats = len({day for day, _, _ in purchases}) - 1
@@ -81,8 +89,15 @@ def features_of(purchases: Sequence[Tuple[date, int, int]]) -> List[float]:
     recent = [spent for day, _, spent in purchases if day >= SPLIT - timedelta(weeks=13)]
     gap = (last - first).days / repeats if repeats else (SPLIT - last).days
     return [
-        repeats, (SPLIT - last).days, (SPLIT - first).days, cents / 100, cents / 100 / len(purchases),
-        sum(cds for _, cds, _ in purchases), round(gap, 2), len(recent), sum(recent) / 100,
+        repeats,
+        (SPLIT - last).days,
+        (SPLIT - first).days,
+        cents / 100,
+        cents / 100 / len(purchases),
+        sum(cds for _, cds, _ in purchases),
+        round(gap, 2),
+        len(recent),
+        sum(recent) / 100,
     ]
 
 
@@ -90,10 +105,13 @@ def build_features(warehouse: Path, report: Report) -> int:
     """Writes the table `churn_features`, one row for each customer seen before SPLIT; returns the number of rows."""
     with connect(warehouse) as db:
         known = db.execute("SELECT count(*) FROM customers WHERE first_day < ?", (SPLIT.isoformat(),)).fetchone()[0]
-        again = {row[0] for row in db.execute(
-            "SELECT DISTINCT customer_id FROM purchases WHERE day >= ? AND day < ?",
-            (SPLIT.isoformat(), END.isoformat()),
-        )}
+        again = {
+            row[0]
+            for row in db.execute(
+                "SELECT DISTINCT customer_id FROM purchases WHERE day >= ? AND day < ?",
+                (SPLIT.isoformat(), END.isoformat()),
+            )
+        }
         bought = db.execute(
             "SELECT customer_id, day, cds, cents FROM purchases WHERE day < ? ORDER BY customer_id, day",
             (SPLIT.isoformat(),),
@@ -113,7 +131,7 @@ def build_features(warehouse: Path, report: Report) -> int:
     return len(rows)
 
 
-def read_features(warehouse: Path, *, held_out: bool, limit: int = 0) -> Tuple[List[List[float]], List[int]]:
+def read_features(warehouse: Path, *, held_out: bool, limit: int = 0) -> tuple[list[list[float]], list[int]]:
     """(features, bought again) of the held-out customers or of the others; of the first `limit` ones if not 0.
 
     Ordered by a hash of the number, so that the first ones are a fair sample and the same in every run.
@@ -132,7 +150,7 @@ def read_features(warehouse: Path, *, held_out: bool, limit: int = 0) -> Tuple[L
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def _candidates() -> Dict[str, Any]:
+def _candidates() -> dict[str, Any]:
     """Untrained models by kind, cheapest first."""
     # Loaded here: scikit-learn with numpy and scipy costs 100 MB and a second that an idle worker should not pay.
     with extra_packages():
@@ -143,7 +161,11 @@ def _candidates() -> Dict[str, Any]:
     return {
         "logistic": make_pipeline(PowerTransformer(), LogisticRegression(max_iter=500, random_state=SEED)),
         "boosting": HistGradientBoostingClassifier(
-            max_iter=120, learning_rate=0.05, max_leaf_nodes=12, min_samples_leaf=40, l2_regularization=1.0,
+            max_iter=120,
+            learning_rate=0.05,
+            max_leaf_nodes=12,
+            min_samples_leaf=40,
+            l2_regularization=1.0,
             random_state=SEED,
         ),
         "forest": RandomForestClassifier(n_estimators=60, min_samples_leaf=25, random_state=SEED),
@@ -177,8 +199,8 @@ def train(
 
 
 def _cross_validate(
-    models: Dict[str, Any], features: List[List[float]], labels: List[int], folds: int, report: Report
-) -> Dict[str, float]:
+    models: dict[str, Any], features: list[list[float]], labels: list[int], folds: int, report: Report
+) -> dict[str, float]:
     with extra_packages():  # lazy for the same reason as in _candidates
         import numpy
         from sklearn.base import clone
@@ -186,7 +208,7 @@ def _cross_validate(
         from sklearn.model_selection import StratifiedKFold
     x, y = numpy.asarray(features), numpy.asarray(labels)
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=SEED).split(x, y))
-    scores: Dict[str, List[float]] = {kind: [] for kind in models}
+    scores: dict[str, list[float]] = {kind: [] for kind in models}
     cost, done = sum(COST[kind] for kind in models) * (folds + 1), 0
     for kind, fold in ((k, f) for k in models for f in range(folds)):
         learn, check = splits[fold]
@@ -229,13 +251,16 @@ def evaluate(warehouse: Path, file: Path) -> Metrics:
     with threadpool_limits(limits=1):  # for the same reason as in train
         chances = load_model(file).predict_proba(numpy.asarray(features))[:, 1]
     return Metrics(
-        auc=float(roc_auc_score(labels, chances)), log_loss=float(log_loss(labels, chances)),
-        brier=float(brier_score_loss(labels, chances)), held_out=len(labels),
-        bought_again=sum(labels) / len(labels), deciles=_deciles([float(c) for c in chances], labels),
+        auc=float(roc_auc_score(labels, chances)),
+        log_loss=float(log_loss(labels, chances)),
+        brier=float(brier_score_loss(labels, chances)),
+        held_out=len(labels),
+        bought_again=sum(labels) / len(labels),
+        deciles=_deciles([float(c) for c in chances], labels),
     )
 
 
-def _deciles(chances: Sequence[float], labels: Sequence[int]) -> List[Tuple[float, float]]:
+def _deciles(chances: Sequence[float], labels: Sequence[int]) -> list[tuple[float, float]]:
     ranked = sorted(zip(chances, labels), reverse=True)
     size = math.ceil(len(ranked) / 10)
     tenths = [ranked[start : start + size] for start in range(0, len(ranked), size)]
@@ -249,11 +274,11 @@ class InUse(NamedTuple):
     """The model in use: its version and file, and its metrics measured now, on the present held-out customers."""
 
     version: int
-    metrics: Optional[Metrics]
+    metrics: Metrics | None
     problem: str
 
 
-def model_in_use(warehouse: Path, models: Path) -> Optional[InUse]:
+def model_in_use(warehouse: Path, models: Path) -> InUse | None:
     """None before the first model. A file that cannot be used any more has no metrics but a `problem`."""
     with writing(warehouse) as db:
         row = db.execute("SELECT version, file FROM models WHERE in_use = 1").fetchone()
@@ -265,7 +290,7 @@ def model_in_use(warehouse: Path, models: Path) -> Optional[InUse]:
         return InUse(row[0], None, f"{type(error).__name__}: {error}")
 
 
-def judge(metrics: Metrics, in_use: Optional[InUse], min_gain: float) -> Tuple[bool, str]:
+def judge(metrics: Metrics, in_use: InUse | None, min_gain: float) -> tuple[bool, str]:
     """(keep the candidate?, why). It must beat the AUC of the model in use by more than `min_gain`."""
     if in_use is None:
         return True, f"kept: AUC {metrics.auc:.4f}, the first model"
@@ -278,8 +303,15 @@ def judge(metrics: Metrics, in_use: Optional[InUse], min_gain: float) -> Tuple[b
 
 
 def keep_if_better(
-    warehouse: Path, models: Path, trained: Trained, metrics: Metrics, *,
-    min_gain: float, run: str, configuration: str, now: str,
+    warehouse: Path,
+    models: Path,
+    trained: Trained,
+    metrics: Metrics,
+    *,
+    min_gain: float,
+    run: str,
+    configuration: str,
+    now: str,
 ) -> Verdict:
     """Puts the candidate in use if it beats the model in use, else drops it; either way leaves a row in `models`.
 
@@ -296,8 +328,13 @@ def keep_if_better(
 
 
 def _record(
-    db: sqlite3.Connection, models: Path, trained: Trained, metrics: Metrics, kept: bool, sentence: str,
-    origin: Tuple[str, str, str],
+    db: sqlite3.Connection,
+    models: Path,
+    trained: Trained,
+    metrics: Metrics,
+    kept: bool,
+    sentence: str,
+    origin: tuple[str, str, str],
 ) -> int:
     version = int(db.execute("SELECT coalesce(max(version), 0) + 1 FROM models").fetchone()[0])
     file = f"churn-v{version}.pkl"
@@ -308,7 +345,16 @@ def _record(
         Path(trained.file).unlink()
     db.execute(
         "INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (version, *origin, trained.kind, trained.trained_on, metrics.auc, json.dumps(asdict(metrics)),
-         file if kept else "", kept, sentence),
+        (
+            version,
+            *origin,
+            trained.kind,
+            trained.trained_on,
+            metrics.auc,
+            json.dumps(asdict(metrics)),
+            file if kept else "",
+            kept,
+            sentence,
+        ),
     )
     return version

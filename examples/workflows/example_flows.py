@@ -9,9 +9,9 @@ tasks: what runs in which order, what is reported, and what a person can change.
 from __future__ import annotations
 
 import uuid
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 import example_churn as churn
 import example_health as health
@@ -45,7 +45,7 @@ def run_id() -> str:
 
 def now() -> datetime:
     """The present moment in UTC."""
-    return datetime.now(timezone.utc).replace(microsecond=0)
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 # --- Daily Sales ETL ------------------------------------------------------------------------------------------------
@@ -91,8 +91,13 @@ def build_daily_sales(staging: str) -> int:
 def publish_warehouse(source: str, staging: str, cleaning: sales.Cleaning, run: str) -> sales.Totals:
     """Checks the totals, then replaces the sales tables in one transaction."""
     return sales.publish(
-        Path(staging), warehouse_path(), source=source_path(source), cleaning=cleaning, run=run,
-        now=now().isoformat(), report=progress,
+        Path(staging),
+        warehouse_path(),
+        source=source_path(source),
+        cleaning=cleaning,
+        run=run,
+        now=now().isoformat(),
+        report=progress,
     )
 
 
@@ -107,7 +112,7 @@ def publish_warehouse(source: str, staging: str, cleaning: sales.Cleaning, run: 
         "release": {"log_level": "INFO", "shown_rejects": 0, "keep_staging": False, "warn_bad_percent": 1.0},
     },
 )
-def daily_sales_etl(source: str = SALES_FILE, warn_bad_percent: float = 5.0) -> Dict[str, Any]:
+def daily_sales_etl(source: str = SALES_FILE, warn_bad_percent: float = 5.0) -> dict[str, Any]:
     """Loads `source` (gzip or plain; a relative name is looked up in examples/data). More bad lines than
     `warn_bad_percent` make a warning."""
     run = run_id()
@@ -120,12 +125,21 @@ def daily_sales_etl(source: str = SALES_FILE, warn_bad_percent: float = 5.0) -> 
     if not setting("keep_staging", False):
         staging.unlink()
     run_log().info(
-        "%s purchases, %s customers, %s CDs on %s days are in %s", f"{totals.purchases:,}", f"{customers:,}",
-        f"{totals.cds:,}", f"{days:,}", warehouse_path(),
+        "%s purchases, %s customers, %s CDs on %s days are in %s",
+        f"{totals.purchases:,}",
+        f"{customers:,}",
+        f"{totals.cds:,}",
+        f"{days:,}",
+        warehouse_path(),
     )
     return {
-        "purchases": totals.purchases, "customers": totals.customers, "cds": totals.cds, "days": days,
-        "rejected": cleaning.rejected, "reasons": cleaning.reasons, "warehouse": str(warehouse_path()),
+        "purchases": totals.purchases,
+        "customers": totals.customers,
+        "cds": totals.cds,
+        "days": days,
+        "rejected": cleaning.rejected,
+        "reasons": cleaning.reasons,
+        "warehouse": str(warehouse_path()),
     }
 
 
@@ -137,8 +151,12 @@ def ensure_warehouse() -> bool:
     run_log().info("The warehouse is empty, Daily Sales ETL has not run yet: loading %s first", SALES_FILE)
     run = run_id()
     totals = sales.load_if_missing(
-        source_path(SALES_FILE), folder("staging") / f"{run}-first.db", warehouse_path(), run=run,
-        now=now().isoformat(), report=progress,
+        source_path(SALES_FILE),
+        folder("staging") / f"{run}-first.db",
+        warehouse_path(),
+        run=run,
+        now=now().isoformat(),
+        report=progress,
     )
     run_log().info("Loaded %s purchases of %s customers", f"{totals.purchases:,}", f"{totals.customers:,}")
     return True
@@ -151,8 +169,9 @@ def ensure_warehouse() -> bool:
 def build_features() -> int:
     """What is known of each customer after 39 weeks."""
     customers = churn.build_features(warehouse_path(), progress)
-    run_log().info("%s customers, %d features from %s to %s",
-                   f"{customers:,}", len(churn.FEATURES), churn.START, churn.SPLIT)
+    run_log().info(
+        "%s customers, %d features from %s to %s", f"{customers:,}", len(churn.FEATURES), churn.START, churn.SPLIT
+    )
     return customers
 
 
@@ -166,11 +185,19 @@ def train_model(candidate: str, kinds: str, sample_customers: int, folds: int) -
         progress(share, text)
 
     trained = churn.train(
-        warehouse_path(), Path(candidate), kinds=[kind.strip() for kind in kinds.split(",") if kind.strip()],
-        sample=sample_customers, folds=folds, report=report,
+        warehouse_path(),
+        Path(candidate),
+        kinds=[kind.strip() for kind in kinds.split(",") if kind.strip()],
+        sample=sample_customers,
+        folds=folds,
+        report=report,
     )
-    log.info("%s is the best in cross-validation (AUC %.4f), trained on %s customers",
-             trained.kind, trained.cross_validated_auc, f"{trained.trained_on:,}")
+    log.info(
+        "%s is the best in cross-validation (AUC %.4f), trained on %s customers",
+        trained.kind,
+        trained.cross_validated_auc,
+        f"{trained.trained_on:,}",
+    )
     return trained
 
 
@@ -178,8 +205,13 @@ def train_model(candidate: str, kinds: str, sample_customers: int, folds: int) -
 def evaluate_model(trained: churn.Trained) -> churn.Metrics:
     """Measures the candidate on customers that no model has learned from."""
     metrics = churn.evaluate(warehouse_path(), Path(trained.file))
-    run_log().info("AUC %.4f, Brier score %.4f on %s held-out customers, of whom %.1f %% bought again",
-                   metrics.auc, metrics.brier, f"{metrics.held_out:,}", 100 * metrics.bought_again)
+    run_log().info(
+        "AUC %.4f, Brier score %.4f on %s held-out customers, of whom %.1f %% bought again",
+        metrics.auc,
+        metrics.brier,
+        f"{metrics.held_out:,}",
+        100 * metrics.bought_again,
+    )
     return metrics
 
 
@@ -187,8 +219,14 @@ def evaluate_model(trained: churn.Trained) -> churn.Metrics:
 def keep_better_model(trained: churn.Trained, metrics: churn.Metrics, min_gain: float, run: str) -> churn.Verdict:
     """Puts the candidate in use if it beats the model in use."""
     verdict = churn.keep_if_better(
-        warehouse_path(), folder("models"), trained, metrics, min_gain=min_gain, run=run,
-        configuration=getattr(runtime.flow_run.configuration, "name", ""), now=now().isoformat(),
+        warehouse_path(),
+        folder("models"),
+        trained,
+        metrics,
+        min_gain=min_gain,
+        run=run,
+        configuration=getattr(runtime.flow_run.configuration, "name", ""),
+        now=now().isoformat(),
     )
     run_log().info("Model %d %s", verdict.version, verdict.sentence)
     return verdict
@@ -207,7 +245,7 @@ def keep_better_model(trained: churn.Trained, metrics: churn.Metrics, min_gain: 
 )
 def churn_model_retraining(
     kinds: str = "logistic,boosting", sample_customers: int = 4000, folds: int = 3, min_gain: float = 0.0
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """Trains on `sample_customers` (0: all), comparing `kinds` in `folds` folds; a new model must gain more than
     `min_gain` in AUC."""
     run = run_id()
@@ -216,8 +254,13 @@ def churn_model_retraining(
     trained = train_model(str(folder("models") / f"candidate-{run}.pkl"), kinds, sample_customers, folds)
     metrics = evaluate_model(trained)
     verdict = keep_better_model(trained, metrics, min_gain, run)
-    return {"kept": verdict.kept, "version": verdict.version, "kind": trained.kind, "auc": round(metrics.auc, 4),
-            "verdict": verdict.sentence}
+    return {
+        "kept": verdict.kept,
+        "version": verdict.version,
+        "kind": trained.kind,
+        "auc": round(metrics.auc, 4),
+        "verdict": verdict.sentence,
+    }
 
 
 # --- Infrastructure Health Check ------------------------------------------------------------------------------------
@@ -280,9 +323,14 @@ def check_write_latency(max_write_ms: float, writes: int) -> health.Reading:
     },
 )
 def infrastructure_health_check(
-    url: str = "", max_latency_ms: float = 2000.0, max_disk_percent: float = 95.0, max_memory_percent: float = 95.0,
-    max_load_per_core: float = 16.0, max_database_mb: float = 20_000.0, max_write_ms: float = 2000.0,
-) -> Dict[str, Any]:
+    url: str = "",
+    max_latency_ms: float = 2000.0,
+    max_disk_percent: float = 95.0,
+    max_memory_percent: float = 95.0,
+    max_load_per_core: float = 16.0,
+    max_database_mb: float = 20_000.0,
+    max_write_ms: float = 2000.0,
+) -> dict[str, Any]:
     """Fails if any limit is crossed, after all checks were made. `url`: the server to ask (default: PERFECT_URL)."""
     board, samples = health.Board(), setting("samples", 5)
     with board.check() as add:
@@ -319,8 +367,13 @@ def compute_kpis(week_of: str) -> kpis_of.Kpis:
 def compute_trends(monday: date, weeks: int, top_customers: int) -> kpis_of.Trends:
     """Weeks, days, best customers, cohorts and the model: what the charts and tables show."""
     trends = kpis_of.compute_trends(warehouse_path(), monday, weeks, top_customers)
-    run_log().debug("%d weeks, %d days, %d cohorts, model: %s", len(trends.weeks), len(trends.days),
-                    len(trends.cohorts), trends.model and trends.model["version"])
+    run_log().debug(
+        "%d weeks, %d days, %d cohorts, model: %s",
+        len(trends.weeks),
+        len(trends.days),
+        len(trends.cohorts),
+        trends.model and trends.model["version"],
+    )
     return trends
 
 
@@ -328,9 +381,7 @@ def compute_trends(monday: date, weeks: int, top_customers: int) -> kpis_of.Tren
 def render_pdf(kpis: kpis_of.Kpis, trends: kpis_of.Trends, compress: bool) -> str:
     """Draws the PDF; returns its path."""
     path = folder("outbox") / f"weekly-report-{kpis.week.start}.pdf"
-    count = pages.render(
-        path, kpis, trends, created=f"{now():%Y-%m-%d %H:%M} UTC", compress=compress, report=progress
-    )
+    count = pages.render(path, kpis, trends, created=f"{now():%Y-%m-%d %H:%M} UTC", compress=compress, report=progress)
     run_log().info("%d pages, %s bytes: %s", count, f"{path.stat().st_size:,}", path)
     return str(path)
 
@@ -340,8 +391,11 @@ def deliver_report(pdf: str, kpis: kpis_of.Kpis, sender: str, recipients: str) -
     """E-mails the PDF, or puts the e-mail into the outbox."""
     path, monday = Path(pdf), kpis.week.start
     message = mail.compose(
-        path, sender=sender, recipients=mail.addresses(recipients),
-        subject=f"Weekly Executive Report, {pages.week_text(monday)}", text=pages.headline(kpis) + "\n",
+        path,
+        sender=sender,
+        recipients=mail.addresses(recipients),
+        subject=f"Weekly Executive Report, {pages.week_text(monday)}",
+        text=pages.headline(kpis) + "\n",
     )
     outcome = mail.deliver(message, mail.smtp_url(), folder("outbox"), path.stem)
     run_log().info("Report for %s %s", recipients, outcome)
@@ -360,9 +414,12 @@ def deliver_report(pdf: str, kpis: kpis_of.Kpis, sender: str, recipients: str) -
     },
 )
 def weekly_executive_report(
-    week_of: str = "", recipients: str = "board@example.com", sender: str = "perfect@example.com", weeks: int = 26,
+    week_of: str = "",
+    recipients: str = "board@example.com",
+    sender: str = "perfect@example.com",
+    weeks: int = 26,
     top_customers: int = 8,
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """Reports on the week that holds `week_of` (YYYY-MM-DD; empty: the last complete week), with `weeks` weeks in the
     chart. `recipients` are separated by commas; EXAMPLES_SMTP_URL names the mail server, else the outbox folder."""
     mail.addresses(recipients)  # refused before the work, not after it

@@ -7,11 +7,12 @@ import shutil
 import sqlite3
 import time
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from example_warehouse import writing
@@ -28,7 +29,7 @@ class Reading:
     tell it; then it passes."""
 
     name: str
-    value: Optional[float]
+    value: float | None
     unit: str
     limit: float
     detail: str = ""
@@ -61,7 +62,7 @@ class Board:
     """Collects the readings of a run: a failed check does not keep the next ones from being made."""
 
     def __init__(self) -> None:
-        self.readings: List[Reading] = []
+        self.readings: list[Reading] = []
 
     @contextmanager
     def check(self) -> Iterator[Callable[[Reading], None]]:
@@ -86,7 +87,7 @@ class _NoAnswer(Exception):
 
 def server_latency(url: str, limit_ms: float, requests: int, report: Report) -> Reading:
     """The median time in ms of GET `url`/healthz, connecting anew for each request; any answer but 200 is a problem."""
-    times: List[float] = []
+    times: list[float] = []
     try:
         for number in range(1, requests + 1):
             times.append(_get_ms(url))
@@ -126,8 +127,10 @@ def disk_used(folder: Path, limit_percent: float) -> Reading:
 def memory_used(limit_percent: float, meminfo: Path = Path("/proc/meminfo")) -> Reading:
     """Memory that is not available to new programs, 0–100 (Linux)."""
     try:
-        kilobytes = {key: int(rest.split()[0]) for key, _, rest in
-                     (line.partition(":") for line in meminfo.read_text().splitlines())}
+        kilobytes = {
+            key: int(rest.split()[0])
+            for key, _, rest in (line.partition(":") for line in meminfo.read_text().splitlines())
+        }
         total, available = kilobytes["MemTotal"], kilobytes["MemAvailable"]
     except (OSError, KeyError, ValueError, IndexError):
         return Reading("memory", None, "%", limit_percent, "this system has no /proc/meminfo")
@@ -156,7 +159,7 @@ def database_size(files: Sequence[Path], limit_mb: float) -> Reading:
 def write_latency(folder: Path, limit_ms: float, writes: int, report: Report) -> Reading:
     """The median time in ms of a committed (synced) one-row transaction on the disk of that folder."""
     probe = folder / f"write-probe-{uuid.uuid4().hex}.db"
-    times: List[float] = []
+    times: list[float] = []
     try:
         with closing(sqlite3.connect(str(probe), isolation_level=None)) as db:
             db.execute("PRAGMA synchronous = FULL")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 EXAMPLES = Path(__file__).resolve().parent.parent
 DATA = EXAMPLES / "data"

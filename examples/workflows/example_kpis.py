@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 from example_warehouse import connect
 
@@ -55,7 +55,7 @@ class Cohort(NamedTuple):
 
     month: str
     customers: int
-    active: List[float]
+    active: list[float]
 
 
 class Trial(NamedTuple):
@@ -74,7 +74,7 @@ class Measure(NamedTuple):
     """One reading of the latest health check, and in how many checks of the last 30 days it passed (0–1)."""
 
     name: str
-    value: Optional[float]
+    value: float | None
     unit: str
     limit: float
     passed: bool
@@ -104,14 +104,14 @@ class Kpis:
 class Trends:
     """What the charts and tables show."""
 
-    weeks: List[WeekSales]
-    days: List[Tuple[date, int]]
-    top: List[TopCustomer]
-    cohorts: List[Cohort]
-    quarters: List[str]
-    model: Optional[Dict[str, Any]]
-    trials: List[Trial]
-    health: List[Measure]
+    weeks: list[WeekSales]
+    days: list[tuple[date, int]]
+    top: list[TopCustomer]
+    cohorts: list[Cohort]
+    quarters: list[str]
+    model: dict[str, Any] | None
+    trials: list[Trial]
+    health: list[Measure]
 
 
 def monday_of(day: date) -> date:
@@ -143,7 +143,8 @@ def read_week(db: sqlite3.Connection, monday: date) -> Week:
     span = (monday.isoformat(), (monday + timedelta(days=6)).isoformat())
     cents, purchases, customers, cds = db.execute(
         "SELECT coalesce(sum(cents), 0), count(*), count(DISTINCT customer_id), coalesce(sum(cds), 0)"
-        " FROM purchases WHERE day BETWEEN ? AND ?", span,
+        " FROM purchases WHERE day BETWEEN ? AND ?",
+        span,
     ).fetchone()
     new = db.execute("SELECT count(*) FROM customers WHERE first_day BETWEEN ? AND ?", span).fetchone()[0]
     return Week(monday, cents, purchases, customers, new, cds)
@@ -171,45 +172,59 @@ def compute_trends(warehouse: Path, monday: date, weeks: int, top: int) -> Trend
     first = monday - timedelta(weeks=weeks - 1)
     end = monday + timedelta(days=6)
     with connect(warehouse) as db:
-        daily = {day: values for day, *values in db.execute(
-            "SELECT day, cents, purchases FROM daily_sales WHERE day <= ?", (end.isoformat(),)
-        )}
+        daily = {
+            day: values
+            for day, *values in db.execute(
+                "SELECT day, cents, purchases FROM daily_sales WHERE day <= ?", (end.isoformat(),)
+            )
+        }
         quarters, cohorts = _cohorts(db)
         return Trends(
             weeks=[_sum_week(daily, first + timedelta(weeks=n)) for n in range(weeks)],
             days=[(day, daily.get(day.isoformat(), [0])[0]) for day in _days_until(end)],
-            top=[TopCustomer(*row) for row in db.execute(
-                "SELECT c.customer_id, c.first_day, c.purchases, c.cds, c.cents, coalesce((SELECT sum(p.cents)"
-                " FROM purchases p WHERE p.customer_id = c.customer_id AND p.day BETWEEN ? AND ?), 0)"
-                " FROM (SELECT * FROM customers ORDER BY cents DESC, customer_id LIMIT ?) c",
-                (monday.isoformat(), end.isoformat(), top),
-            )],
-            cohorts=cohorts, quarters=quarters, model=_model(db),
-            trials=[Trial(*row) for row in db.execute(
-                "SELECT version, trained_at, configuration, kind, auc, in_use, file <> '' FROM models"
-                " ORDER BY version DESC LIMIT 5"
-            )],
-            health=[Measure(*row) for row in db.execute(
-                "SELECT name, value, unit, max_value, passed,"
-                " (SELECT avg(passed) FROM health_checks h WHERE h.name = latest.name) FROM health_checks latest"
-                " WHERE run = (SELECT run FROM health_checks ORDER BY rowid DESC LIMIT 1) ORDER BY rowid"
-            )],
+            top=[
+                TopCustomer(*row)
+                for row in db.execute(
+                    "SELECT c.customer_id, c.first_day, c.purchases, c.cds, c.cents, coalesce((SELECT sum(p.cents)"
+                    " FROM purchases p WHERE p.customer_id = c.customer_id AND p.day BETWEEN ? AND ?), 0)"
+                    " FROM (SELECT * FROM customers ORDER BY cents DESC, customer_id LIMIT ?) c",
+                    (monday.isoformat(), end.isoformat(), top),
+                )
+            ],
+            cohorts=cohorts,
+            quarters=quarters,
+            model=_model(db),
+            trials=[
+                Trial(*row)
+                for row in db.execute(
+                    "SELECT version, trained_at, configuration, kind, auc, in_use, file <> '' FROM models"
+                    " ORDER BY version DESC LIMIT 5"
+                )
+            ],
+            health=[
+                Measure(*row)
+                for row in db.execute(
+                    "SELECT name, value, unit, max_value, passed,"
+                    " (SELECT avg(passed) FROM health_checks h WHERE h.name = latest.name) FROM health_checks latest"
+                    " WHERE run = (SELECT run FROM health_checks ORDER BY rowid DESC LIMIT 1) ORDER BY rowid"
+                )
+            ],
         )
 
 
-def _days_until(end: date) -> List[date]:
+def _days_until(end: date) -> list[date]:
     return [end - timedelta(days=n) for n in reversed(range(DAYS_SHOWN))]
 
 
-def _sum_week(daily: Dict[str, List[int]], monday: date) -> WeekSales:
+def _sum_week(daily: dict[str, list[int]], monday: date) -> WeekSales:
     days = [daily.get((monday + timedelta(days=n)).isoformat(), [0, 0]) for n in range(7)]
     return WeekSales(monday, sum(cents for cents, _ in days), sum(purchases for _, purchases in days))
 
 
-def _cohorts(db: sqlite3.Connection) -> Tuple[List[str], List[Cohort]]:
+def _cohorts(db: sqlite3.Connection) -> tuple[list[str], list[Cohort]]:
     """Quarter names, and a row for each month of first purchase."""
     quarter = "substr(p.day, 1, 4) || ' Q' || ((substr(p.day, 6, 2) + 2) / 3)"
-    counts: Dict[str, Dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for month, name, customers in db.execute(
         f"SELECT substr(c.first_day, 1, 7), {quarter}, count(DISTINCT p.customer_id)"
         " FROM purchases p JOIN customers c USING (customer_id) WHERE p.day > c.first_day GROUP BY 1, 2"
@@ -223,7 +238,7 @@ def _cohorts(db: sqlite3.Connection) -> Tuple[List[str], List[Cohort]]:
     ]
 
 
-def _model(db: sqlite3.Connection) -> Optional[Dict[str, Any]]:
+def _model(db: sqlite3.Connection) -> dict[str, Any] | None:
     row = db.execute(
         "SELECT version, trained_at, kind, trained_on, configuration, metrics FROM models WHERE in_use = 1"
     ).fetchone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, List
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from example_home import part_of
@@ -18,7 +18,7 @@ def smtp_url() -> str:
     return os.environ.get("EXAMPLES_SMTP_URL", "").strip()
 
 
-def addresses(recipients: str) -> List[str]:
+def addresses(recipients: str) -> list[str]:
     """The addresses in a comma-separated text. Raises ValueError for one that is none, or when there is none at all."""
     found = [part.strip() for part in recipients.split(",") if part.strip()]
     wrong = [text for text in found if text.count("@") != 1 or not all(text.split("@")) or len(text.split()) != 1]
@@ -28,7 +28,7 @@ def addresses(recipients: str) -> List[str]:
     return found
 
 
-def compose(pdf: Path, *, sender: str, recipients: List[str], subject: str, text: str) -> Any:
+def compose(pdf: Path, *, sender: str, recipients: list[str], subject: str, text: str) -> Any:
     """The e-mail (an `email.message.EmailMessage`) with the PDF attached."""
     # Loaded here, as smtplib below: the e-mail packages add 7 MB that an idle worker should not carry.
     from email.message import EmailMessage

@@ -5,8 +5,9 @@ Lengths are in points (1/72 inch), y grows upwards as in PDF.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any
 
 from example_home import extra_packages
 
@@ -20,8 +21,8 @@ TEAL, PALE, MAGENTA, GREEN, RED = "#006c86", "#9fd0dc", "#b4166c", "#00724a", "#
 PLAIN, BOLD = "Helvetica", "Helvetica-Bold"
 ACCENTS = {"passed": GREEN, "in use": GREEN, "failed": RED}  # cells of a table that stand out
 
-Column = Tuple[str, float, bool]  # heading, x of the column's edge (0–1 of the width), set right
-Box = Tuple[float, float, float, float]  # x, y of the lower left corner, width, height
+Column = tuple[str, float, bool]  # heading, x of the column's edge (0–1 of the width), set right
+Box = tuple[float, float, float, float]  # x, y of the lower left corner, width, height
 
 
 class Sheet:
@@ -43,7 +44,14 @@ class Sheet:
     # --- strokes ---
 
     def text(
-        self, x: float, y: float, text: str, size: float = 9, colour: str = INK, font: str = PLAIN, align: str = "left",
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: float = 9,
+        colour: str = INK,
+        font: str = PLAIN,
+        align: str = "left",
         spacing: float = 0,
     ) -> None:
         """One line of text; `align` left, right or centre of x; `spacing` between letters (left only)."""
@@ -67,8 +75,14 @@ class Sheet:
         self._canvas.setLineWidth(width)
         self._canvas.line(x1, y1, x2, y2)
 
-    def shape(self, points: Sequence[Tuple[float, float]], fill: str = "", stroke: str = "", width: float = 0.8,
-              closed: bool = True) -> None:
+    def shape(
+        self,
+        points: Sequence[tuple[float, float]],
+        fill: str = "",
+        stroke: str = "",
+        width: float = 0.8,
+        closed: bool = True,
+    ) -> None:
         """A polygon, or an open line through the points."""
         path = self._canvas.beginPath()
         path.moveTo(*points[0])
@@ -118,7 +132,7 @@ class Sheet:
         if note:
             self.text(x + width, self.y, note, 8, FAINT, align="right")
 
-    def tiles(self, tiles: Sequence[Tuple[str, str, Optional[float]]], height: float = 62) -> None:
+    def tiles(self, tiles: Sequence[tuple[str, str, float | None]], height: float = 62) -> None:
         """A row of panels: label, number, change against the week before in percent (None: not known)."""
         gap = 8.0
         width = (INNER - gap * (len(tiles) - 1)) / len(tiles)
@@ -130,7 +144,7 @@ class Sheet:
             self.text(x + 10, self.y + height - 39, value, 18, INK, BOLD)
             self._change(x + 10, self.y + 9, change)
 
-    def _change(self, x: float, y: float, change: Optional[float]) -> None:
+    def _change(self, x: float, y: float, change: float | None) -> None:
         if change is None:
             self.text(x, y, "no week before", 7.5, FAINT)
             return
@@ -147,7 +161,7 @@ class Sheet:
             self.line(x, level, x + width, level, LINE, 0.5)
             self.text(x - 5, level - 2.5, label(top * step / 4), 7, FAINT, align="right")
 
-    def bars(self, box: Box, values: Sequence[float], top: float, colours: Sequence[str]) -> List[float]:
+    def bars(self, box: Box, values: Sequence[float], top: float, colours: Sequence[str]) -> list[float]:
         """Bars in a box; returns the x of their middles."""
         x, y, width, height = box
         step = width / len(values)
@@ -155,8 +169,9 @@ class Sheet:
             self.box(x + (number + 0.12) * step, y, step * 0.76, height * value / top, colours[number])
         return [x + (number + 0.5) * step for number in range(len(values))]
 
-    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], x: float, width: float,
-              row_height: float = 15) -> None:
+    def table(
+        self, columns: Sequence[Column], rows: Sequence[Sequence[str]], x: float, width: float, row_height: float = 15
+    ) -> None:
         """Lines of text under headings, below `y`."""
         self.y -= 20
         for title, place, right in columns:

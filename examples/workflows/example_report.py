@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import Any
 
 from example_home import part_of
 from example_kpis import Kpis, Trends
@@ -27,7 +28,17 @@ from example_pdf import (
 
 Report = Callable[[float, str], Any]
 MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 )
 
@@ -55,7 +66,7 @@ def week_text(monday: date) -> str:
     return f"{first} – {day_text(last)}"
 
 
-def change(now: float, before: float) -> Optional[float]:
+def change(now: float, before: float) -> float | None:
     """Percent against the week before; None without one."""
     return 100 * (now - before) / before if before else None
 
@@ -74,11 +85,20 @@ def render(path: Path, kpis: Kpis, trends: Trends, *, created: str, compress: bo
     """Writes the PDF; returns the number of pages. A reader of `path` sees all of it or none."""
     part = part_of(path)
     sheet = Sheet(part, f"Weekly Executive Report, {week_text(kpis.week.start)}", compress)
-    parts: List[Callable[[], None]] = [
-        lambda: _head(sheet, kpis, created), lambda: _weeks(sheet, trends), lambda: _days(sheet, kpis, trends),
-        lambda: _top(sheet, trends), lambda: _foot(sheet, kpis), sheet.next_page, lambda: _cohorts(sheet, trends),
-        lambda: _model(sheet, trends), lambda: _trials(sheet, trends), lambda: _health(sheet, trends),
-        lambda: _quality(sheet, kpis), lambda: _foot(sheet, kpis), sheet.save,
+    parts: list[Callable[[], None]] = [
+        lambda: _head(sheet, kpis, created),
+        lambda: _weeks(sheet, trends),
+        lambda: _days(sheet, kpis, trends),
+        lambda: _top(sheet, trends),
+        lambda: _foot(sheet, kpis),
+        sheet.next_page,
+        lambda: _cohorts(sheet, trends),
+        lambda: _model(sheet, trends),
+        lambda: _trials(sheet, trends),
+        lambda: _health(sheet, trends),
+        lambda: _quality(sheet, kpis),
+        lambda: _foot(sheet, kpis),
+        sheet.save,
     ]
     for number, draw in enumerate(parts, start=1):
         draw()
@@ -90,13 +110,15 @@ def render(path: Path, kpis: Kpis, trends: Trends, *, created: str, compress: bo
 def _head(sheet: Sheet, kpis: Kpis, created: str) -> None:
     week, before = kpis.week, kpis.before
     sheet.band("Weekly Executive Report", f"CD sales, week of {week_text(week.start)}   ·   made {created}")
-    sheet.tiles([
-        ("Revenue", money(week.cents), change(week.cents, before.cents)),
-        ("Purchases", f"{week.purchases:,}", change(week.purchases, before.purchases)),
-        ("Buyers", f"{week.customers:,}", change(week.customers, before.customers)),
-        ("CDs sold", f"{week.cds:,}", change(week.cds, before.cds)),
-        ("Average basket", money(week.basket_cents), change(week.basket_cents, before.basket_cents)),
-    ])
+    sheet.tiles(
+        [
+            ("Revenue", money(week.cents), change(week.cents, before.cents)),
+            ("Purchases", f"{week.purchases:,}", change(week.purchases, before.purchases)),
+            ("Buyers", f"{week.customers:,}", change(week.customers, before.customers)),
+            ("CDs sold", f"{week.cds:,}", change(week.cds, before.cds)),
+            ("Average basket", money(week.basket_cents), change(week.basket_cents, before.basket_cents)),
+        ]
+    )
 
 
 def _weeks(sheet: Sheet, trends: Trends) -> None:
@@ -109,15 +131,19 @@ def _weeks(sheet: Sheet, trends: Trends) -> None:
     top = round_up(max(values) or 1)
     sheet.axis(box, top, short_money)
     middles = sheet.bars(box, values, top, [PALE] * (len(weeks) - 1) + [TEAL])
-    average = [sum(values[max(0, n - 3): n + 1]) / len(values[max(0, n - 3): n + 1]) for n in range(len(values))]
-    sheet.shape([(x, sheet.y + height * v / top) for x, v in zip(middles, average)] or [(0, 0)],
-                stroke=MAGENTA, width=1.1, closed=False)
+    average = [sum(values[max(0, n - 3) : n + 1]) / len(values[max(0, n - 3) : n + 1]) for n in range(len(values))]
+    sheet.shape(
+        [(x, sheet.y + height * v / top) for x, v in zip(middles, average)] or [(0, 0)],
+        stroke=MAGENTA,
+        width=1.1,
+        closed=False,
+    )
     _month_labels(sheet, [week.start for week in weeks], middles)
     sheet.text(WIDTH - MARGIN, sheet.y + height + 5, "4-week average", 7.5, MAGENTA, align="right")
     sheet.y -= 12
 
 
-def _month_labels(sheet: Sheet, days: List[date], middles: List[float]) -> None:
+def _month_labels(sheet: Sheet, days: list[date], middles: list[float]) -> None:
     written = -100.0
     for number, (day, x) in enumerate(zip(days, middles)):
         new_month = number == 0 or days[number - 1].month != day.month
@@ -146,8 +172,11 @@ def _days(sheet: Sheet, kpis: Kpis, trends: Trends) -> None:
         day = trends.days[n][0]
         sheet.text(points[n][0], sheet.y - 10, f"{day.day} {MONTHS[day.month - 1][:3]}", 7, FAINT, align="centre")
     facts = [
-        ("Revenue", money(kpis.cents)), ("Purchases", f"{kpis.purchases:,}"), ("Customers", f"{kpis.customers:,}"),
-        ("CDs", f"{kpis.cds:,}"), ("Bought more than once", f"{100 * kpis.repeat_share:.1f} %"),
+        ("Revenue", money(kpis.cents)),
+        ("Purchases", f"{kpis.purchases:,}"),
+        ("Customers", f"{kpis.customers:,}"),
+        ("CDs", f"{kpis.cds:,}"),
+        ("Bought more than once", f"{100 * kpis.repeat_share:.1f} %"),
     ]
     for number, (label, value) in enumerate(facts):
         y = sheet.y + height - 8 - number * 20
@@ -160,14 +189,30 @@ def _days(sheet: Sheet, kpis: Kpis, trends: Trends) -> None:
 def _top(sheet: Sheet, trends: Trends) -> None:
     sheet.heading("Top customers", "by revenue since the beginning")
     rows = [
-        (str(n), f"{c.customer_id:05d}", c.first_day, f"{c.purchases:,}", f"{c.cds:,}", money(c.cents),
-         money(c.week_cents) if c.week_cents else "–")
+        (
+            str(n),
+            f"{c.customer_id:05d}",
+            c.first_day,
+            f"{c.purchases:,}",
+            f"{c.cds:,}",
+            money(c.cents),
+            money(c.week_cents) if c.week_cents else "–",
+        )
         for n, c in enumerate(trends.top, start=1)
     ]
     sheet.table(
-        [("#", 0.01, False), ("CUSTOMER", 0.06, False), ("FIRST BOUGHT", 0.24, False), ("PURCHASES", 0.53, True),
-         ("CDS", 0.66, True), ("REVENUE", 0.83, True), ("THIS WEEK", 0.99, True)],
-        rows, MARGIN, INNER,
+        [
+            ("#", 0.01, False),
+            ("CUSTOMER", 0.06, False),
+            ("FIRST BOUGHT", 0.24, False),
+            ("PURCHASES", 0.53, True),
+            ("CDS", 0.66, True),
+            ("REVENUE", 0.83, True),
+            ("THIS WEEK", 0.99, True),
+        ],
+        rows,
+        MARGIN,
+        INNER,
     )
 
 
@@ -206,9 +251,12 @@ def _model(sheet: Sheet, trends: Trends) -> None:
 
 def _model_facts(sheet: Sheet, model: Any) -> None:
     facts = [
-        ("AUC, held-out", f"{model['auc']:.3f}"), ("Brier score", f"{model['brier']:.3f}"),
-        ("Held-out customers", f"{model['held_out']:,}"), ("Trained on", f"{model['trained_on']:,}"),
-        ("Kind", str(model["kind"])), ("Configuration", str(model["configuration"])),
+        ("AUC, held-out", f"{model['auc']:.3f}"),
+        ("Brier score", f"{model['brier']:.3f}"),
+        ("Held-out customers", f"{model['held_out']:,}"),
+        ("Trained on", f"{model['trained_on']:,}"),
+        ("Kind", str(model["kind"])),
+        ("Configuration", str(model["configuration"])),
     ]
     width = INNER / len(facts)
     sheet.y -= 36
@@ -220,8 +268,13 @@ def _model_facts(sheet: Sheet, model: Any) -> None:
 def _decile_chart(sheet: Sheet, model: Any) -> None:
     height = 130.0
     sheet.y -= height + 34
-    sheet.text(MARGIN, sheet.y + height + 14, "Customers in ten groups, likeliest first: predicted and real share that"
-               " bought again in the next 39 weeks", 8.5, SOFT)
+    sheet.text(
+        MARGIN,
+        sheet.y + height + 14,
+        "Customers in ten groups, likeliest first: predicted and real share that bought again in the next 39 weeks",
+        8.5,
+        SOFT,
+    )
     box = (MARGIN + 30, sheet.y, INNER - 30, height)
     sheet.axis(box, 1.0, lambda share: f"{100 * share:g} %")
     pairs = [share for pair in model["deciles"] for share in (*pair, 0.0)][:-1]
@@ -240,11 +293,27 @@ def _trials(sheet: Sheet, trends: Trends) -> None:
     if not trends.trials:
         return
     sheet.table(
-        [("MODEL", 0.01, False), ("TRAINED", 0.12, False), ("CONFIGURATION", 0.38, False), ("KIND", 0.60, False),
-         ("AUC", 0.82, True), ("OUTCOME", 0.99, True)],
-        [(str(t.version), t.trained_at[:16].replace("T", " "), t.configuration, t.kind, f"{t.auc:.4f}",
-          "in use" if t.in_use else "replaced" if t.kept else "not better") for t in trends.trials],
-        MARGIN, INNER,
+        [
+            ("MODEL", 0.01, False),
+            ("TRAINED", 0.12, False),
+            ("CONFIGURATION", 0.38, False),
+            ("KIND", 0.60, False),
+            ("AUC", 0.82, True),
+            ("OUTCOME", 0.99, True),
+        ],
+        [
+            (
+                str(t.version),
+                t.trained_at[:16].replace("T", " "),
+                t.configuration,
+                t.kind,
+                f"{t.auc:.4f}",
+                "in use" if t.in_use else "replaced" if t.kept else "not better",
+            )
+            for t in trends.trials
+        ],
+        MARGIN,
+        INNER,
     )
 
 
@@ -253,12 +322,25 @@ def _health(sheet: Sheet, trends: Trends) -> None:
         return
     sheet.heading("Infrastructure", "latest health check, and how often it passed in 30 days", gap=34)
     sheet.table(
-        [("CHECK", 0.01, False), ("MEASURED", 0.50, True), ("LIMIT", 0.68, True), ("OUTCOME", 0.83, True),
-         ("PASSED", 0.99, True)],
-        [(m.name if len(m.name) < 36 else m.name[:34] + "…", "–" if m.value is None else f"{m.value:,.4g} {m.unit}",
-          f"{m.limit:,g} {m.unit}", "passed" if m.passed else "failed", f"{100 * m.passed_share:.0f} %")
-         for m in trends.health],
-        MARGIN, INNER,
+        [
+            ("CHECK", 0.01, False),
+            ("MEASURED", 0.50, True),
+            ("LIMIT", 0.68, True),
+            ("OUTCOME", 0.83, True),
+            ("PASSED", 0.99, True),
+        ],
+        [
+            (
+                m.name if len(m.name) < 36 else m.name[:34] + "…",
+                "–" if m.value is None else f"{m.value:,.4g} {m.unit}",
+                f"{m.limit:,g} {m.unit}",
+                "passed" if m.passed else "failed",
+                f"{100 * m.passed_share:.0f} %",
+            )
+            for m in trends.health
+        ],
+        MARGIN,
+        INNER,
     )
 
 

@@ -11,12 +11,13 @@ import hashlib
 import sqlite3
 import zlib
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple
 
 from example_warehouse import SALES_TABLE_NAMES, SALES_TABLES, connect, has_load, transaction, writing
 
@@ -55,8 +56,8 @@ class Cleaning:
 
     lines: int
     accepted: int
-    reasons: Dict[str, int]
-    shown: List[str] = field(default_factory=list)
+    reasons: dict[str, int]
+    shown: list[str] = field(default_factory=list)
 
     @property
     def rejected(self) -> int:
@@ -83,7 +84,7 @@ def _day(text: bytes) -> str:
 
 
 @lru_cache(maxsize=65536)
-def _cents(text: bytes) -> Optional[int]:
+def _cents(text: bytes) -> int | None:
     """Whole cents; None for what is no amount with at most two decimals."""
     dollars, _, decimals = text[text.startswith(b"-") :].partition(b".")
     if not dollars.isdigit() or len(dollars) > 9 or len(decimals) > 2 or not (decimals or b"0").isdigit():
@@ -92,12 +93,12 @@ def _cents(text: bytes) -> Optional[int]:
     return -cents if text.startswith(b"-") else cents
 
 
-def _whole_number(text: bytes) -> Optional[int]:
+def _whole_number(text: bytes) -> int | None:
     digits = text[text.startswith(b"-") :]
     return int(text) if digits.isdigit() and len(digits) <= 9 else None
 
 
-def parse_line(line: bytes) -> Union[Purchase, str]:
+def parse_line(line: bytes) -> Purchase | str:
     """The purchase in a line, or the reason why there is none. Free CDs (a value of 0.00) are purchases."""
     if len(line) > MAX_LINE:
         return "line too long"
@@ -118,7 +119,7 @@ def parse_line(line: bytes) -> Union[Purchase, str]:
     return Purchase(customer, day, cds, cents)
 
 
-def _why_not_four(fields: List[bytes], line: bytes) -> str:
+def _why_not_four(fields: list[bytes], line: bytes) -> str:
     if not fields:
         return "empty line"
     return "wrong number of columns" if _is_utf8(line) else "not UTF-8"
@@ -151,7 +152,7 @@ def sweep_staging(directory: Path, now: float) -> int:
     return len(stale)
 
 
-def _numbered_lines(stream: Any) -> Iterator[Tuple[int, bytes]]:
+def _numbered_lines(stream: Any) -> Iterator[tuple[int, bytes]]:
     number = 0
     while True:
         line = stream.readline(MAX_LINE + 1)
@@ -191,8 +192,8 @@ def extract(source: Path, staging: Path, report: Report) -> int:
     return lines
 
 
-def _batches(items: Iterable[Any], size: int) -> Iterator[List[Any]]:
-    batch: List[Any] = []
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
     for item in items:
         batch.append(item)
         if len(batch) >= size:
@@ -205,7 +206,7 @@ def _batches(items: Iterable[Any], size: int) -> Iterator[List[Any]]:
 def clean(staging: Path, shown: int, report: Report) -> Cleaning:
     """Sorts the staged lines into purchases and rejected lines with their reason; reports about every percent."""
     reasons: Counter[str] = Counter()
-    samples: List[str] = []
+    samples: list[str] = []
     accepted = done = 0
     with _staging(staging) as db:
         db.executescript("".join(f"DROP TABLE IF EXISTS {name};" for name in SALES_TABLE_NAMES))
@@ -225,9 +226,9 @@ def clean(staging: Path, shown: int, report: Report) -> Cleaning:
     return Cleaning(lines=lines, accepted=accepted, reasons=dict(reasons.most_common()), shown=samples)
 
 
-def _sort_batch(batch: List[Tuple[int, bytes]]) -> Tuple[List[Purchase], List[Tuple[int, str, str]]]:
-    purchases: List[Purchase] = []
-    rejected: List[Tuple[int, str, str]] = []
+def _sort_batch(batch: list[tuple[int, bytes]]) -> tuple[list[Purchase], list[tuple[int, str, str]]]:
+    purchases: list[Purchase] = []
+    rejected: list[tuple[int, str, str]] = []
     for number, line in batch:
         outcome = parse_line(line)
         if isinstance(outcome, Purchase):
@@ -245,16 +246,24 @@ def readable(line: bytes) -> str:
 
 def build_customers(staging: Path) -> int:
     """One row a customer: first and last day, purchases, CDs, money. Returns the number of customers."""
-    return _rebuild(staging, "customers", """
-        SELECT customer_id, min(day), max(day), count(*), sum(cds), sum(cents) FROM purchases GROUP BY customer_id""")
+    return _rebuild(
+        staging,
+        "customers",
+        """
+        SELECT customer_id, min(day), max(day), count(*), sum(cds), sum(cents) FROM purchases GROUP BY customer_id""",
+    )
 
 
 def build_daily_sales(staging: Path) -> int:
     """One row a day with purchases, buyers, first-time buyers, CDs and money. Returns the number of days."""
-    return _rebuild(staging, "daily_sales", """
+    return _rebuild(
+        staging,
+        "daily_sales",
+        """
         SELECT p.day, count(*), count(DISTINCT p.customer_id),
                (SELECT count(*) FROM customers c WHERE c.first_day = p.day), sum(p.cds), sum(p.cents)
-        FROM purchases p GROUP BY p.day""")
+        FROM purchases p GROUP BY p.day""",
+    )
 
 
 def _rebuild(staging: Path, table: str, query: str) -> int:
@@ -289,8 +298,15 @@ def reconcile(source: Path, cleaning: Cleaning, totals: Totals) -> str:
 
 
 def publish(
-    staging: Path, warehouse: Path, *, source: Path, cleaning: Cleaning, run: str, now: str,
-    report: Report, only_if_empty: bool = False,
+    staging: Path,
+    warehouse: Path,
+    *,
+    source: Path,
+    cleaning: Cleaning,
+    run: str,
+    now: str,
+    report: Report,
+    only_if_empty: bool = False,
 ) -> Totals:
     """Replaces the sales tables of the warehouse by the staged ones, in one transaction. Returns the totals.
 
@@ -326,7 +342,13 @@ def load_if_missing(source: Path, staging: Path, warehouse: Path, *, run: str, n
         build_customers(staging)
         build_daily_sales(staging)
         return publish(
-            staging, warehouse, source=source, cleaning=cleaning, run=run, now=now, only_if_empty=True,
+            staging,
+            warehouse,
+            source=source,
+            cleaning=cleaning,
+            run=run,
+            now=now,
+            only_if_empty=True,
             report=lambda share, text: report(0.7 + share * 0.3, text),
         )
     finally:

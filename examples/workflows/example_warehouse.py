@@ -7,9 +7,9 @@ number of processes may open it for the first time at once. A reader waits at mo
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Iterator
 
 BUSY_SECONDS = 60.0  # A load holds the lock for well under a second; a minute covers a very slow disk.
 

@@ -40,10 +40,16 @@ def test_features_come_from_the_first_39_weeks_alone() -> None:
 
     values = dict(zip(churn.FEATURES, churn.features_of(purchases)))
 
-    assert (churn.SPLIT, churn.END) == (date(1997, 10, 1), date(1998, 7, 1))
+    assert (date(1997, 10, 1), date(1998, 7, 1)) == (churn.SPLIT, churn.END)
     assert values == {
-        "repeat_purchases": 2, "days_since_last": 30, "days_since_first": 273, "dollars": 60.0,
-        "dollars_a_purchase": 20.0, "cds": 4, "mean_gap_days": 121.5, "purchases_last_13_weeks": 1,
+        "repeat_purchases": 2,
+        "days_since_last": 30,
+        "days_since_first": 273,
+        "dollars": 60.0,
+        "dollars_a_purchase": 20.0,
+        "cds": 4,
+        "mean_gap_days": 121.5,
+        "purchases_last_13_weeks": 1,
         "dollars_last_13_weeks": 30.0,
     }
 
@@ -141,6 +147,6 @@ def test_unknown_kinds_and_impossible_samples_are_refused(sklearn: Any, features
 
 
 def test_a_missing_package_is_told_in_a_sentence() -> None:
-    with pytest.raises(RuntimeError, match=r"no_such_package is not installed: install examples/requirements\.txt"):
-        with extra_packages():
-            __import__("no_such_package")
+    words = r"no_such_package is not installed: install examples/requirements\.txt"
+    with pytest.raises(RuntimeError, match=words), extra_packages():
+        __import__("no_such_package")

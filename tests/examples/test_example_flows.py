@@ -49,7 +49,11 @@ def test_churn_and_report_load_the_sales_themselves(sklearn: Any, reportlab: Any
 def test_a_healthy_system_passes_all_six_checks() -> None:
     with server(200) as url:
         values = flows.infrastructure_health_check(
-            url=url, max_latency_ms=60_000, max_disk_percent=100, max_memory_percent=100, max_load_per_core=10_000,
+            url=url,
+            max_latency_ms=60_000,
+            max_disk_percent=100,
+            max_memory_percent=100,
+            max_load_per_core=10_000,
             max_write_ms=60_000,
         )
 
@@ -73,13 +77,21 @@ def test_the_report_refuses_recipients_before_the_work(home: Path) -> None:
 
 
 def test_all_four_succeed_when_started_at_once_on_an_empty_home(sklearn: Any, reportlab: Any, home: Path) -> None:
-    calls = ("daily_sales_etl()", "churn_model_retraining(kinds='logistic', sample_customers=400, folds=2)",
-             "weekly_executive_report()", "weekly_executive_report(week_of='1997-05-08')")
+    calls = (
+        "daily_sales_etl()",
+        "churn_model_retraining(kinds='logistic', sample_customers=400, folds=2)",
+        "weekly_executive_report()",
+        "weekly_executive_report(week_of='1997-05-08')",
+    )
     path = os.pathsep.join([str(WORKFLOWS), *(entry for entry in sys.path if entry)])
 
     running = [
-        subprocess.Popen([sys.executable, "-c", f"import example_flows; example_flows.{call}"],
-                         env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", f"import example_flows; example_flows.{call}"],
+            env={**os.environ, "PYTHONPATH": path},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for call in calls
     ]
     told = [process.communicate(timeout=120)[1] for process in running]

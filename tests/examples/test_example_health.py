@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Iterator
 
 import example_health as health
 import pytest
 from example_warehouse import connect
 
-NOW = datetime(2026, 1, 5, tzinfo=timezone.utc)
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 def quiet(share: float, text: str) -> None:
@@ -67,7 +67,8 @@ def test_every_measure_is_real_and_can_cross_its_limit(tmp_path: Path) -> None:
     (tmp_path / "flows.db").write_bytes(b"x" * 2_000_000)
     (tmp_path / "flows.db-wal").write_bytes(b"x" * 1_000_000)
     crossed = [
-        health.disk_used(tmp_path, 0.0), health.database_size([tmp_path / "flows.db"], 1.0),
+        health.disk_used(tmp_path, 0.0),
+        health.database_size([tmp_path / "flows.db"], 1.0),
         health.write_latency(tmp_path, 0.0, 3, quiet),
     ]
 

@@ -7,11 +7,12 @@ import email
 import re
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from email import policy
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any
 
 import example_churn as churn
 import example_health as health
@@ -22,7 +23,7 @@ import pytest
 from example_warehouse import writing
 
 MONDAY = date(1998, 6, 22)
-NOW = datetime(2026, 1, 5, tzinfo=timezone.utc)
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 def quiet(share: float, text: str) -> None:
@@ -36,11 +37,11 @@ def render(warehouse: Path, path: Path, compress: bool = False) -> int:
 
 
 @contextmanager
-def smtp_server(refuse: str = "") -> Iterator[Dict[str, Any]]:
+def smtp_server(refuse: str = "") -> Iterator[dict[str, Any]]:
     """A mail server for one e-mail: `url`, and what it was told in `commands` and `message`."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(10)
-    told: Dict[str, Any] = {"url": f"smtp://127.0.0.1:{listener.getsockname()[1]}", "commands": [], "message": b""}
+    told: dict[str, Any] = {"url": f"smtp://127.0.0.1:{listener.getsockname()[1]}", "commands": [], "message": b""}
 
     def serve() -> None:
         connection, _ = listener.accept()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, List, Tuple
+from typing import Any
 
 import example_sales as sales
 import pytest
@@ -40,7 +40,7 @@ def publish(source: Path, staging: Path, warehouse: Path, cleaning: sales.Cleani
     )
 
 
-def counts(warehouse: Path) -> Tuple[int, int, int]:
+def counts(warehouse: Path) -> tuple[int, int, int]:
     with connect(warehouse) as db:
         return (
             db.execute("SELECT count(*) FROM purchases").fetchone()[0],
@@ -107,19 +107,30 @@ def test_no_line_is_fatal(line: bytes) -> None:
 def test_bad_lines_are_counted_by_reason_and_kept_for_a_look(tmp_path: Path) -> None:
     dirty = tmp_path / "dirty.txt"
     dirty.write_bytes(
-        HEADER + GOOD * 3 + b"1 19971399 1 1.00\n1 19970101 -1 1.00\n1 19970101 -1 1.00\n\xff\xfe\n\n1 2\n"
-        + b"1 19970101 1\0 2\n" + b"9" * 100_000 + b"\n" + GOOD
+        HEADER
+        + GOOD * 3
+        + b"1 19971399 1 1.00\n1 19970101 -1 1.00\n1 19970101 -1 1.00\n\xff\xfe\n\n1 2\n"
+        + b"1 19970101 1\0 2\n"
+        + b"9" * 100_000
+        + b"\n"
+        + GOOD
     )
 
     cleaning = stage(dirty, tmp_path / "staging.db", shown=2)
     totals = publish(dirty, tmp_path / "staging.db", tmp_path / "warehouse.db", cleaning)
 
     assert cleaning.reasons == {
-        "quantity not positive": 2, "bad date": 1, "not UTF-8": 1, "empty line": 1, "wrong number of columns": 1,
-        "NUL byte": 1, "line too long": 1,
+        "quantity not positive": 2,
+        "bad date": 1,
+        "not UTF-8": 1,
+        "empty line": 1,
+        "wrong number of columns": 1,
+        "NUL byte": 1,
+        "line too long": 1,
     }
     assert cleaning.shown == [
-        "line 5: bad date: 1 19971399 1 1.00", "line 6: quantity not positive: 1 19970101 -1 1.00",
+        "line 5: bad date: 1 19971399 1 1.00",
+        "line 6: quantity not positive: 1 19970101 -1 1.00",
     ]
     assert (cleaning.lines, cleaning.rejected, totals.purchases) == (12, 8, 4)
     with connect(tmp_path / "warehouse.db") as db:
@@ -226,7 +237,7 @@ def test_the_first_load_wins_when_several_flows_need_one(tmp_path: Path) -> None
 
 
 def test_progress_comes_about_once_a_percent_and_ends_at_one(tmp_path: Path) -> None:
-    heard: List[Tuple[float, str]] = []
+    heard: list[tuple[float, str]] = []
     sales.extract(SOURCE, tmp_path / "staging.db", quiet)
 
     sales.clean(tmp_path / "staging.db", 0, lambda share, text: heard.append((share, text)))

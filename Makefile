@@ -1,0 +1,55 @@
+# Two commands are the contract: `make run` and `make test`.
+PYTHON ?= python3
+PORT ?= 8700
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary
+TARGET ?= examples/workflows/example_flows.py
+
+.PHONY: run test test-fast test-sdk lint types format bench clean
+
+run: $(VENV)/.run
+	@PERFECT_HOME="$(PERFECT_HOME)" exec $(BIN)/python manage.py serve --port $(PORT) --worker $(TARGET)
+
+# ------------------------------------------------------------------------------------------------------------ checks
+test: $(VENV)/.dev  ## everything; what cannot run here is named, and CI=true makes that a failure
+	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/examples tests/test_*.py
+	$(BIN)/python -m pytest tests/worker tests/journeys tests/browser
+	$(BIN)/python tests/interpreters.py
+
+test-fast: $(VENV)/.dev  ## pure and server tests only
+	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/test_*.py
+
+test-sdk: $(VENV)/.dev  ## the SDK's tests on every Python from 3.8 to 3.13 that is here
+	$(BIN)/python tests/interpreters.py
+
+lint: $(VENV)/.dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+types: $(VENV)/.dev
+	$(BIN)/python -m mypy
+
+bench: $(VENV)/.dev  ## the promised numbers on this machine; `make bench WRITE=1` keeps them in docs/benchmarks.md
+	$(BIN)/python tests/bench/bench.py $(if $(WRITE),--write)
+
+# ------------------------------------------------------------------------------------------------------- environment
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Perfect needs Python 3.11 or newer, this is %s; try: make run PYTHON=python3.12" % sys.version.split()[0])'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt examples/requirements.txt client_sdk/pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) …"
+	@$(PIP) -r requirements.txt -r examples/requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache .pytest_cache

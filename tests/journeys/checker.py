@@ -1,0 +1,137 @@
+"""The invariants that every journey must leave behind, read from the database file alone.
+
+The ground truth of what user code did stands outside Perfect: journeys' flows append to a ledger file, one line per
+start and per printed line, and the checker compares.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED", "SKIPPED"}
+TASK_FINAL = {"COMPLETED", "CACHED", "FAILED", "SKIPPED", "CANCELLED", "CRASHED"}
+MOVES = {
+    ("", "PENDING"), ("", "SCHEDULED"), ("SCHEDULED", "PENDING"), ("PENDING", "OFFERED"), ("OFFERED", "PENDING"),
+    ("OFFERED", "RUNNING"), ("RUNNING", "LOST"), ("LOST", "RUNNING"),
+    *((before, after) for before in ("RUNNING", "LOST") for after in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")),
+    *((before, "CANCELLED") for before in ("SCHEDULED", "PENDING", "OFFERED")),
+    *((before, "SKIPPED") for before in ("SCHEDULED", "PENDING")),
+}  # fmt: skip
+
+
+def rows(database: Path, sql: str) -> list[sqlite3.Row]:
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=20)
+    connection.row_factory = sqlite3.Row
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def faults(database: Path, ledger: Path | None = None, *, settled: bool = True) -> list[str]:
+    """Everything that is wrong, a sentence each; ``settled``: every run should be final by now."""
+    found = [f"integrity_check: {row[0]}" for row in rows(database, "PRAGMA integrity_check") if row[0] != "ok"]
+    found += [f"foreign key without its row: {tuple(row)}" for row in rows(database, "PRAGMA foreign_key_check")]
+    runs = {row["id"]: row for row in rows(database, "SELECT * FROM runs_run")}
+    for run in runs.values():
+        found += _run_faults(run, settled)
+    found += _event_faults(database, runs)
+    found += _task_faults(database, runs)
+    found += _line_faults(database, runs)
+    found += [
+        f"attempt {row['id']}: {row['n']} facts were set aside: {row['reason']}"
+        for row in rows(
+            database, "SELECT attempt_id AS id, count(*) AS n, min(reason) AS reason FROM runs_quarantine GROUP BY 1"
+        )
+    ]
+    found += [
+        f"schedule {row['schedule_id']} fired {row['n']} times for {row['due_at']}"
+        for row in rows(
+            database,
+            "SELECT schedule_id, due_at, count(*) AS n FROM runs_run WHERE due_at IS NOT NULL"
+            " GROUP BY 1, 2 HAVING n > 1",
+        )
+    ]
+    if ledger is not None:
+        found += _ledger_faults(database, ledger, runs)
+    return found
+
+
+def _run_faults(run: sqlite3.Row, settled: bool) -> list[str]:
+    found = []
+    if settled and run["state"] not in FINAL:
+        found.append(f"run {run['id']} is {run['state']} still: {run['state_reason']}")
+    if (run["state"] in FINAL) != (run["finished_at"] is not None):
+        found.append(f"run {run['id']} is {run['state']} with end {run['finished_at']}")
+    if not 0 <= run["progress"] <= 100 or (run["progress"] == 100) != (run["state"] == "COMPLETED"):
+        found.append(f"run {run['id']} is {run['state']} at {run['progress']} %")
+    return found
+
+
+def _event_faults(database: Path, runs: dict[str, sqlite3.Row]) -> list[str]:
+    found = []
+    last: dict[str, str] = {}
+    for event in rows(database, "SELECT * FROM runs_event WHERE after != '' ORDER BY id"):
+        run, before, after = event["run_id"], event["before"], event["after"]
+        if last.get(run, "") != before or (before, after) not in MOVES:
+            found.append(f"run {run} moved {before or '(new)'} → {after} after {last.get(run, '(nothing)')}")
+        last[run] = after
+    found += [
+        f"run {pk} is {run['state']}, its last event says {last.get(pk)}"
+        for pk, run in runs.items()
+        if last.get(pk) != run["state"]
+    ]
+    return found
+
+
+def _task_faults(database: Path, runs: dict[str, sqlite3.Row]) -> list[str]:
+    return [
+        f"task run {row['name']} of the final run {row['run_id']} is {row['state']}"
+        for row in rows(database, "SELECT run_id, name, state FROM runs_taskrun")
+        if runs[row["run_id"]]["state"] in FINAL and row["state"] not in TASK_FINAL
+    ]
+
+
+def _line_faults(database: Path, runs: dict[str, sqlite3.Row]) -> list[str]:
+    found = []
+    sql = "SELECT run_id, count(*) AS n, min(seq) AS first, max(seq) AS last FROM runs_logline GROUP BY run_id"
+    counted = {row["run_id"]: row for row in rows(database, sql)}
+    for pk, run in runs.items():
+        row = counted.get(pk)
+        n = row["n"] if row else 0
+        if n != run["log_count"] or (row and (row["first"], row["last"]) != (1, n)):
+            found.append(f"run {pk} counts {run['log_count']} lines, has {n}")
+    return found
+
+
+def _ledger_faults(database: Path, ledger: Path, runs: dict[str, sqlite3.Row]) -> list[str]:
+    """The ledger's lines are JSON: a run's id with ``start``, ``line`` (a text) or ``end``."""
+    found = []
+    entries = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
+    starts: dict[str, int] = {}
+    printed: dict[str, list[str]] = {}
+    ended: set[str] = set()
+    for entry in entries:
+        run = entry["run"].replace("-", "")
+        starts[run] = starts.get(run, 0) + bool(entry.get("start"))
+        if "line" in entry:
+            printed.setdefault(run, []).append(entry["line"])
+        if entry.get("end"):
+            ended.add(run)
+    stored: dict[str, list[str]] = {}
+    for row in rows(
+        database, "SELECT run_id, message FROM runs_logline WHERE message LIKE 'ledger %' ORDER BY run_id, seq"
+    ):
+        stored.setdefault(row["run_id"], []).append(row["message"])
+    for pk, run in runs.items():
+        if starts.get(pk, 0) > max(run["attempt"], 0):
+            found.append(f"run {pk}: the code started {starts[pk]} times in {run['attempt']} attempts")
+        if run["state"] == "COMPLETED" and pk in starts and pk not in ended:
+            found.append(f"run {pk} is COMPLETED, but its code did not reach its end")
+        told, kept = printed.get(pk, []), stored.get(pk, [])
+        # A line is told to the ledger just before it is printed: a kill in between may leave the last one untold.
+        if kept != told and not (run["state"] in {"CRASHED", "CANCELLED"} and kept == told[:-1]):
+            found.append(f"run {pk} printed {len(told)} lines, {len(kept)} are kept, or in another order")
+    return found
