@@ -43,7 +43,7 @@ def warnings_about(environ: Mapping[str, str]) -> List[str]:
     found = []
     for name in sorted(environ):
         if name.startswith("PERFECT_") and name not in KNOWN:
-            import difflib  # only for this rare message
+            import difflib  # heavy, for a rare message
 
             near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
             found.append("%s is not a setting of Perfect; did you mean %s?" % (name, near))

@@ -1,0 +1,294 @@
+"""While a run executes: what is printed and logged becomes its lines.
+
+Each thread has its own unfinished line in each stream, so that threads do not tear each other's lines. What a
+progress bar draws over with carriage returns is not kept, only what stands at the end of its line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import logging
+import sys
+import threading
+from typing import Any, Iterable, List, Optional, Tuple, Union
+
+from perfect_client import context
+from perfect_client.protocol import _CUT_BYTES, MAX_LINE_BYTES, clean_text
+from perfect_client.recorder import Run
+from perfect_client.runlog import get_run_logger
+
+STDOUT_LEVEL, STDERR_LEVEL = logging.INFO, logging.WARNING
+_HANDLER_EMIT = logging.StreamHandler.emit.__code__
+_MARK = "_perfect_line"
+_SWEEP_EVERY = 256  # threads that printed, before those are forgotten that ended
+_PLAIN = logging.Formatter("%(message)s")
+
+
+class _Line:
+    """An unfinished line: its text while it is short, else the bytes that are kept and how many more there were."""
+
+    __slots__ = ("decoder", "head", "more", "returned", "text")
+
+    def __init__(self) -> None:
+        self.decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self.clear()
+
+    def clear(self) -> None:
+        self.text, self.head, self.more, self.returned = "", b"", 0, False
+
+    def add(self, piece: str) -> None:
+        """Append text without a line feed. A carriage return at the very end waits: a line feed may follow."""
+        if not piece:
+            return
+        if not piece.strip("\r"):
+            self.returned = True
+            return
+        if self.returned:
+            self.clear()
+        if piece.endswith("\r"):
+            piece, self.returned = piece.rstrip("\r"), True
+        start = piece.rfind("\r")
+        if start >= 0:
+            returned = self.returned
+            self.clear()
+            self.returned, piece = returned, piece[start + 1 :]
+        if self.head:
+            self.more += _size(piece)
+            return
+        self.text += piece
+        if len(self.text) > MAX_LINE_BYTES:
+            raw = _raw(self.text)
+            self.text, self.head, self.more = "", raw[:MAX_LINE_BYTES], len(raw) - MAX_LINE_BYTES
+
+    def take(self) -> str:
+        """The line as ``protocol.clean_text`` would give it, and an empty one in its place."""
+        if self.head:
+            kept = self.head[: MAX_LINE_BYTES - _CUT_BYTES].decode("utf-8", "ignore")
+            text = kept + "… (%d bytes more)" % (len(self.head) + self.more - len(kept.encode("utf-8")))
+        else:
+            text = clean_text(self.text)
+        self.clear()
+        return text
+
+    @property
+    def empty(self) -> bool:
+        return not self.text and not self.head
+
+
+def _raw(text: str) -> bytes:
+    return text.replace("\x00", "\u2400").encode("utf-8", "backslashreplace")
+
+
+def _size(text: str) -> int:
+    return len(text) + 2 * text.count("\x00") if text.isascii() else len(_raw(text))
+
+
+class _Binary(io.BufferedIOBase):
+    """``sys.stdout.buffer``: bytes become text of the same lines."""
+
+    def __init__(self, stream: LineStream) -> None:
+        self._stream = stream
+        self.name, self.mode = stream.name, "wb"
+
+    def write(self, data: Any) -> int:
+        raw = bytes(data)
+        self._stream.write(self._stream.line().decoder.decode(raw))
+        return len(raw)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def raw(self) -> Any:
+        return self
+
+    def close(self) -> None:
+        """The run's output cannot be closed by a wrapper around it."""
+
+
+class LineStream(io.TextIOBase):
+    """Stands in for ``sys.stdout`` or ``sys.stderr``; a forked child writes to the real one."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+    newlines = None
+    line_buffering = True
+    mode = "w"
+
+    def __init__(self, run: Run, real: Any, fd: int, level: int) -> None:
+        super().__init__()
+        self._run, self.real, self._fd, self._level = run, real, fd, level
+        self.name = "<stdout>" if fd == 1 else "<stderr>"
+        self._own = threading.local()
+        self._lines: List[Tuple[threading.Thread, _Line]] = []
+        self._lock = threading.RLock()
+        self.buffer = _Binary(self)
+
+    def line(self) -> _Line:
+        """The calling thread's unfinished line."""
+        try:
+            found: _Line = self._own.line
+        except AttributeError:
+            found = self._own.line = _Line()
+            with self._lock:
+                self._lines.append((threading.current_thread(), found))
+                if len(self._lines) % _SWEEP_EVERY == 0:
+                    self._lines = [(t, line) for t, line in self._lines if t.is_alive() or not line.empty]
+        return found
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError("write() argument must be str, not %s" % type(text).__name__)
+        record = sys._getframe(1).f_locals.get("record") if sys._getframe(1).f_code is _HANDLER_EMIT else None
+        if context.active is not self._run:
+            return self._write_real(text, record)
+        if record is not None:
+            return self._write_record(text, record)
+        line = self.line()
+        if "\n" not in text:
+            line.add(text)
+            return len(text)
+        pieces = text.split("\n")
+        for piece in pieces[:-1]:
+            line.add(piece)
+            self._run.log(line.take(), self._level)
+        line.add(pieces[-1])
+        return len(text)
+
+    def _write_real(self, text: str, record: Optional[logging.LogRecord]) -> int:
+        if record is not None:
+            record.__dict__[_MARK] = True
+        try:
+            self.real.write(text)
+            self.real.flush()
+        except (AttributeError, ValueError, OSError):  # closed, or there was none
+            pass
+        return len(text)
+
+    def _write_record(self, text: str, record: logging.LogRecord) -> int:
+        """A logging handler writes here: keep the record's level, and let it not come again through the root."""
+        if _MARK not in record.__dict__:
+            record.__dict__[_MARK] = True
+            # Lines have a time and a level of their own; only what is no text yet needs the handler's formatting.
+            message = _PLAIN.format(record) if isinstance(record.msg, str) else text.rstrip("\n")
+            self._run.log(clean_text(message), record.levelno, record.created)
+        return len(text)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def finish(self) -> None:
+        """Unfinished lines become lines."""
+        with self._lock:
+            lines = [line for _, line in self._lines]
+        for line in lines:
+            line.add(line.decoder.decode(b"", True))
+            if not line.empty:
+                self._run.log(line.take(), self._level)
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        try:
+            return int(self.real.fileno())
+        except (AttributeError, ValueError, OSError):
+            return self._fd
+
+    def flush(self) -> None:
+        """Nothing to do: a line is told when it ends."""
+
+    def close(self) -> None:
+        """Nothing to do: the stream belongs to the run."""
+
+    def detach(self) -> Any:
+        return self.buffer
+
+    def reconfigure(self, **options: Any) -> None:
+        """Accepted and without effect: lines are UTF-8, and told when they end."""
+
+
+class RunHandler(logging.Handler):
+    """On the root logger: every record that reaches it becomes a line."""
+
+    def __init__(self, run: Run, level: int) -> None:
+        super().__init__(level)
+        self._run = run
+        self.setFormatter(_PLAIN)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _MARK in record.__dict__:
+            return
+        try:
+            record.__dict__[_MARK] = True
+            if context.active is self._run:
+                self._run.log(clean_text(self.format(record)), record.levelno, record.created)
+            else:  # in a forked child
+                sys.stderr.write(self.format(record) + "\n")
+        except Exception:
+            self.handleError(record)
+
+
+class Capture:
+    """Context manager: standard streams and logging belong to ``run`` inside it, from ``level`` upwards."""
+
+    def __init__(self, run: Run, level: int) -> None:
+        self._run, self._level = run, level
+        self._undo: List[Tuple[Any, str, Any]] = []
+
+    def _set(self, owner: Any, name: str, value: Any) -> None:
+        self._undo.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    def __enter__(self) -> Capture:
+        self.streams = [
+            LineStream(self._run, sys.stdout, 1, STDOUT_LEVEL),
+            LineStream(self._run, sys.stderr, 2, STDERR_LEVEL),
+        ]
+        self._point_handlers_here()
+        self._set(sys, "stdout", self.streams[0])
+        self._set(sys, "stderr", self.streams[1])
+        self._handler = RunHandler(self._run, self._level)
+        self._levels = [(logger, logger.level) for logger in (logging.getLogger(), get_run_logger())]
+        for logger, _ in self._levels:
+            logger.setLevel(self._level)
+        logging.getLogger().addHandler(self._handler)
+        return self
+
+    def _point_handlers_here(self) -> None:
+        """Handlers that were made before the run write to the real streams: theirs become lines like all others."""
+        here = {id(stream.real): stream for stream in self.streams if stream.real is not None}
+        for handler in _stream_handlers():
+            stream = here.get(id(handler.stream))
+            if stream is not None:
+                self._set(handler, "stream", stream)
+
+    def __exit__(self, *exc: object) -> None:
+        for stream in self.streams:
+            stream.finish()
+        logging.getLogger().removeHandler(self._handler)
+        for logger, level in self._levels:
+            logger.setLevel(level)
+        while self._undo:
+            owner, name, value = self._undo.pop()
+            setattr(owner, name, value)
+
+
+def _stream_handlers() -> List[Any]:
+    loggers: List[Union[logging.Logger, logging.PlaceHolder]] = [logging.getLogger()]
+    loggers.extend(logging.getLogger().manager.loggerDict.values())
+    return [
+        handler
+        for logger in loggers
+        if isinstance(logger, logging.Logger)
+        for handler in logger.handlers
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
+    ]

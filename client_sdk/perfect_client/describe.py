@@ -1,0 +1,48 @@
+"""A flow as its worker describes it to the server."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from dataclasses import replace
+from typing import Any
+
+from perfect_client import discovery
+from perfect_client.decorators import Flow
+from perfect_client.protocol import FlowSpec, ScheduleSpec, clean_json, clean_text, dumps, to_dict
+from perfect_client.schedules import Schedule
+
+
+def flow_spec(flow: Flow[Any, Any]) -> FlowSpec:
+    """Everything the server needs to know. ``fingerprint`` changes with the function's source and description.
+
+    Raises ``ProtocolError`` for what cannot travel, as a configuration that is nested too deeply.
+    """
+    spec = FlowSpec(
+        name=clean_text(flow.name),
+        description=clean_text(flow.description),
+        tags=[clean_text(tag) for tag in flow.tags],
+        parameters=clean_json(flow.parameters_schema),
+        configurations=clean_json(flow.configurations),
+        schedules=[_schedule_spec(name, schedule) for name, schedule in flow.schedules.items()],
+        tasks=[replace(task, name=clean_text(task.name), description=clean_text(task.description))
+               for task in discovery.plan(flow).tasks],
+        file=os.path.abspath(flow.code.co_filename) if hasattr(flow.code, "co_filename") else "",
+        line=getattr(flow.code, "co_firstlineno", 0),
+    )  # fmt: skip
+    described = dumps({**to_dict(spec), "file": "", "line": 0, "source": _source(flow)})
+    digest = hashlib.sha256(described.encode("utf-8", "backslashreplace")).hexdigest()
+    return replace(spec, fingerprint=digest[:32])
+
+
+def _schedule_spec(name: str, schedule: Schedule) -> ScheduleSpec:
+    options = clean_json({**schedule.options, "name": name})
+    return ScheduleSpec(kind=schedule.kind, expression=schedule.expression, **options)
+
+
+def _source(flow: Flow[Any, Any]) -> str:
+    try:
+        return inspect.getsource(flow.code)
+    except (OSError, TypeError, IndexError, SyntaxError):
+        return ""

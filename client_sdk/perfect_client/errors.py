@@ -1,0 +1,37 @@
+"""Every error of the SDK that user code may meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MAX_NAME = 200  # characters; the same as protocol.MAX_NAME, which is too heavy for a program that only defines flows
+
+
+class ConfigurationError(ValueError, TypeError):
+    """A decorator or schedule was given something that cannot work; one sentence, with the function and its place."""
+
+
+class BadParameter(ValueError):
+    """A run's parameter cannot be used. ``name`` is the parameter, ``sentence`` says what would be right."""
+
+    def __init__(self, name: str, sentence: str) -> None:
+        super().__init__(name, sentence)
+        self.name, self.sentence = name, sentence
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+class Cancelled(KeyboardInterrupt):
+    """Raised in the main thread of a run that is to stop.
+
+    A ``KeyboardInterrupt``, because asyncio, thread pools and careful user code already let that one through.
+    """
+
+
+def function_place(fn: Any) -> str:
+    """``name, file:line`` of a function for error messages; only the name where there is no source."""
+    fn = getattr(fn, "__func__", fn)
+    name = getattr(fn, "__qualname__", None) or repr(fn)
+    code = getattr(getattr(fn, "__wrapped__", fn), "__code__", None)
+    return "%s, %s:%d" % (name, code.co_filename, code.co_firstlineno) if code is not None else str(name)

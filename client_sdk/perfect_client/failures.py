@@ -1,0 +1,100 @@
+"""What an exception and a result look like in a fact: bounded, clean, and safe from what their own methods do."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+import traceback
+from typing import Any, Set
+
+from perfect_client.protocol import clean_text
+
+MAX_ERROR_BYTES = 2 * 1024
+MAX_TRACEBACK_BYTES = 16 * 1024
+MAX_RESULT_CHARACTERS = 500
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def error_text(error: BaseException) -> str:
+    """``ValueError: the message``, at most 2 KiB; a sentence for ``sys.exit()``."""
+    if isinstance(error, SystemExit):
+        return "SystemExit: the code called sys.exit(%s)" % ("" if error.code is None else preview(error.code))
+    name = type(error).__qualname__
+    if type(error).__module__ not in ("builtins", "__main__"):
+        name = "%s.%s" % (type(error).__module__, name) if name in ("Error", "error", "Exception") else name
+    try:
+        message = str(error)
+    except BaseException:
+        message = "<its message cannot be shown>"
+    return clean_text("%s: %s" % (name, message) if message else name, MAX_ERROR_BYTES)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether the code was stopped from outside rather than failed: Ctrl-C, a cancel, asyncio's cancellation."""
+    return isinstance(error, (KeyboardInterrupt, GeneratorExit)) or (
+        type(error).__name__ == "CancelledError" and not isinstance(error, Exception)  # asyncio's, without importing it
+    )
+
+
+def traceback_text(error: BaseException) -> str:
+    """The traceback without Perfect's own frames, at most 16 KiB; of a longer one the middle is left out."""
+    try:
+        told = traceback.TracebackException.from_exception(error)
+        _drop_own_frames(told, set())
+        text = "".join(told.format())
+    except BaseException as wrong:  # an exception class may do anything when it is looked at
+        text = "The traceback cannot be shown (%s)." % type(wrong).__name__
+    raw = clean_text(text, len(text) * 4 + 4).encode("utf-8")
+    if len(raw) <= MAX_TRACEBACK_BYTES:
+        return raw.decode("utf-8")
+    half = MAX_TRACEBACK_BYTES // 2 - 32
+    gap = "\n… (%d bytes left out) …\n" % (len(raw) - 2 * half)
+    return raw[:half].decode("utf-8", "ignore") + gap + raw[-half:].decode("utf-8", "ignore")
+
+
+def _drop_own_frames(told: Any, seen: Set[int]) -> None:
+    if told is None or id(told) in seen:
+        return
+    seen.add(id(told))
+    kept = [frame for frame in told.stack if not frame.filename.startswith(_HERE)]
+    if kept:
+        told.stack[:] = kept
+    for linked in (told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or ())):
+        _drop_own_frames(linked, seen)
+
+
+class _Preview(reprlib.Repr):
+    """``repr`` that never walks through a large container and never fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 5
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdeque = self.maxarray = 50
+        self.maxdict = 50
+        self.maxstring = self.maxother = MAX_RESULT_CHARACTERS
+        self.maxlong = 200
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value) if len(value) <= 200 else "%r… (%d bytes)" % (value[:200], len(value))
+
+    repr_bytearray = repr_bytes
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        try:
+            return repr(x)
+        except Exception:
+            return "<%s>" % type(x).__qualname__
+
+
+_PREVIEW = _Preview()
+
+
+def preview(value: Any) -> str:
+    """The value's ``repr``, at most 500 characters; what is cut is marked by ``…``."""
+    try:
+        text = _PREVIEW.repr(value)
+    except Exception:
+        text = "<%s>" % type(value).__qualname__
+    text = clean_text(text, len(text) * 4 + 4)
+    return text if len(text) <= MAX_RESULT_CHARACTERS else text[: MAX_RESULT_CHARACTERS - 1] + "…"

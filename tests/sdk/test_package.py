@@ -1,0 +1,141 @@
+"""The package itself: light to import, typed, made of the standard library alone."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import timeit
+from pathlib import Path
+from typing import Any, List
+
+import perfect_client
+import pytest
+from perfect_client import engine, flow, protocol, task
+
+from tests.sdk.story import python
+
+PACKAGE = Path(perfect_client.__file__).parent
+HEAVY = {"socket", "ssl", "asyncio", "subprocess", "multiprocessing", "dataclasses", "inspect", "decimal", "pathlib"}
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    code = "import sys; before = set(sys.modules); import perfect_client; print(*(set(sys.modules) - before))"
+    loaded = python("-S", "-c", code).stdout.decode().split()
+
+    assert not HEAVY & set(loaded)
+    assert {name for name in loaded if name.startswith("perfect_client.")} <= {
+        "perfect_client." + name
+        for name in ("context", "decorators", "errors", "reporting", "runlog", "runtime", "schedules")
+    }
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        perfect_client.nothing
+
+
+def test_every_module_imports_the_standard_library_alone() -> None:
+    if sys.version_info < (3, 10):
+        pytest.skip("Python names its standard library since 3.10")
+    for file in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                roots = [alias.name.split(".")[0] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                roots = [(node.module or "").split(".")[0]]
+            else:
+                continue
+            allowed = sys.stdlib_module_names | {"perfect_client", "typing_extensions"}  # the last for checkers only
+            assert set(roots) <= allowed, "%s imports %s" % (file.name, roots)
+
+
+def test_the_wheel_is_typed() -> None:
+    assert (PACKAGE / "py.typed").exists()
+
+
+TYPED = '''
+from perfect_client import Flow, Task, flow, task
+
+@task
+def plain(a: int) -> str:
+    return str(a)
+
+@task(weight=2)
+def weighted(a: int, b: str = "") -> float:
+    return 1.0
+
+@task
+async def later(a: int) -> str:
+    return ""
+
+class Steps:
+    @task
+    def step(self, a: int) -> bytes:
+        return b""
+
+@flow(name="F")
+def whole(x: int = 1) -> str:
+    reveal_type(plain(x))
+    reveal_type(weighted(1, b="x"))
+    reveal_type(Steps().step(1))
+    plain("wrong")
+    Steps().step("wrong")
+    return plain(x)
+
+async def main() -> None:
+    reveal_type(await later(1))
+
+reveal_type(whole())
+whole(y=1)
+task(weight="heavy")
+'''
+
+
+def test_decorators_keep_the_signature_for_type_checkers(tmp_path: Path) -> None:
+    if shutil.which("mypy") is None and not (Path(sys.executable).parent / "mypy").exists():
+        pytest.skip("mypy is not installed")
+    (tmp_path / "typed.py").write_text(TYPED)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", "cache", "typed.py"],
+        cwd=str(tmp_path), env={"MYPYPATH": str(PACKAGE.parent), "PATH": ""}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    told = done.stdout.decode()
+
+    revealed = [line.split('"')[1] for line in told.splitlines() if "Revealed type" in line]
+    errors = [int(line.split(":")[1]) for line in told.splitlines() if ": error:" in line]
+    assert [name.replace("builtins.", "") for name in revealed] == ["str", "float", "bytes", "str", "str"], told
+    assert [TYPED.splitlines()[line - 1].strip() for line in errors] == [
+        'plain("wrong")', 'Steps().step("wrong")', "whole(y=1)", 'task(weight="heavy")',
+    ], told  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- what calls cost
+
+
+@task
+def nothing() -> None: ...
+
+
+def test_a_direct_call_costs_a_few_microseconds() -> None:
+    seconds = min(timeit.repeat(nothing, number=2000, repeat=5)) / 2000
+
+    assert seconds < 10e-6  # about 0.3 µs on an idle machine
+
+
+def test_a_recorded_call_costs_some_tens_of_microseconds() -> None:
+    taken: List[float] = []
+    records: List[bytes] = []
+
+    @flow
+    def many() -> None:
+        taken.append(min(timeit.repeat(nothing, number=200, repeat=5)) / 200)
+
+    def emit(fact: Any) -> None:
+        records.append(protocol.encode_fact(fact))
+
+    engine.execute(many, protocol.OfferRun(1, "r", "many"), emit)
+
+    assert taken[0] < 250e-6  # about 20 µs on an idle machine, encoding included
