@@ -9,7 +9,7 @@ tasks: what runs in which order, what is reported, and what a person can change.
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def run_id() -> str:
 
 def now() -> datetime:
     """The present moment in UTC."""
-    return datetime.now(UTC).replace(microsecond=0)
+    return datetime.now(timezone.utc).replace(microsecond=0)
 
 
 # --- Daily Sales ETL ------------------------------------------------------------------------------------------------

@@ -1,0 +1,57 @@
+"""What exists is in the documents: a setting, command, state, message or address that they do not name is a failure."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from django.core.management import get_commands
+from perfect_client import protocol
+
+from perfect_site import env
+from runs.states import RunState
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), ROOT / "docs" / "benchmarks.md"]
+
+
+@pytest.mark.parametrize("name", sorted(env.KNOWN - {"PERFECT_RUN"}))  # the mark that a run's processes inherit
+def test_every_setting_is_in_the_readme(name):
+    assert name in README
+
+
+@pytest.mark.parametrize("command", sorted(name for name, app in get_commands().items() if app == "runs"))
+def test_every_command_is_in_the_readme(command):
+    assert f"manage.py {command}" in README
+
+
+@pytest.mark.parametrize("message", sorted(protocol.TYPES))
+def test_every_message_is_in_the_architecture(message):
+    assert f"`{message}`" in ARCHITECTURE
+
+
+@pytest.mark.parametrize("state", RunState)
+def test_every_state_is_in_the_architecture(state):
+    assert state in ARCHITECTURE
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_within_the_documents_lead_somewhere(document):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
+    assert not [link for link in links if not (document.parent / link).exists()]
+
+
+def test_each_dependency_has_its_reason():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    names = [re.split(r"[\[<>=!~;]", line)[0].strip() for line in lines if line and not line.startswith(("#", "-"))]
+    missing = [name for name in names if f"**{name}**" not in ARCHITECTURE]
+    assert names and not missing
+
+
+def test_each_dependency_is_bounded():
+    text = (ROOT / "requirements.txt").read_text() + (ROOT / "examples" / "requirements.txt").read_text()
+    loose = [line for line in text.splitlines() if line and not line.startswith(("#", "-")) and "<" not in line]
+    assert not loose
