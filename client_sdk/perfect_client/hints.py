@@ -249,9 +249,7 @@ def class_hints(cls: Any) -> Dict[str, Any]:
 def _dataclass(cls: Any, busy: _Busy) -> Hint:
     annotations = class_hints(cls)
     fields = [
-        _Field(f.name, annotations.get(f.name, Any), _has_no_default(f))
-        for f in dataclasses.fields(cls)
-        if f.init
+        _Field(f.name, annotations.get(f.name, Any), _has_no_default(f)) for f in dataclasses.fields(cls) if f.init
     ]
     return _fields_hint(cls, fields, busy, cls)
 

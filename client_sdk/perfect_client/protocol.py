@@ -478,9 +478,7 @@ _READERS: Dict[str, Callable[[Any], Any]] = {
 
 # Per class: (field, reader, required). Annotations are texts here, which makes them the keys of _READERS.
 _FIELDS: Dict[type, List[Tuple[str, Callable[[Any], Any], bool]]] = {
-    cls: [
-        (f.name, _READERS[str(f.type)], f.default is MISSING and f.default_factory is MISSING) for f in fields(cls)
-    ]
+    cls: [(f.name, _READERS[str(f.type)], f.default is MISSING and f.default_factory is MISSING) for f in fields(cls)]
     for cls in (*TYPES.values(), TaskSpec, ScheduleSpec, FlowSpec, Held, Verdict)
 }
 

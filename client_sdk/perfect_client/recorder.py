@@ -90,9 +90,7 @@ class Run:
             started = TaskRun(self, task, next(self._numbers), key, call, above)
             self._open[started.number] = started
             self.tell(
-                TaskStarted(
-                    self.clock(), started.number, key, task.name, call, above, task.weight, task.estimated_time
-                )
+                TaskStarted(self.clock(), started.number, key, task.name, call, above, task.weight, task.estimated_time)
             )
         return started
 
@@ -128,9 +126,7 @@ class Run:
         """So much of a task is done."""
         with self._lock:
             if task.number in self._open:
-                self.tell(
-                    TaskProgressed(self.clock(), task.number, share, clean_text(text, MAX_PROGRESS_TEXT_BYTES))
-                )
+                self.tell(TaskProgressed(self.clock(), task.number, share, clean_text(text, MAX_PROGRESS_TEXT_BYTES)))
 
     def log(self, message: str, level: int, at: Optional[float] = None) -> None:
         """A line of output, clean already, of the task that the calling code is in."""

@@ -12,7 +12,8 @@ import example_flows as flows
 import example_health as health
 import pytest
 from example_warehouse import connect
-from test_example_health import server
+
+from .small_server import server
 
 WORKFLOWS = Path(flows.__file__).parent
 

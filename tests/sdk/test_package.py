@@ -55,7 +55,7 @@ def test_the_wheel_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
 
 
-TYPED = '''
+TYPED = """
 from perfect_client import Flow, Task, flow, task
 
 @task
@@ -90,7 +90,7 @@ async def main() -> None:
 reveal_type(whole())
 whole(y=1)
 task(weight="heavy")
-'''
+"""
 
 
 def test_decorators_keep_the_signature_for_type_checkers(tmp_path: Path) -> None:
