@@ -173,7 +173,7 @@ class Book:
         self._end(to, why, moment(fact.time), details)
 
     def _process_exited(self, fact: protocol.ProcessExited) -> None:
-        cancelled = fact.cancelled or self._cancel_wanted()
+        cancelled = self._cancel_wanted() or fact.cancelled  # asked first: it also tells by whom
         to = RunState.CANCELLED if cancelled else RunState.CRASHED
         why = self._cancel_reason(fact.reason) if cancelled else fact.reason
         details = (

@@ -64,6 +64,11 @@ def cookies(house: House, chromium) -> object:
     return state
 
 
+def serious(message) -> bool:
+    """An error or warning, but for leaving a page whose socket is still opening."""
+    return message.type in ("error", "warning") and "closed before the connection is established" not in message.text
+
+
 @pytest.fixture
 def page(house: House, chromium, cookies) -> Iterator[object]:
     context = chromium.new_context(
@@ -71,7 +76,7 @@ def page(house: House, chromium, cookies) -> Iterator[object]:
     )
     page = context.new_page()
     complaints: list[str] = []
-    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("console", lambda m: complaints.append(m.text) if serious(m) else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.complaints = complaints
     yield page

@@ -251,14 +251,15 @@ def test_log_lines_count_warnings_and_errors(worker, run):
     assert (run.log_count, run.warning_count, run.error_count) == (6, 2, 2)
 
 
-def test_a_cancel_request_makes_a_stopped_run_cancelled(worker, run):
+@pytest.mark.parametrize("told", [True, False])
+def test_a_cancel_request_makes_a_stopped_run_cancelled(worker, run, told):
     from runs import services
 
     order = worker.take()
     worker.say(order, *started(p.TaskStarted(seconds(), 1, "extract")))
     services.cancel(run_id=run.pk, now=NOW, who="ana")
 
-    worker.say(order, p.ProcessExited(seconds(2), "killed after the grace of 10 s", signal=9), first=3)
+    worker.say(order, p.ProcessExited(seconds(2), "killed after the grace of 10 s", signal=9, cancelled=told), first=3)
 
     run.refresh_from_db()
     assert (run.state, run.state_reason) == ("CANCELLED", "cancelled by ana; killed after the grace of 10 s")
