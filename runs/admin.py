@@ -19,13 +19,13 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from flows.models import Flow
-from runs import live, services
+from runs import live, queries, services
 from runs.access import Token
 from runs.listing import FLOWS_LOOKED_AT
 from runs.models import Event, LogLine, Quarantine, Run, TaskRun, Worker
 from runs.readonly import HistoryAdmin, act_on_each
 from runs.shown import masked
-from runs.states import SHOWN, RunState, TaskState
+from runs.states import HELD, SHOWN, RunState, TaskState
 
 PARTS = {"taskrun": "task runs", "event": "events", "logline": "log"}
 
@@ -131,7 +131,10 @@ class RunAdmin(HistoryAdmin):
 
     @admin.display(description="progress")
     def shown_progress(self, run: Run) -> str:
-        return format_html('<progress max="100" value="{}"></progress> {} %', run.progress, int(run.progress))
+        percent = run.progress
+        if run.state in HELD:  # a few at most, as many as there are slots
+            percent, _ = queries.progress_now(run, queries.task_runs_of(run), timezone.now())
+        return format_html('<progress max="100" value="{}"></progress> {} %', round(percent, 2), int(percent))
 
     @admin.display(description="took")
     def took(self, run: Run) -> str:

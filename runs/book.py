@@ -19,7 +19,7 @@ from django.db.models import F
 from perfect_client import protocol
 from perfect_client.protocol import FACTS, clean_text
 
-from runs import history, live, progress
+from runs import history, live
 from runs.closing import end
 from runs.models import Attempt, LogLine, Run, TaskRun
 from runs.states import FINAL, LEFT_OPEN, TASK_FINAL, RunState, TaskState
@@ -68,7 +68,7 @@ class Book:
         self.lines: list[LogLine] = []
         self.counts = [0, 0]
         self.ending: tuple[RunState, str, dict[str, Any]] | None = None
-        self.progressed = False
+        self.progressed = self.kept = False
 
     def belongs_to(self, worker: UUID, run: str) -> bool:
         return (
@@ -83,14 +83,20 @@ class Book:
 
     # ------------------------------------------------------------------------------------------------------ applying
 
-    def apply(self, fact: object) -> None:
+    def apply(self, fact: object, now: datetime) -> None:
         """Take one fact in. After the run's end only log lines count: what is final does not change."""
         if isinstance(fact, protocol.Logged):
             return self._logged(fact)
         handler = _HANDLERS.get(type(fact))
         if handler is not None and self.run.state not in FINAL and self.ending is None:
-            self.progressed = True
+            self.progressed, self.now = True, now
             handler(self, fact)
+
+    def _keep_shown(self) -> None:
+        """A bad end takes nothing back: what time alone has moved stays shown. Once a batch, as it reads all tasks."""
+        if not self.kept:
+            self.kept = True
+            self.run.progress = history.shown(self.by_call.values(), self.now, self.run.progress)
 
     def _run_started(self, fact: protocol.RunStarted) -> None:
         self.run.pid = counted(fact.pid)
@@ -146,6 +152,8 @@ class Book:
         if fact.outcome not in TASK_FINAL:
             raise ValueError(f"a task cannot end as {fact.outcome!r}")
         row, at = self._open_task(fact.task), moment(fact.time)
+        if fact.outcome in history.BROKEN:
+            self._keep_shown()
         # Two clocks are read by one process, yet a step back in between must not make a duration negative.
         row.state, row.finished_at = TaskState(fact.outcome), max(at, row.started_at or at)
         row.error, row.traceback = clean_text(fact.error, 4_000), clean_text(fact.traceback)
@@ -192,6 +200,8 @@ class Book:
         return (f"cancelled by {who}" if who else "cancelled") + (f"; {how}" if how else "")
 
     def _end(self, to: RunState, why: str, at: datetime, details: dict[str, str]) -> None:
+        if to is not RunState.COMPLETED:
+            self._keep_shown()
         values: dict[str, Any] = {name: clean_text(text) for name, text in details.items()}
         # A worker's clock may be behind; a run does not end before it starts.
         values["finished_at"] = max(at, self.run.started_at or at)
@@ -257,16 +267,13 @@ class Book:
         if self.progressed:
             values["pid"] = run.pid
             if self.ending is None or self.ending[0] is not RunState.COMPLETED:
-                values["progress"] = run.progress = progress.of(self.items(), now.timestamp(), floor=run.progress)
+                values["progress"] = run.progress = history.shown(self.by_call.values(), now, run.progress)
         if self.ending is None:
             Run.objects.filter(pk=run.pk).update(version=F("version") + 1, **values)
             return
         to, why, details = self.ending
         if not end(run, to, now=now, who="worker", why=why, **values, **details):
             raise Outdated
-
-    def items(self) -> list[progress.Item]:
-        return history.items_of(self.by_call.values())
 
 
 _OUTCOMES = {state.value: state for state in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED)}

@@ -7,14 +7,17 @@ from typing import Any
 
 from django.db import transaction
 
-from runs import live
+from runs import history, live
 from runs.models import Run, TaskRun
-from runs.states import LEFT_OPEN, TASK_FINAL, RunState, TaskState
+from runs.states import HELD, LEFT_OPEN, TASK_FINAL, RunState, TaskState
 
 
 def close(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values: Any) -> bool:
     """Move ``run`` to the final state ``to`` and close what it left open. False if it may not move there."""
     with transaction.atomic(savepoint=False):
+        if run.state in HELD:  # a bad end takes nothing back: what time alone has moved stays shown
+            seen = TaskRun.objects.filter(run_id=run.pk, attempt=run.attempt).order_by("position", "pk")
+            values.setdefault("progress", history.shown(seen, now, run.progress))
         if not end(run, to, now=now, who=who, why=why, **values):
             return False
         started, never_started = LEFT_OPEN[to]

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from statistics import median
 from uuid import UUID
 
@@ -135,6 +136,11 @@ def items_of(rows: Iterable[TaskRun]) -> list[progress.Item]:
         failed = row.state in BROKEN and row.finished_at and latest and latest < row.finished_at
         items.append(replace(item, state=TaskState.RUNNING, reported=item.reported or 0.0) if failed else item)
     return items
+
+
+def shown(rows: Iterable[TaskRun], now: datetime, floor: float) -> float:
+    """Progress in 0–100 as pages show it at ``now``, never below ``floor``."""
+    return progress.of(items_of(rows), now.timestamp(), floor=floor)
 
 
 def item_of(row: TaskRun) -> progress.Item:

@@ -151,7 +151,7 @@ def _record(book: Book | None, worker: UUID, message: FactsRecorded, now: dateti
 def _apply(book: Book, stream: str, seq: int, data: object, now: datetime) -> None:
     """One fact that cannot be applied is set aside with its reason; the stream goes on."""
     try:
-        book.apply(protocol.decode_fact(data))
+        book.apply(protocol.decode_fact(data), now)
     except (ValueError, TypeError) as wrong:  # a ProtocolError is a ValueError
         _quarantine(book, stream, seq, data, str(wrong), now)
 

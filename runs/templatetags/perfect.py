@@ -130,7 +130,7 @@ def bars(shown: Any) -> SafeString:
     label = f"{shown.good} of the last {ended} runs completed" if ended else "no run has ended yet"
     drawn = "".join(map(_bar, shown.bars))
     base = '<rect class="base" x="0" y="100%" width="100%" height="1" transform="translate(0 -1)"/>'
-    return mark_safe(f'<svg class="bars" role="img" aria-label="{label}">{drawn}{base}</svg>')
+    return mark_safe(f'<svg class="bars" role="group" aria-label="{label}">{drawn}{base}</svg>')
 
 
 def _bar(bar: Bar) -> str:

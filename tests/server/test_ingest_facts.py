@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from perfect_client import protocol as p
 
+from runs import queries
 from runs.models import LogLine, Quarantine, Run, TaskRun
 
 from .conftest import NOW, seconds
@@ -316,6 +319,51 @@ def test_the_task_that_ends_a_run_does_not_count_as_done(worker, run):
 
     run.refresh_from_db()
     assert run.progress == pytest.approx(25 + 75 / 2)
+
+
+def halfway(worker) -> p.OfferRun:
+    """A run that said nothing since its second task began at 1 s; that task is estimated to take 2 s."""
+    order = worker.take()
+    worker.say(
+        order,
+        *started(
+            p.TaskStarted(seconds(), 1, "extract"),
+            p.TaskEnded(seconds(1), 1, "COMPLETED"),
+            p.TaskStarted(seconds(1), 2, "load"),
+        ),
+        now=NOW + timedelta(seconds=1),
+    )
+    return order
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [p.TaskEnded(seconds(2), 2, "FAILED", error="no"), p.RunEnded(seconds(2), "FAILED", error="no")],
+        [p.TaskEnded(seconds(2), 2, "CANCELLED"), p.RunEnded(seconds(2), "CANCELLED")],
+        [p.ProcessExited(seconds(2), "killed by signal 11", signal=11)],
+    ],
+    ids=["failed", "cancelled", "crashed"],
+)
+def test_a_bad_end_takes_nothing_back_of_what_time_alone_had_moved(worker, run, end):
+    order, at = halfway(worker), NOW + timedelta(seconds=2)
+    run.refresh_from_db()
+    shown, _ = queries.progress_now(run, queries.task_runs_of(run), at)
+    assert run.progress == pytest.approx(25) and shown == pytest.approx(25 + 75 / 2)
+
+    worker.say(order, *end, first=5, now=at)
+
+    run.refresh_from_db()
+    assert run.progress == pytest.approx(shown)
+
+
+def test_the_servers_own_end_of_a_run_takes_nothing_back_either(worker, run):
+    halfway(worker)
+
+    worker.join(now=NOW + timedelta(seconds=2))  # the worker came back without the run
+
+    run.refresh_from_db()
+    assert (run.state, run.progress) == ("CRASHED", pytest.approx(25 + 75 / 2))
 
 
 def test_a_failed_call_that_the_flow_survives_counts_as_done(worker, run):
