@@ -100,7 +100,9 @@ def run(request: HttpRequest, slug: str) -> HttpResponse:
         )  # fmt: skip
     except Refused as refused:
         if "form" not in request.POST or request.htmx:  # type: ignore[attr-defined]
-            raise
+            form = f"{found.get_absolute_url()}#run-form" if refused.field in found.properties else ""
+            return say(request, refused.sentence, bad=True, status=status_of(refused), to=form or came_from(request),
+                       link=form, link_text="Fill it in")  # fmt: skip
         return _again(request, found, refused)
     if "form" in request.POST:
         return HttpResponseRedirect(made.get_absolute_url())

@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-for _name in [name for name in os.environ if name.startswith("PERFECT_")]:
+for _name in [name for name in os.environ if name.startswith("PERFECT_") and name != "PERFECT_SCREENSHOTS"]:
     del os.environ[_name]
 _home = tempfile.TemporaryDirectory(prefix="perfect-tests-")
 os.environ["PERFECT_HOME"] = _home.name

@@ -1,128 +1,212 @@
-"""What a person does: sign in by the link, run a flow, watch it live, find it again."""
+"""What people do: sign in by the link, run a flow, watch it live, find it again, stop it, come back after an outage."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+import signal
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.journeys.house import House, until
 
-from .conftest import sign_in_link
+from .conftest import WATCH_PERCENT, newest, says, sign_in_link, started, step
 
 pytestmark = pytest.mark.browser
-PICTURES = Path(__file__).resolve().parents[2] / "docs"
 
 
-def percent_of(page) -> int:
-    found = re.search(r"(\d+) %", page.locator(".hero .pct").inner_text())
-    return int(found.group(1)) if found else 0
+def rows_of(page) -> list[str]:
+    """The runs in the history, as it stands."""
+    return [link.get_attribute("href").split("/")[2] for link in page.locator("#run-list tbody .first a").all()]
 
 
-def lines_of(page) -> int:
-    return page.locator(".log p, .log [id^=L]").count()
+def shows(page, wanted: set[str], but: set[str]) -> bool:
+    listed = set(rows_of(page))
+    return wanted <= listed and not but & listed
 
 
-def test_the_link_signs_in_once_and_says_so_the_second_time(house: House, chromium):
+def test_the_link_signs_in_once_and_the_second_time_it_says_how_to_get_another(house: House, new_page):
     link = sign_in_link(house)
-    context = chromium.new_context()
-    first = context.new_page()
+    first, second = new_page(), new_page()
+
     first.goto(link)
-    first.locator("form button").click()
+    first.get_by_role("button", name="Sign in").click()
     first.wait_for_url("**/")
+    second.complaints.expect("403")
+    second.goto(link)
+    second.get_by_role("button", name="Sign in").click()
+
     assert first.get_by_role("heading", name="Library").is_visible()
-    context.close()
-
-    again = chromium.new_context().new_page()
-    again.goto(link)
-    again.locator("form button").click()
-
-    assert "loginurl" in again.locator("main").inner_text()
-    again.context.close()
+    assert "This link was used already" in second.locator("main").inner_text()
+    assert "loginurl" in second.locator("main").inner_text()
+    second.goto("/")
+    assert "/login/" in second.url
 
 
-def test_a_run_is_started_on_its_card_and_watched_to_its_end(house: House, page):
+def test_a_run_is_started_on_its_card_and_followed_live_to_its_end(house: House, page):
     page.goto("/")
-    card = page.locator("article", has=page.get_by_role("link", name="Gated", exact=True)).last
-    card.get_by_role("button", name="Run").click()
-    run_id = until(lambda: next((e["run"] for e in house.told()), None), what="the run started")
-    page.goto(f"/runs/{run_id}/")
+    says(page, "#live", "LIVE")
+    page.get_by_label("Configuration of Climb").select_option("long")
+    page.get_by_role("button", name="Run Climb").click()
+    says(page, "#toasts", "Climb is queued")
+    run_id = newest(house, "climb")
 
-    until(lambda: percent_of(page) >= 10, what="the bar moves")
-    held, lines = percent_of(page), lines_of(page)
-    assert 0 < held < 100 and lines >= 20
-    house.gate.touch()
-
-    until(lambda: percent_of(page) == 100, within=15, what="the bar is full, without a reload")
-    until(lambda: lines_of(page) > lines, what="the log grew")
-    until(
-        lambda: "100 %" in page.title() or "Completed" in page.title() or "✔" in page.title(), what="the title says so"
+    card = f'#running [data-run="{run_id}"]'
+    says(page, f"{card} [data-note]", "climb")
+    step(house, "climb", 0)
+    says(page, f"{card} [data-pct]", "20 %")
+    page.wait_for_function(
+        "(bar) => parseFloat(document.querySelector(bar).getAttribute('width')) >= 20", arg=f"{card} rect[data-seg]"
     )
-    assert page.locator(".hero .state").inner_text().strip().endswith("Completed")
+
+    page.get_by_role("link", name="Watch it").click()
+    page.wait_for_url(f"**/runs/{run_id}/")
+    page.evaluate(WATCH_PERCENT)
+    for number in range(1, 5):
+        says(page, f".log #L{number + 1} .m", f"ledger step {number}")
+        says(page, ".hero [data-pct]", f"{number * 20} %")
+        assert f"{number * 20} %" in page.title()
+        step(house, "climb", number)
+
+    says(page, ".hero .state", "Completed")
+    says(page, ".hero [data-pct]", "100 %")
+    page.wait_for_function("() => document.title.startsWith('Completed')")
+    assert "2ff3a0" in page.locator("#favicon").get_attribute("href")
+    assert page.evaluate("window.stayed")  # the page has never been reloaded
+    seen = page.evaluate("window.seen")
+    assert seen == sorted(seen) and {20, 40, 60, 80, 100} <= set(seen)
+    assert [line.inner_text() for line in page.locator(".log p .m").all()] == [f"ledger step {n}" for n in range(5)]
+    assert house.run(run_id)["configuration"] == "long"
+
+
+def test_a_card_that_lacks_a_parameter_says_which_and_leads_to_the_form(page):
+    page.complaints.expect("422")
+    page.goto("/")
+
+    page.get_by_role("button", name="Run Typed").click()
+    says(page, "#toasts", "'count' is missing")
+    page.get_by_role("link", name="Fill it in").click()
+    page.wait_for_url("**/flows/typed/#run-form")
+    page.get_by_label("count").fill("3")
+    page.get_by_role("button", name="Run Typed").click()
+    page.wait_for_url("**/runs/*/")
+
+    says(page, ".hero .state", "Completed")
+    assert "3 1.5 a fast" in page.locator(".hero").inner_text()
+
+
+def test_the_form_shows_the_defaults_of_the_chosen_configuration(page):
+    page.goto("/flows/climb/")
+    page.get_by_label("gate").fill("typed by hand")
+    assert page.get_by_label("steps").get_attribute("placeholder") == "3"
+
+    page.get_by_label("Configuration", exact=True).select_option("long")
+
+    page.wait_for_function("() => document.getElementById('p-steps').placeholder === '5'")
+    assert page.get_by_label("gate").input_value() == "typed by hand"
 
 
 def test_the_history_is_narrowed_by_filters_that_stay_in_the_address(house: House, page):
-    done, failed = house.trigger("steady"), house.trigger("raises")
+    done, failed = house.trigger("steady", parameters={"lines": 7}), house.trigger("raises")
     house.wait(done), house.wait(failed)
+    page.goto("/runs/")
+    assert shows(page, {done, failed}, set())
 
-    page.goto("/runs/?state=FAILED")
-    assert page.locator(f'main a[href="/runs/{failed}/"]').count() >= 1
-    assert page.locator(f'main a[href="/runs/{done}/"]').count() == 0
+    page.locator(".chip.FAILED").click()
+    page.wait_for_url("**state=FAILED*")
+    until(lambda: shows(page, {failed}, {done}), what="only what failed")
     page.reload()
-    assert "state=FAILED" in page.url
+    assert shows(page, {failed}, {done}) and page.locator(".chip.FAILED input").is_checked()
 
-    page.goto("/runs/?q=no+such+table")  # free text: it stands in the error
-    assert page.locator(f'main a[href="/runs/{failed}/"]').count() >= 1
-    assert page.locator(f'main a[href="/runs/{done}/"]').count() == 0
+    page.get_by_role("link", name="Clear").click()
+    page.get_by_label("Flow").select_option(label="Steady")
+    page.wait_for_url("**flow=steady*")
+    until(lambda: shows(page, {done}, {failed}), what="only Steady")
 
-    page.goto("/runs/?flow=steady")
-    assert page.locator(f'main a[href="/runs/{done}/"]').count() >= 1
+    page.goto("/runs/")
+    page.get_by_label("Find", exact=True).fill("no such table")  # it stands in the error
+    page.wait_for_url("**q=no*")
+    until(lambda: shows(page, {failed}, {done}), what="only the error's")
+    page.reload()
+    assert shows(page, {failed}, {done}) and page.get_by_label("Find", exact=True).input_value() == "no such table"
 
-    page.goto(f"/runs/?q={done}")  # an id leads to its run
-    assert page.url.endswith(f"/runs/{done}/")
+    page.goto("/runs/")
+    page.get_by_label("Since").fill((datetime.now(UTC) + timedelta(days=2)).date().isoformat())
+    page.get_by_role("button", name="Filter").click()
+    says(page, "#run-list", "No run matches")
+    page.get_by_label("Since").fill((datetime.now(UTC) - timedelta(days=1)).date().isoformat())
+    page.get_by_role("button", name="Filter").click()
+    until(lambda: shows(page, {done, failed}, set()), what="what is of today")
+    assert "since=" in page.url
+
+    page.locator("#search").fill(done)  # an id leads to its run
+    page.locator("#search").press("Enter")
+    page.wait_for_url(f"**/runs/{done}/")
 
 
-def test_a_running_run_is_cancelled_from_its_page(house: House, page):
-    run_id = house.trigger("c-loop")
-    house.wait(run_id, "RUNNING")
+def test_a_run_that_ignores_the_request_is_stopped_and_the_page_shows_each_stage(house: House, page):
+    run_id = started(house, "c-loop")
     page.goto(f"/runs/{run_id}/")
 
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Cancel").first.click()
+    page.get_by_role("button", name="Cancel").click()
+    says(page, ".hero .tag.warn", "stopping, asked by admin")
+    says(page, ".hero .state", "Cancelled", within=14)
 
-    house.wait(run_id, "CANCELLED", within=14)
-    until(lambda: "Cancelled" in page.locator(".hero .state").inner_text(), what="the page says so")
+    says(page, ".hero", "cancelled by admin")
+    assert page.get_by_role("button", name="Run again").is_visible()
+    assert page.get_by_role("button", name="Cancel").count() == 0
 
 
-def test_an_open_page_comes_back_by_itself_after_the_server_did(house: House, page):
-    page.goto("/")
-    badge = page.locator("#live, .live").first
-    until(lambda: "live" in badge.inner_text().lower(), what="live")
+def test_an_open_page_outlives_its_server_and_catches_up_with_what_it_missed(house: House, page):
+    before = {run["id"] for run in house.get("/api/runs?limit=100")["items"]}
+    run_id = started(house, "climb", parameters={"steps": 3, "gate": "outage"})
+    page.complaints.expect("WebSocket", "ERR_CONNECTION", "Failed to load resource", "Failed to fetch")
+    page.goto(f"/runs/{run_id}/")
+    page.evaluate(WATCH_PERCENT)
+    says(page, "#live", "LIVE")
 
-    house.kill(house.server)
-    until(lambda: "live" not in badge.inner_text().lower(), within=30, what="the page admits it")
+    house.kill(house.server, signal.SIGTERM)
+    says(page, "#live", "reconnecting")
+    for number in range(3):
+        step(house, "outage", number)
+    until(lambda: {"run": run_id, "end": True} in house.told(), what="the run ended alone")
     house.start_server()
 
-    until(lambda: badge.inner_text().strip().lower() == "live", within=40, what="live again")
-    page.complaints.clear()  # a browser reports the refused connections
+    says(page, "#live", "LIVE", within=40)
+    says(page, ".hero .state", "Completed")
+    says(page, ".log #L3 .m", "ledger step 2")
+    assert page.evaluate("window.stayed") and page.evaluate("window.seen") == sorted(page.evaluate("window.seen"))
+    assert {run["id"] for run in house.get("/api/runs?limit=100")["items"]} == before | {run_id}
+    page.goto("/runs/")
+    assert shows(page, before | {run_id}, set())
 
 
-@pytest.mark.parametrize("width", [1440, 360])
-@pytest.mark.parametrize(
-    "path", ["/", "/flows/", "/flows/steady/", "/runs/", "/schedules/", "/workers/", "/admin/", "/admin/runs/run/"]
-)
-def test_no_page_is_wider_than_the_screen(house: House, page, width: int, path: str):
-    page.set_viewport_size({"width": width, "height": 800})
-
-    page.goto(path)
-
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+ACTING = re.compile("^(Run|Cancel|Pause|Resume|Give up|Rerun)")
 
 
-def test_the_keyboard_finds_the_search_field(page):
+def test_a_viewer_sees_everything_and_can_do_nothing(house: House, new_page, people):
+    run_id = started(house, "climb", parameters={"gate": "viewer"})
+    page = new_page()
+    name, password = people["viewer"]
     page.goto("/")
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/")
 
-    page.keyboard.press("/")
+    for path in ["/", "/flows/", "/flows/climb/", "/runs/", f"/runs/{run_id}/", "/schedules/", "/workers/"]:
+        assert page.goto(path).status == 200
+        says(page, "#live", "LIVE")
+        acting = [*page.get_by_role("button", name=ACTING).all(), *page.locator("a.btn", has_text=ACTING).all()]
+        assert [button.inner_text() for button in acting if button.is_visible()] == [], path
 
-    assert page.evaluate("document.activeElement.name") == "q"
+    page.goto(f"/runs/{run_id}/")
+    says(page, ".log", "ledger step 0")
+    token = page.locator("meta[name=csrf]").get_attribute("content")
+    for path in [f"/runs/{run_id}/cancel/", "/flows/climb/run/", f"/runs/{run_id}/retry/"]:
+        answer = page.request.post(path, headers={"X-CSRFToken": token, "Referer": page.url})
+        assert (path, answer.status) == (path, 403)
+    assert house.run(run_id)["cancel_requested_at"] is None
+    for number in range(4):
+        step(house, "viewer", number)
+    house.wait(run_id, "COMPLETED")

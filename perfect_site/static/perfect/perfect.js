@@ -74,6 +74,19 @@ document.addEventListener("htmx:load", (event) => {
   $$(".toast").forEach(fade);
 });
 
+// ---- another configuration has other defaults; what was typed stays
+document.addEventListener("change", async (event) => {
+  if (event.target.id !== "configuration") return;
+  const answer = await fetch(`${event.target.form.action.replace(/run\/$/, "")}?configuration=${encodeURIComponent(event.target.value)}`), box = document.createElement("template");
+  if (!answer.ok) return;
+  box.innerHTML = await answer.text();
+  for (const el of $$("#run-form [name^='p-']")) {
+    const same = box.content.getElementById(el.id);
+    if (!same) continue;
+    if (el.options) el.options[0].textContent = same.options[0].textContent; else el.placeholder = same.placeholder;
+  }
+});
+
 // ---- theme
 const theme = () => document.documentElement.dataset.theme;
 function showTheme() { $$("[data-theme-set]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.themeSet === theme())); }

@@ -26,10 +26,10 @@ def say(text: str) -> None:
     print(text)
 
 
-def wait_for_gate() -> None:
+def wait_for_gate(gate: Path = GATE) -> None:
     """Until the journey opens the gate; it watches, and it gives up after a minute."""
     end = time.monotonic() + 60
-    while not GATE.exists() and time.monotonic() < end:
+    while not gate.exists() and time.monotonic() < end:
         time.sleep(0.01)
 
 
@@ -61,6 +61,24 @@ def gated(lines: int = 20) -> str:
     talk(lines)
     tell(end=True)
     return "through"
+
+
+@task(weight=2)
+def climb(steps: int, gate: str) -> None:
+    """Step by step, each behind a gate of its own: the journey sees every value before the next one comes."""
+    for number in range(steps):
+        progress(number / steps)
+        say(f"ledger step {number}")
+        wait_for_gate(GATE.with_name(f"{gate}-{number}"))
+
+
+@flow(name="Climb", configurations={"short": {"steps": 3}, "long": {"steps": 5}})
+def climbing(steps: int = 4, gate: str = "climb") -> int:
+    """A slow walk up, which a person follows with their eyes."""
+    tell(start=True)
+    climb(steps, gate)
+    tell(end=True)
+    return steps
 
 
 @task
