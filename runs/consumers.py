@@ -80,7 +80,7 @@ class Fleet:
                 fences=[offer.order.fence],
             )  # fmt: skip
             return
-        worker.offered.add(offer.order.fence)
+        worker.offered[offer.order.fence] = time.monotonic()
         await worker.order(offer.order)
 
 
@@ -104,13 +104,14 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.offered: set[int] = set()  # offers neither claimed nor declined yet
+        self.offered: dict[int, float] = {}  # when offers were sent that are neither claimed nor declined yet
         self.cancelled: set[int] = set()
 
     @property
     def free(self) -> int:
         """Slots left. What the worker said was said before it saw the offers that it has not answered."""
-        return max(0, self._free - len(self.offered))
+        recent = time.monotonic() - dispatch.OFFER_LASTS.total_seconds()
+        return max(0, self._free - sum(sent > recent for sent in self.offered.values()))
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         await getattr(self, get_handler_name(message))(message)
@@ -208,22 +209,23 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         fleet.wake()
 
     async def _slots_freed(self, message: protocol.SlotsFreed) -> None:
+        before = self.free
         self._free = max(0, min(message.free, 10_000))
-        fleet.wake()
+        if self.free > before:
+            fleet.wake()
 
     async def _claimed(self, message: protocol.OfferClaimed) -> None:
         assert self.worker is not None
         answer = await lanes.write(
             dispatch.claim, worker=self.worker, fence=message.fence, run_id=message.run, now=timezone.now()
         )
-        if message.fence in self.offered:
-            self.offered.discard(message.fence)
+        if self.offered.pop(message.fence, None) is not None:
             self._free -= 1
         await self.order(answer)
 
     async def _declined(self, message: protocol.OfferDeclined) -> None:
         assert self.worker is not None
-        self.offered.discard(message.fence)
+        self.offered.pop(message.fence, None)
         why = protocol.clean_text(message.reason, 500) or "the worker declined it"
         await lanes.write(
             dispatch.release, worker=self.worker, now=timezone.now(), why=why, fences=[message.fence]

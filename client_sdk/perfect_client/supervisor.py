@@ -259,15 +259,16 @@ class Supervisor:
     # ----------------------------------------------------------------------------------------------------- deliveries
 
     def _rung(self) -> None:
+        """Rest before the look, not after it: what a short run says then travels as one batch."""
+        self.loop.forget(self._bell_out)
+        self.loop.after(BELL_REST_S, self._look)
+
+    def _look(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._bell_out, 1 << 16)
-        self.loop.forget(self._bell_out)
-        self.loop.after(BELL_REST_S, self._listen_again)
+        self.loop.on_read(self._bell_out, self._rung)
         for attempt in self.attempts.values():
             attempt.look()
-
-    def _listen_again(self) -> None:
-        self.loop.on_read(self._bell_out, self._rung)
 
     def _changed(self, attempt: Attempt) -> None:
         self._tell_free()

@@ -119,9 +119,11 @@ def test_the_death_of_the_zygote_hurts_no_run(server, worker, tmp_path):
 
 
 def test_the_child_in_reserve_may_die_and_ends_with_its_worker(server, worker):
-    server.run("hello")
-    eventually(lambda: len(children_of(worker.zygote)) == 1)
-    os.kill(children_of(worker.zygote)[0], signal.SIGKILL)
+    attempt, _ = server.run("hello")
+    eventually(lambda: len(set(children_of(worker.zygote)) - {pid_of(server, attempt)}) == 1)
+    (reserve,) = set(children_of(worker.zygote)) - {pid_of(server, attempt)}
+    os.kill(reserve, signal.SIGKILL)
+    eventually(lambda: not is_alive(reserve))
 
     _, end = server.run("hello")
     assert end["outcome"] == "COMPLETED"
