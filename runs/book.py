@@ -14,22 +14,19 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import F
+from django.db import transaction
 from perfect_client import protocol
 from perfect_client.protocol import FACTS, clean_text
 
 from runs import history, live
 from runs.closing import end
 from runs.models import Attempt, LogLine, Run, TaskRun
+from runs.statements import insert, swap
 from runs.states import FINAL, LEFT_OPEN, TASK_FINAL, RunState, TaskState
 
 BOOKS_KEPT = 256
 WARNING, ERROR = 30, 40
-TASK_FIELDS = [
-    "name", "number", "parent", "state", "weight", "estimated_ms", "share", "note", "tries", "started_at",
-    "finished_at", "error", "traceback",
-]  # fmt: skip
+ONE_CALL = ("run_id", "attempt", "key", "call")  # what a task run is known by
 
 
 def moment(seconds: float) -> datetime:
@@ -51,22 +48,6 @@ class Outdated(Exception):
     """The rows have moved on since the book was opened: open it anew and apply the batch again."""
 
 
-LINE_FIELDS = [field for field in LogLine._meta.concrete_fields if not field.primary_key]
-INSERT_LINE = "INSERT INTO {} ({}) VALUES ({})".format(
-    LogLine._meta.db_table, ", ".join(str(field.column) for field in LINE_FIELDS), ", ".join(["%s"] * len(LINE_FIELDS))
-)
-
-
-def _insert(lines: list[LogLine]) -> None:
-    """One prepared statement for all: lines come by the ten thousand, and SQL built for each costs more than disk."""
-    if lines:
-        columns = [(field.attname, field.get_db_prep_save) for field in LINE_FIELDS]
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                INSERT_LINE, [[prepare(getattr(line, name), connection) for name, prepare in columns] for line in lines]
-            )
-
-
 class Book:
     """The rows of one attempt, in memory."""
 
@@ -77,6 +58,7 @@ class Book:
         rows = list(TaskRun.objects.filter(run_id=self.run.pk, attempt=attempt.number)) if said else []
         self.by_call = {(row.key, row.call): row for row in rows}
         self.by_number = {row.number: row for row in rows if row.number is not None}
+        self.has_rows = said  # or may have
         self.forget_changes()
 
     def forget_changes(self) -> None:
@@ -230,14 +212,16 @@ class Book:
     def save(self, stream: str, seq: int, now: datetime) -> None:
         """Write what the batch changed, and how far the stream has come; raises ``Outdated``."""
         column = f"{stream}_seq"
-        mine = Attempt.objects.filter(pk=self.attempt.pk, revoked_at=None, **{column: getattr(self.attempt, column)})
-        if not mine.update(**{column: seq}):
+        mine = {"id": self.attempt.pk, "revoked_at": None, column: getattr(self.attempt, column)}
+        if not swap(Attempt, mine, {column: seq}):
             raise Outdated
         setattr(self.attempt, column, seq)
         if self.ending is not None:
             self._close_tasks(self.ending[0], self.ending[2]["finished_at"])
-        self._save_tasks()
-        _insert(self.lines)
+        if self.changed:
+            insert(list(self.changed.values()), replacing=ONE_CALL)
+            self.has_rows = True
+        insert(self.lines)
         self._save_run(now)
         live.touch(live.run_topic(self.run.pk), *([live.log_topic(self.run.pk)] if self.lines else []))
         if self.progressed and self.ending is None:
@@ -249,10 +233,10 @@ class Book:
         started, never_started = LEFT_OPEN[to]
         unseen = [key for key, row in self.by_call.items() if row.state == TaskState.PENDING]
         if to is RunState.COMPLETED:
-            dropped = [self.by_call.pop(key) for key in unseen]
-            TaskRun.objects.filter(pk__in=[row.pk for row in dropped if row.pk]).delete()
-            for row in dropped:
-                self.changed.pop(id(row), None)
+            for key in unseen:
+                self.changed.pop(id(self.by_call.pop(key)), None)
+            if unseen and self.has_rows:
+                TaskRun.objects.filter(run_id=self.run.pk, attempt=self.attempt.number, number=None).delete()
         for row in self.by_call.values():
             if row.state not in TASK_FINAL:
                 row.state, row.finished_at = (
@@ -262,33 +246,22 @@ class Book:
                 )
                 self._touch(row)
 
-    def _save_tasks(self) -> None:
-        rows = list(self.changed.values())
-        new, old = [row for row in rows if row.pk is None], [row for row in rows if row.pk is not None]
-        if new:
-            TaskRun.objects.bulk_create(new, batch_size=500)
-        if old:
-            TaskRun.objects.bulk_create(
-                old, update_conflicts=True, unique_fields=["id"], update_fields=TASK_FIELDS, batch_size=500
-            )
-
     def _save_run(self, now: datetime) -> None:
         run = self.run
         run.log_count += len(self.lines)
         values: dict[str, Any] = {}
+        grow = {"warning_count": self.counts[0], "error_count": self.counts[1]} if self.lines else {}
         if self.lines:
             values["log_count"] = run.log_count
-            values["warning_count"] = F("warning_count") + self.counts[0]
-            values["error_count"] = F("error_count") + self.counts[1]
         if self.progressed:
             values["pid"] = run.pid
             if self.ending is None or self.ending[0] is not RunState.COMPLETED:
                 values["progress"] = run.progress = history.shown(self.by_call.values(), now, run.progress)
         if self.ending is None:
-            Run.objects.filter(pk=run.pk).update(version=F("version") + 1, **values)
+            swap(Run, {"id": run.pk}, values, grow={"version": 1, **grow})
             return
         to, why, details = self.ending
-        if not end(run, to, now=now, who="worker", why=why, **values, **details):
+        if not end(run, to, now=now, who="worker", why=why, grow=grow, **values, **details):
             raise Outdated
 
 

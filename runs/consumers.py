@@ -10,13 +10,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.db import DatabaseError, DataError, IntegrityError
+from django.db import DatabaseError, DataError, IntegrityError, transaction
 from django.utils import timezone
 from perfect_client import protocol
 
@@ -31,57 +33,62 @@ logger = logging.getLogger(__name__)
 
 
 class Fleet:
-    """The workers connected to this process, and the one task that hands them orders when a bell rings."""
+    """The workers connected to this process, and how orders come to them.
+
+    Orders are made on the writer's thread: what a wish leads to is on disk with the wish, in one commit, and leaves
+    before the wish is answered.
+    """
 
     def __init__(self) -> None:
         self.workers: dict[UUID, WorkerConsumer] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._again = False
-        self._cancels = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked = self._cancels = False
+        self._sending: set[asyncio.Task[None]] = set()
 
-    def bell(self, loop: asyncio.AbstractEventLoop, topics: frozenset[str]) -> None:
-        """Called from any thread after a commit."""
-        if live.WORK in topics or live.CANCELS in topics:
-            loop.call_soon_threadsafe(self.wake, live.CANCELS in topics)
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def notice(self, topics: frozenset[str]) -> None:
+        """Within the transaction that changes something: hand out orders before it is committed."""
+        if self.workers and not topics.isdisjoint((live.WORK, live.CANCELS)):
+            self._cancels = self._cancels or live.CANCELS in topics
+            lanes.before_commit(self._hand_out)
 
     def wake(self, cancels: bool = False) -> None:
-        """Hand out orders now, or once more when the task that does so now is through."""
-        self._again = True
+        """Hand out orders soon; from any thread."""
         self._cancels = self._cancels or cancels
-        if self._task is None and self.workers:
-            self._task = asyncio.get_running_loop().create_task(self._hand_out())
-            self._task.add_done_callback(self._over)
+        if self.workers and not self._asked:
+            self._asked = True
+            lanes.write_soon(self._hand_out).add_done_callback(_log_failure)
 
-    def _over(self, task: asyncio.Task[None]) -> None:
-        self._task = None
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("handing out orders failed", exc_info=task.exception())
-        elif self._again:
-            self.wake()
+    def _hand_out(self) -> None:
+        self._asked = False
+        workers = {pk: worker for pk, worker in list(self.workers.items()) if worker.accepted}
+        orders: list[tuple[UUID, Any]] = []
+        free = {pk: worker.free for pk, worker in workers.items()}
+        if any(free.values()):
+            for offer in dispatch.offer(free=free, now=timezone.now()):
+                workers[offer.worker].offered[offer.order.fence] = time.monotonic()
+                orders.append((offer.worker, offer.order))
+        if self._cancels:
+            self._cancels = False
+            orders += dispatch.cancels(workers=list(workers))
+        if orders and self._loop is not None:
+            transaction.on_commit(partial(self._loop.call_soon_threadsafe, self._send, orders))
 
-    async def _hand_out(self) -> None:
-        while self._again:
-            self._again = False
-            free = {pk: worker.free for pk, worker in self.workers.items() if worker.accepted}
-            if any(free.values()):
-                for offer in await lanes.write(dispatch.offer, free=free, now=timezone.now()):
-                    await self._offer(offer)
-            if self._cancels:
-                self._cancels = False
-                for pk, order in await lanes.read(dispatch.cancels, workers=list(free)):
-                    if pk in self.workers:
-                        await self.workers[pk].cancel(order)
+    def _send(self, orders: list[tuple[UUID, Any]]) -> None:
+        """Who has gone meanwhile needs no word: its end gives its offers back."""
+        for pk, order in orders:
+            worker = self.workers.get(pk)
+            if worker is not None:
+                task = asyncio.ensure_future(worker.order(order))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
 
-    async def _offer(self, offer: dispatch.Offer) -> None:
-        worker = self.workers.get(offer.worker)
-        if worker is None:  # gone in between; its end gives the offer back
-            await lanes.write(
-                dispatch.release, worker=offer.worker, now=timezone.now(), why="the worker left",
-                fences=[offer.order.fence],
-            )  # fmt: skip
-            return
-        worker.offered[offer.order.fence] = time.monotonic()
-        await worker.order(offer.order)
+
+def _log_failure(job: Future[None]) -> None:
+    if not job.cancelled() and job.exception() is not None:
+        logger.error("handing out orders failed", exc_info=job.exception())
 
 
 fleet = Fleet()
@@ -111,7 +118,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
     def free(self) -> int:
         """Slots left. What the worker said was said before it saw the offers that it has not answered."""
         recent = time.monotonic() - dispatch.OFFER_LASTS.total_seconds()
-        return max(0, self._free - sum(sent > recent for sent in self.offered.values()))
+        return max(0, self._free - sum(sent > recent for sent in list(self.offered.values())))
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         await getattr(self, get_handler_name(message))(message)
@@ -183,12 +190,11 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             await self.close(code=protocol.OVERLOADED)
 
     async def order(self, message: object) -> None:
+        if isinstance(message, protocol.CancelRun):
+            if message.fence in self.cancelled:
+                return
+            self.cancelled.add(message.fence)
         await self.send(text_data=protocol.encode(message))
-
-    async def cancel(self, order: protocol.CancelRun) -> None:
-        if order.fence not in self.cancelled:
-            self.cancelled.add(order.fence)
-            await self.order(order)
 
     async def _joined(self, message: protocol.Joined) -> None:
         try:
@@ -219,8 +225,9 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         answer = await lanes.write(
             dispatch.claim, worker=self.worker, fence=message.fence, run_id=message.run, now=timezone.now()
         )
-        if self.offered.pop(message.fence, None) is not None:
+        if message.fence in self.offered:  # in this order: the writer's thread may look at any moment
             self._free -= 1
+            del self.offered[message.fence]
         await self.order(answer)
 
     async def _declined(self, message: protocol.OfferDeclined) -> None:

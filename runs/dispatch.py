@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from perfect_client.protocol import CancelRun, DropRun, OfferRun, StartRun
 
@@ -14,10 +17,12 @@ from flows.models import Schedule
 from runs import live
 from runs.book import Book, shelf
 from runs.models import Attempt, Run, Worker
+from runs.statements import insert_one, swap
 from runs.states import HELD, LIVE, RunState
 
 OFFER_LASTS = timedelta(seconds=20)
 CANCEL_GRACE_S = 10.0
+QUEUE_REMEMBERED = 2_000
 
 
 @dataclass(frozen=True)
@@ -31,20 +36,70 @@ def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
 
     ``free`` are the slots that each worker connected to this process has left. The emptiest worker comes first.
     """
-    left = {worker: slots for worker, slots in free.items() if slots > 0}
-    if not left:
-        return []
+    left = {pk: slots for pk, slots in free.items() if slots > 0}
     able: dict[int, list[UUID]] = {}
-    for worker, flow in Worker.flows.through.objects.filter(worker_id__in=left).values_list("worker_id", "flow_id"):
-        able.setdefault(flow, []).append(worker)
-    waiting = Run.objects.filter(state=RunState.PENDING, flow_id__in=able).select_related("flow").order_by("pk")
+    for pk in left:
+        for flow in _flows_of(pk):
+            able.setdefault(flow, []).append(pk)
     offers: list[Offer] = []
-    for run in waiting[: sum(left.values())]:
-        worker = max((w for w in able[run.flow_id] if left[w] > 0), key=left.__getitem__, default=None)
+    for run in _waiting(list(able), sum(left.values())):
+        worker = max((pk for pk in able[run.flow_id] if left[pk] > 0), key=left.__getitem__, default=None)
         if worker is not None and not _queued(run) and (made := _offer(run, worker, now)):
             left[worker] -= 1
             offers.append(made)
     return offers
+
+
+# What offering needs over and over, and what rarely changes. Both are only memories: without them it is read.
+_flows: dict[UUID, frozenset[int]] = {}  # of each worker connected to this process
+_queue: OrderedDict[UUID, Run] = OrderedDict()  # runs that this process has just queued
+
+
+def forget(worker: UUID) -> None:
+    """The worker's flows have changed, or it has gone."""
+    _flows.pop(worker, None)
+
+
+def forget_all() -> None:
+    """For tests, whose databases come and go."""
+    _flows.clear()
+    _queue.clear()
+
+
+def remember(runs: Sequence[Run]) -> None:
+    """Once they are on disk, these runs need not be read again to be offered."""
+    transaction.on_commit(partial(_remember, [run for run in runs if run.state == RunState.PENDING]))
+
+
+def _remember(runs: Sequence[Run]) -> None:
+    _queue.update((run.pk, run) for run in runs)
+    while len(_queue) > QUEUE_REMEMBERED:
+        _queue.popitem(last=False)
+
+
+def _flows_of(worker: UUID) -> frozenset[int]:
+    if worker not in _flows:
+        through = Worker.flows.through.objects.filter(worker_id=worker)
+        _flows[worker] = frozenset(through.values_list("flow_id", flat=True))
+    return _flows[worker]
+
+
+def _waiting(flows: list[int], limit: int) -> list[Run]:
+    """The oldest waiting runs of these flows."""
+    if not flows:
+        return []
+    marks = ", ".join(["%s"] * len(flows))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id FROM runs_run WHERE state = %s AND flow_id IN ({marks}) ORDER BY id LIMIT %s",
+            [RunState.PENDING, *flows, limit],
+        )
+        keys = [Run._meta.pk.to_python(key) for (key,) in cursor.fetchall()]
+    known = {key: _queue.pop(key) for key in keys if key in _queue}
+    others = [key for key in keys if key not in known]
+    if others:
+        known.update(Run.objects.select_related("flow").in_bulk(others))
+    return [known[key] for key in keys if key in known]
 
 
 def _queued(run: Run) -> bool:
@@ -55,7 +110,8 @@ def _queued(run: Run) -> bool:
 
 
 def _offer(run: Run, worker: UUID, now: datetime) -> Offer | None:
-    attempt = Attempt.objects.create(run=run, worker_id=worker, number=run.attempt + 1, offered_at=now)
+    attempt = Attempt(run=run, worker_id=worker, number=run.attempt + 1, offered_at=now)
+    insert_one(attempt)
     if not run.move(RunState.OFFERED, now=now, who="server", fence=attempt.pk, worker_id=worker):
         attempt.delete()
         return None
@@ -96,10 +152,12 @@ def _claim(book: Book, worker: UUID, run_id: str, now: datetime) -> StartRun | D
     if run.state != RunState.OFFERED:
         return StartRun(attempt.pk) if run.state in HELD else DropRun(attempt.pk, f"the run is {run.state}")
     # Whatever else happened to the run or the attempt since the offer, one of these two sees it.
-    mine = Attempt.objects.filter(pk=attempt.pk, worker_id=worker, revoked_at=None, run__fence=attempt.pk)
-    if not mine.update(claimed_at=now):
+    if not swap(Attempt, {"id": attempt.pk, "worker_id": worker, "revoked_at": None}, {"claimed_at": now}):
         return None
-    if not run.move(RunState.RUNNING, now=now, who="worker", started_at=run.started_at or now, attempt=attempt.number):
+    if not run.move(
+        RunState.RUNNING, now=now, who="worker", where={"fence": attempt.pk}, started_at=run.started_at or now,
+        attempt=attempt.number,
+    ):  # fmt: skip
         return None
     attempt.claimed_at = now
     live.touch(live.OVERVIEW, live.run_topic(run.pk), live.flow_topic(run.flow.slug))

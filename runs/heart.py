@@ -19,11 +19,17 @@ async def start(*, clock: bool = True) -> None:
     """Start on the running event loop. What another process wrote rings every general bell."""
     global _ticker
     loop = asyncio.get_running_loop()
-    lanes.start(on_foreign_commit=lambda: live.ring(EVERYTHING))
-    _stops.append(live.listen(lambda topics: fleet.bell(loop, topics)))
+    lanes.start(on_foreign_commit=_others_wrote)
+    fleet.begin(loop)
+    _stops.append(live.listen(fleet.notice, early=True))
     if clock:
         _ticker = Ticker()
         _ticker.start()
+
+
+def _others_wrote() -> None:
+    live.ring(EVERYTHING)
+    fleet.wake(cancels=True)
 
 
 async def stop() -> None:

@@ -15,10 +15,9 @@ from perfect_client import protocol
 from perfect_client.protocol import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
 
 from flows.services import announce as announce_flows
-from runs import live
+from runs import dispatch, live
 from runs.book import Book, Outdated, shelf
 from runs.closing import close
-from runs.dispatch import release
 from runs.models import Attempt, Quarantine, Run, Worker
 from runs.states import HELD, RunState
 
@@ -57,7 +56,8 @@ def join(*, message: protocol.Joined, now: datetime) -> Accept:
             "last_seen_at": now, "left_reason": "",
         },
     )  # fmt: skip
-    release(worker=identity, now=now, why="the worker came back and had not claimed it")
+    dispatch.forget(identity)
+    dispatch.release(worker=identity, now=now, why="the worker came back and had not claimed it")
     held = {item.fence: item for item in message.held}
     _settle_missing(identity, held, now)
     live.touch(live.WORKERS, live.OVERVIEW, live.WORK)
@@ -98,6 +98,7 @@ def announce(*, worker: UUID, message: protocol.FlowsAnnounced, now: datetime) -
     row = Worker.objects.filter(pk=worker).first()
     if row is not None:
         row.flows.set(flows)
+        dispatch.forget(worker)
         row.problems = [clean_text(problem, 2_000) for problem in [*message.problems, *problems]][:50]
         row.save(update_fields=["problems"])
         live.touch(live.WORKERS, live.OVERVIEW, live.WORK)
@@ -116,7 +117,8 @@ def leave(*, worker: UUID, boot: str, now: datetime, why: str) -> None:
     """The connection is gone. Its offers go back; its runs go on until it is back or too long silent."""
     gone = Worker.objects.filter(pk=worker, boot=boot[:64])
     if gone.update(connected=False, last_seen_at=now, left_reason=clean_text(why, 500)):
-        release(worker=worker, now=now, why="the worker left before it claimed the run")
+        dispatch.forget(worker)
+        dispatch.release(worker=worker, now=now, why="the worker left before it claimed the run")
         live.touch(live.WORKERS, live.OVERVIEW)
 
 

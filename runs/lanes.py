@@ -54,6 +54,7 @@ class Writer(threading.Thread):
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._on_foreign_commit = on_foreign_commit
         self._upkeep = upkeep.Upkeep()
+        self.last: dict[Callable[[], Any], None] = {}  # what is to run once at the end of the group; a set in order
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         job = _Job(call)
@@ -103,8 +104,10 @@ class Writer(threading.Thread):
             with transaction.atomic():
                 for job in group:
                     outcomes.append((job, *_attempt(job.call, alone=len(group) == 1)))
-                    if len(group) == 1 and outcomes[0][2] is not None:
-                        transaction.set_rollback(True)
+                if len(group) == 1 and outcomes[0][2] is not None:
+                    transaction.set_rollback(True)
+                else:
+                    self._run_last()
         except Exception as failure:
             logger.exception("a group of %d writes could not be committed", len(group))
             connection.close()
@@ -114,7 +117,14 @@ class Writer(threading.Thread):
                 job.future.set_result(value)
             else:
                 job.future.set_exception(error)
+        self.last.clear()
         self._upkeep.wrote()
+
+    def _run_last(self) -> None:
+        for call in list(self.last):
+            _, error = _attempt(call, alone=False)
+            if error is not None:
+                logger.error("what was to follow from a group of writes failed", exc_info=error)
 
     def _idle(self) -> None:
         try:
@@ -173,6 +183,17 @@ def write_soon(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[
     except Exception as error:
         done.set_exception(error)
     return done
+
+
+def before_commit(call: Callable[[], Any]) -> None:
+    """Run ``call`` once at the end of the writer's group of jobs, in their transaction, however often it is asked for.
+
+    Outside the writer's thread it becomes a job of its own, after the commit.
+    """
+    if _writer is not None and threading.current_thread() is _writer:
+        _writer.last[call] = None
+    else:
+        transaction.on_commit(partial(write_soon, call))
 
 
 async def write(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

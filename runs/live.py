@@ -22,6 +22,7 @@ Listener = Callable[[frozenset[str]], None]
 
 logger = logging.getLogger(__name__)
 _listeners: list[Listener] = []
+_early: list[Listener] = []
 
 
 def run_topic(run_id: object) -> str:
@@ -38,19 +39,29 @@ def flow_topic(slug: str) -> str:
 
 def touch(*topics: str) -> None:
     """Ring for ``topics`` once the current transaction is on disk (at once if there is none)."""
-    transaction.on_commit(partial(ring, frozenset(topics)), robust=True)
+    changed = frozenset(topics)
+    _call(_early, changed)
+    transaction.on_commit(partial(ring, changed), robust=True)
 
 
 def ring(topics: frozenset[str]) -> None:
     """Call every listener; one that fails is logged and harms no other."""
-    for listener in tuple(_listeners):
+    _call(_listeners, topics)
+
+
+def _call(listeners: list[Listener], topics: frozenset[str]) -> None:
+    for listener in tuple(listeners):
         try:
             listener(topics)
         except Exception:
             logger.exception("a listener failed on %s", ", ".join(sorted(topics)))
 
 
-def listen(callback: Listener) -> Callable[[], None]:
-    """Have ``callback`` called, from whatever thread committed, after each change. Returns how to stop."""
-    _listeners.append(callback)
-    return lambda: _listeners.remove(callback) if callback in _listeners else None
+def listen(callback: Listener, *, early: bool = False) -> Callable[[], None]:
+    """Have ``callback`` called, from whatever thread committed, after each change. Returns how to stop.
+
+    ``early``: called within the transaction that makes the change, so that what follows from it can join in.
+    """
+    listeners = _early if early else _listeners
+    listeners.append(callback)
+    return lambda: listeners.remove(callback) if callback in listeners else None

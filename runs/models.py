@@ -6,16 +6,17 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.db import models, transaction
-from django.db.models import F, Q
+from django.db.models import Q
 from django.urls import reverse
 
 from flows.models import Flow, Schedule
 from runs.access import SignInLink, Token
+from runs.statements import insert, swap
 from runs.states import FINAL, HELD, LIVE, MOVES, RunState, TaskState, seen, sources
 
 __all__ = ["Attempt", "Event", "LogLine", "Quarantine", "Run", "SignInLink", "TaskRun", "Token", "Worker"]
@@ -84,8 +85,8 @@ class RunQuerySet(models.QuerySet["Run"]):
     def admit(self, runs: Sequence[Run], *, now: datetime, who: str, why: str) -> None:
         """Insert new runs, each with its first event."""
         with transaction.atomic():
-            Run.objects.bulk_create(runs)
-            Event.objects.bulk_create(
+            insert(runs)
+            insert(
                 [Event(run_id=run.pk, time=now, after=run.state, who=who, why=run.state_reason or why) for run in runs]
             )
 
@@ -169,11 +170,14 @@ class Run(models.Model):
     def get_absolute_url(self) -> str:
         return reverse("run", args=[self.pk])
 
-    def move(self, to: RunState, *, now: datetime, who: str, why: str = "", **values: Any) -> bool:
+    def move(
+        self, to: RunState, *, now: datetime, who: str, why: str = "", where: Mapping[str, Any] | None = None,
+        grow: Mapping[str, int] | None = None, **values: Any,
+    ) -> bool:  # fmt: skip
         """The only writer of a state: compare-and-swap, with the event that explains it, in one transaction.
 
-        False if the row is no longer in the state that this instance knows, or if the table of moves does not know
-        the move; then nothing is changed.
+        False if the row is no longer in the state that this instance knows, if ``where`` does not hold, or if the
+        table of moves does not know the move; then nothing is changed. ``grow`` adds to columns.
         """
         before = self.state
         if (before, to) not in MOVES:
@@ -181,15 +185,15 @@ class Run(models.Model):
         if to in FINAL:
             values.setdefault("finished_at", now)
         with transaction.atomic(savepoint=False):
-            changed = Run.objects.filter(pk=self.pk, state=before).update(
-                state=to, state_reason=why, version=F("version") + 1, **values
+            values = {**values, "state": str(to), "state_reason": why}
+            changed = swap(
+                Run, {"id": self.pk, "state": before, **(where or {})}, values, grow={"version": 1, **(grow or {})}
             )
             if changed:
-                Event.objects.create(run_id=self.pk, time=now, before=before, after=to, who=who, why=why)
-                for name, value in {**values, "state": str(to), "state_reason": why}.items():
-                    if not hasattr(value, "resolve_expression"):
-                        setattr(self, name, value)
-        return bool(changed)
+                insert([Event(run_id=self.pk, time=now, before=before, after=to, who=who, why=why)])
+                for name, value in values.items():
+                    setattr(self, name, value)
+        return changed
 
     @property
     def short_id(self) -> str:

@@ -12,7 +12,7 @@ from perfect_client.protocol import MAX_NAME, clean_text
 
 from flows.models import Flow, Schedule
 from flows.parameters import Conflict, Missing, Refused, clean, configuration_of
-from runs import live
+from runs import dispatch, live
 from runs.closing import close
 from runs.models import Attempt, Event, Run
 from runs.states import FINAL, HELD, RunState
@@ -70,6 +70,7 @@ def trigger_many(*, items: Sequence[Wish], now: datetime, trigger: str, who: str
         runs.append(run)
     if fresh:
         Run.objects.admit(fresh, now=now, who=who, why=f"triggered {Run.Trigger(trigger).label}")
+        dispatch.remember(fresh)
         slugs = {run.flow.slug for run in fresh}
         later = [live.SCHEDULES] if any(run.state == RunState.SCHEDULED for run in fresh) else []
         live.touch(live.WORK, live.OVERVIEW, *later, *[live.flow_topic(slug) for slug in slugs])

@@ -78,6 +78,7 @@ SPEC = protocol.FlowSpec(
 def nothing_learned_elsewhere() -> None:
     """What a process remembers of other tests' databases is forgotten."""
     history.forget()
+    dispatch.forget_all()
     book.shelf.clear()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from concurrent.futures import wait
+from functools import partial
 
 import pytest
 from django.db import connection, transaction
@@ -133,3 +134,48 @@ def test_stop_writes_what_waits_first():
 
     assert all(job.done() for job in jobs)
     assert Flow.objects.count() == 50
+
+
+def test_what_follows_from_a_group_joins_its_commit_once(foreign):
+    seen = []
+
+    def follow() -> None:
+        seen.append(Flow.objects.count())
+
+    def make_and_ask(name: str) -> None:
+        make(name)
+        lanes.before_commit(follow)
+
+    gate = threading.Event()
+    lanes.write_soon(gate.wait, 5)
+    jobs = [lanes.write_soon(make_and_ask, f"f{n}") for n in range(3)]
+    gate.set()
+    for job in jobs:
+        job.result(5)
+
+    assert seen == [3]
+
+
+def test_what_follows_may_fail_without_harm_to_the_group(foreign, caplog):
+    def make_and_ask() -> None:
+        make("kept")
+        lanes.before_commit(partial(fail, "gone"))
+
+    lanes.write_soon(make_and_ask).result(5)
+
+    assert list(Flow.objects.values_list("name", flat=True)) == ["kept"]
+    assert "what was to follow" in caplog.text
+
+
+def test_nothing_follows_from_a_job_that_failed(foreign):
+    seen = []
+
+    def ask_and_fail() -> None:
+        lanes.before_commit(lambda: seen.append(1))
+        fail("gone")
+
+    with pytest.raises(LookupError):
+        lanes.write_soon(ask_and_fail).result(5)
+    lanes.write_soon(lambda: None).result(5)
+
+    assert seen == []
