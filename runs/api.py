@@ -28,6 +28,7 @@ from runs.queries import task_json, task_runs_of
 from runs.refusals import answer_errors
 from runs.schemas import CancelIn, RetryIn, RunAllIn, RunIn, RunsIn, ScheduleChange, ScheduleIn
 from runs.shapes import flow_detail_json, flow_json, schedule_json, shown_run, taken_slots, worker_json
+from runs.statements import find
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def uuid_of(text: str, what: str) -> UUID:
 
 def find_flow(slug: str) -> Flow:
     """By its slug or its name. Raises ``Missing`` with the nearest one."""
-    flow = Flow.objects.filter(slug=slug).first() or Flow.objects.filter(name=slug).first()
+    flow = find(Flow, slug=slug) or find(Flow, name=slug)
     if flow is None:
         known = Flow.objects.filter(archived=False).values_list("slug", flat=True)[:FLOWS_LIMIT]
         raise Missing("flow", f"There is no flow {slug[:200]!r}.{nearest(slug, known)}")

@@ -6,10 +6,9 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import QuerySet
 from perfect_client.protocol import CancelRun, DropRun, OfferRun, StartRun
 
@@ -67,12 +66,8 @@ def forget_all() -> None:
 
 
 def remember(runs: Sequence[Run]) -> None:
-    """Once they are on disk, these runs need not be read again to be offered."""
-    transaction.on_commit(partial(_remember, [run for run in runs if run.state == RunState.PENDING]))
-
-
-def _remember(runs: Sequence[Run]) -> None:
-    _queue.update((run.pk, run) for run in runs)
+    """These runs were just written: they need not be read again to be offered, at best in the same transaction."""
+    _queue.update((run.pk, run) for run in runs if run.state == RunState.PENDING)
     while len(_queue) > QUEUE_REMEMBERED:
         _queue.popitem(last=False)
 

@@ -84,7 +84,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def admit(self, runs: Sequence[Run], *, now: datetime, who: str, why: str) -> None:
         """Insert new runs, each with its first event."""
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             insert(runs)
             insert(
                 [Event(run_id=run.pk, time=now, after=run.state, who=who, why=run.state_reason or why) for run in runs]

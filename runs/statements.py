@@ -9,12 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connection, models
 
 Model = type[models.Model]
+M = TypeVar("M", bound=models.Model)
 Prepare = Callable[[Any, Any], Any]
+
+
+def find(model: type[M], **where: Any) -> M | None:
+    """The first row where all of ``where`` holds; keys are attributes."""
+    tests = " AND ".join(f"{_column(model, name)} = %s" for name in where)
+    parameters = [_prepared(model, name, value) for name, value in where.items()]
+    found = model._default_manager.raw(f"SELECT * FROM {model._meta.db_table} WHERE {tests} LIMIT 1", parameters)
+    return next(iter(found), None)
 
 
 def insert(rows: Sequence[models.Model], *, replacing: Sequence[str] = ()) -> None:

@@ -99,15 +99,28 @@ class Attempt:
         self._house.session.watch(self.fence, self.run, protocol.FACTS, self._facts)
 
     def open_pipes(self) -> Optional[List[int]]:
-        """The child's stdout, stderr and lifeline, made in the moment of its start."""
-        if self.stage != STARTING:
+        """The child's stdout, stderr and lifeline, made in the moment in which they are handed to it."""
+        if self.stage not in (OFFERED, STARTING):
             return None
+        self._close_pipes()  # of a child that was prepared and died
         self._oom_kills = procs.oom_kills()
         fds = [self._output.pipe(STDOUT_LEVEL), self._output.pipe(STDERR_LEVEL)]
         lifeline, self._lifeline = os.pipe()
         for fd in self._output.open_pipes:
             self._house.loop.on_read(fd, lambda fd=fd: self._drain(fd))  # type: ignore[misc]
         return [*fds, lifeline]
+
+    def _close_pipes(self) -> None:
+        """Our ends of them; a child that is prepared but not started ends with its lifeline."""
+        for fd in self._output.open_pipes:
+            self._house.loop.forget(fd)
+        self._output.close(time.time())
+        self._close_lifeline()
+
+    def _close_lifeline(self) -> None:
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
 
     def forked(self, pid: int, born: int) -> None:
         self.entry.pid, self.entry.born = pid, born
@@ -223,9 +236,7 @@ class Attempt:
             return
         self.stage, self._gone, self._trouble = GONE, gone, trouble
         self._cancel_timers()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        self._close_lifeline()
         self._later(DRAIN_S, self._finish)
         self.sweep()
 
@@ -251,10 +262,8 @@ class Attempt:
         if self.stage == FINAL or (self.stage != GONE and self.zygote is not None):
             return
         self._cancel_timers()
-        for fd in self._output.open_pipes:
-            self._house.loop.forget(fd)
         last_words = self._output.last_words
-        self._output.close(time.time())
+        self._close_pipes()
         self.stage = FINAL
         if self.dropped:
             self._forget()
@@ -313,6 +322,7 @@ class Attempt:
 
     def _forget(self) -> None:
         self.forgotten, self.stage = True, FINAL
+        self._close_pipes()
         self._house.session.forget(self.fence)
         for reader in (self._facts, self._lines):
             if reader is not None:

@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Opt
 
 from perfect_client import engine, journal, procs, protocol, spool
 from perfect_client.channel import Channel
+from perfect_client.decorators import flow
 from perfect_client.errors import Cancelled
 
 _MAX_RECORD_BYTES = 256 * 1024
@@ -186,23 +187,36 @@ def _settle(stop: Stop) -> None:
         sys.modules["numpy.random"].seed()
 
 
-def _await(channel: Channel) -> Start:
-    """In reserve: wait for an order, and leave without a word when none can come any more."""
+@flow
+def _nothing() -> None:
+    """The flow that warms up."""
+
+
+def _await(channel: Channel, place: Place) -> Start:
+    """In reserve: wait for an order, and leave without a word when none can come any more.
+
+    Once its offer is claimed the run is prepared here; the user's code waits for the start.
+    """
     _warm_up()
+    taken: Optional[Start] = None
     try:
         while True:
             for message, fds in channel.receive():
-                channel.close()
-                return Start(int(message["start"]), *fds)
+                if taken is None:
+                    taken = Start(int(message.get("prepare") or message["start"]), *fds)
+                    _take_over(taken, place)
+                if "start" in message:
+                    channel.close()
+                    return taken
     except (EOFError, Cancelled, KeyboardInterrupt):
         os._exit(0)
 
 
 def _warm_up() -> None:
-    """Touch what a start needs: a fork copies each page at the first write to it, and that takes time."""
+    """Do once all that a start does: a fork copies each page at the first write to it, and that takes time."""
     order = protocol.OfferRun(1, "", "", {})
     protocol.from_dict(protocol.OfferRun, json.loads(protocol.dumps(protocol.to_dict(order))))
-    protocol.encode_fact(protocol.RunStarted(time.time(), os.getpid()))
+    engine.execute(_nothing, order, lambda fact: None)
     procs.process_name(1, "")
     journal.load(Path(os.devnull))
 
@@ -267,8 +281,11 @@ def run(born: Union[Start, Channel], place: Place, flows: Dict[str, Any]) -> NoR
     code, stop = 1, Stop()
     try:
         _settle(stop)
-        start = _await(born) if isinstance(born, Channel) else born
-        _take_over(start, place)
+        if isinstance(born, Channel):
+            start = _await(born, place)
+        else:
+            start = born
+            _take_over(start, place)
         code = _execute(start, place, flows, stop)
     except BaseException:
         stop.over = True

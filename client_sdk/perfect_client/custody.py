@@ -38,16 +38,17 @@ class Custody:
     def reported(self, zygote: Zygote, message: Message) -> None:
         attempt = self._attempts.get(message["fence"]) or self.leaders().get(message.get("pid", 0))
         if attempt is not None:
-            _REPORTS[message["event"]](self, attempt, message)
+            _REPORTS[message["event"]](self, zygote, attempt, message)
 
-    def _forked(self, attempt: Attempt, message: Message) -> None:
+    def _forked(self, zygote: Zygote, attempt: Attempt, message: Message) -> None:
         if attempt.stage == STARTING:
+            attempt.zygote = zygote
             attempt.forked(message["pid"], message["born"])
 
-    def _failed(self, attempt: Attempt, message: Message) -> None:
+    def _failed(self, zygote: Zygote, attempt: Attempt, message: Message) -> None:
         attempt.exited(None, "no process could be started: %s" % message["error"])
 
-    def _exited(self, attempt: Attempt, message: Message) -> None:
+    def _exited(self, zygote: Zygote, attempt: Attempt, message: Message) -> None:
         self._gone(attempt, procs.Exited(message["pid"], message["status"], message["peak_kb"]))
 
     def _gone(self, attempt: Attempt, gone: Optional[procs.Exited], trouble: str = "") -> None:
@@ -94,7 +95,7 @@ def end_what_was_left(worker: str, entries: Sequence[Entry]) -> None:
         left = procs.left_behind(worker, attempts)
 
 
-_REPORTS: Dict[str, Callable[[Custody, Attempt, Message], None]] = {
+_REPORTS: Dict[str, Callable[[Custody, Zygote, Attempt, Message], None]] = {
     "forked": Custody._forked,
     "failed": Custody._failed,
     "exited": Custody._exited,

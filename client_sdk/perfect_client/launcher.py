@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from perfect_client import procs, protocol, sources
 from perfect_client.channel import Channel, Message
@@ -67,21 +67,25 @@ class Zygote:
 
     def dismiss(self) -> None:
         """No run any more for the child in reserve."""
-        if self.standby is not None:
-            self.standby.channel.close()
-            self.standby = None
-
-    def start(self, fence: int, fds: Sequence[int]) -> Optional[Standby]:
-        """Have a run started: by the child in reserve, which is returned, else by a new one. Raises ``OSError``."""
-        standby, self.standby = self.standby, None
+        standby = self.take_standby()
         if standby is not None:
-            with contextlib.closing(standby.channel), contextlib.suppress(OSError):  # it died: a new one will do
+            standby.channel.close()
+
+    def take_standby(self) -> Optional[Standby]:
+        """The child in reserve, which is then the caller's."""
+        standby, self.standby = self.standby, None
+        return standby
+
+    def use(self, standby: Standby, fence: int, fds: Sequence[int] = ()) -> bool:
+        """Have a child in reserve start a run; False when it died."""
+        with contextlib.closing(standby.channel):
+            try:
                 standby.channel.send({"start": fence}, fds)
-                with contextlib.suppress(OSError):
-                    self.channel.send({"used": standby.pid, "fence": fence})
-                return standby
-        self.channel.send({"start": fence}, fds)
-        return None
+            except OSError:
+                return False
+        with contextlib.suppress(OSError):
+            self.channel.send({"used": standby.pid, "fence": fence})
+        return True
 
     def close(self) -> None:
         """After it was reaped."""
@@ -90,6 +94,23 @@ class Zygote:
         self.process.returncode = 0  # it was reaped elsewhere: Popen need not look for it
         self.channel.close()
         os.close(self._lifeline)
+
+
+MakePipes = Callable[[], Optional[Sequence[int]]]
+
+
+@contextlib.contextmanager
+def _closing(fds: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Descriptors that are a child's once they are handed over, or nobody's."""
+    try:
+        yield fds
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _forked(standby: Standby, fence: int) -> Message:
+    return {"event": "forked", "fence": fence, "pid": standby.pid, "born": standby.born}
 
 
 class Launcher:
@@ -115,7 +136,8 @@ class Launcher:
         self.flows: Dict[str, protocol.FlowSpec] = {}
         self.problems: List[str] = []
         self._files: Dict[str, sources.Stamp] = {}
-        self._queue: List[Tuple[int, Callable[[], Optional[Sequence[int]]]]] = []
+        self._queue: List[Tuple[int, MakePipes]] = []
+        self._prepared: Dict[int, Tuple[Zygote, Standby]] = {}  # by fence: claimed, not started yet
         self._wait = 0.0
         self._ready_at = 0.0
         self._slow: Optional[Timer] = None
@@ -169,6 +191,8 @@ class Launcher:
         self._hear(zygote, to_the_end=True)
         self._loop.forget(zygote.channel.fileno())
         was_ready = zygote.ready
+        for fence in [fence for fence, (owner, _) in self._prepared.items() if owner is zygote]:
+            self.abandon(fence)
         zygote.close()
         if zygote is self.current:
             self.current = None
@@ -194,30 +218,54 @@ class Launcher:
 
     # --------------------------------------------------------------------------------------------------------- orders
 
-    def start(self, fence: int, fds: Callable[[], Optional[Sequence[int]]]) -> None:
-        """Have a run started, now or when the zygote is ready. ``fds`` makes the child's stdout, stderr and lifeline
-        at that moment (None: no longer wanted); they are closed here after they were handed over."""
-        self._queue.append((fence, fds))
+    def prepare(self, fence: int, pipes: MakePipes) -> None:
+        """Let the child in reserve, if there is one, get ready for a run that may be started soon."""
+        zygote = self.current
+        standby = zygote.take_standby() if zygote is not None and zygote.ready else None
+        if zygote is None or standby is None:
+            return
+        with _closing(pipes() or ()) as fds:
+            try:
+                standby.channel.send({"prepare": fence}, fds)
+            except OSError:  # it died: the start will do without it
+                standby.channel.close()
+            else:
+                self._prepared[fence] = (zygote, standby)
+
+    def abandon(self, fence: int) -> None:
+        """The run that was prepared will not be started."""
+        prepared = self._prepared.pop(fence, None)
+        if prepared is not None:
+            prepared[1].channel.close()
+
+    def start(self, fence: int, pipes: MakePipes) -> None:
+        """Have a run started, now or when the zygote is ready. ``pipes`` makes the child's stdout, stderr and lifeline
+        at that moment (None: no longer wanted), unless it was prepared and has them."""
+        zygote, standby = self._prepared.pop(fence, (None, None))
+        if zygote is not None and standby is not None and zygote.use(standby, fence):
+            self._on_event(zygote, _forked(standby, fence))
+            return
+        self._queue.append((fence, pipes))
         self._hand_over()
 
     def _hand_over(self) -> None:
         while self._queue and self.ready and self.current is not None:
-            fence, make = self._queue.pop(0)
-            fds = make()
-            if fds is None:
+            fence, pipes = self._queue.pop(0)
+            made = pipes()
+            if made is None:
                 continue
-            try:
-                used = self.current.start(fence, fds)
-            except OSError as wrong:
-                self._on_event(self.current, {"event": "failed", "fence": fence, "error": str(wrong)})
-            else:
-                if used is not None:
-                    self._on_event(
-                        self.current, {"event": "forked", "fence": fence, "pid": used.pid, "born": used.born}
-                    )
-            finally:
-                for fd in fds:
-                    os.close(fd)
+            with _closing(made) as fds:
+                self._start(self.current, fence, fds)
+
+    def _start(self, zygote: Zygote, fence: int, fds: Sequence[int]) -> None:
+        standby = zygote.take_standby()
+        if standby is not None and zygote.use(standby, fence, fds):
+            self._on_event(zygote, _forked(standby, fence))
+            return
+        try:
+            zygote.channel.send({"start": fence}, fds)
+        except OSError as wrong:
+            self._on_event(zygote, {"event": "failed", "fence": fence, "error": str(wrong)})
 
     # --------------------------------------------------------------------------------------------------------- events
 

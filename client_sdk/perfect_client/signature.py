@@ -8,6 +8,7 @@ import re
 import sys
 import typing
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from perfect_client.errors import BadParameter
@@ -46,6 +47,13 @@ class Parameters(NamedTuple):
 def parameters(fn: Callable[..., Any]) -> Parameters:
     """What a function can be given by name. A function without a readable signature takes anything."""
     try:
+        return _remembered(fn)
+    except TypeError:  # a callable object that cannot be hashed
+        return _parameters(fn)
+
+
+def _parameters(fn: Callable[..., Any]) -> Parameters:
+    try:
         found = inspect.signature(fn).parameters
     except (ValueError, TypeError):
         return Parameters({}, True)
@@ -60,6 +68,9 @@ def parameters(fn: Callable[..., Any]) -> Parameters:
                 hint = optional(hint)
             by_name[name] = Parameter(name, hint, parameter.default, parameter.kind is parameter.POSITIONAL_ONLY)
     return Parameters(by_name, is_open)
+
+
+_remembered = lru_cache(maxsize=512)(_parameters)  # a run is a fork of a process that has described the flow already
 
 
 def _hint(annotation: Any) -> Hint:

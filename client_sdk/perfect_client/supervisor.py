@@ -182,6 +182,8 @@ class Supervisor:
             return
         self.attempts[order.fence] = attempt
         self.session.claim(order.fence, order.run)
+        self.wire.pump()  # the claim is on its way while the run is prepared
+        self.launcher.prepare(order.fence, attempt.open_pipes)
         self._tell_free()
 
     def _decline_waiting(self, reason: str) -> None:
@@ -271,6 +273,8 @@ class Supervisor:
             attempt.look()
 
     def _changed(self, attempt: Attempt) -> None:
+        if not attempt.busy:
+            self.launcher.abandon(attempt.fence)
         self._tell_free()
 
     def _deliver(self) -> None:

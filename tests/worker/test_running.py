@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.worker.kit import eventually
+import os
+import signal
+
+from tests.worker.kit import children_of, eventually, is_alive
 
 
 def kinds(attempt):
@@ -96,3 +99,48 @@ def test_the_start_takes_milliseconds(server, worker):
         took.append(attempt.seen_at[0] - attempt.started_at)
 
     assert min(took) < 0.1, took
+
+
+def test_a_run_that_is_prepared_between_claim_and_start_runs_once(server, worker):
+    server.run("hello")  # from here on a child is in reserve
+    server.auto_start = False
+    eventually(lambda: children_of(worker.zygote))
+    attempt = server.offer("hello")
+    server.wait(lambda: attempt.claimed)
+
+    server.start(attempt)
+
+    assert server.wait(lambda: attempt.end)["outcome"] == "COMPLETED"
+    assert [fact["type"] for fact in attempt.facts].count("RunStarted") == 1
+
+
+def test_a_run_that_is_prepared_and_then_withdrawn_never_starts_and_leaves_nothing(server, worker):
+    first, _ = server.run("hello")
+    server.auto_start = False
+    eventually(lambda: set(children_of(worker.zygote)) - {first.facts[0]["pid"]})
+    attempt = server.offer("hello")
+    server.wait(lambda: attempt.claimed)
+    prepared = set(children_of(worker.zygote))
+
+    server.drop(attempt)
+
+    eventually(lambda: not prepared & set(children_of(worker.zygote)))
+    eventually(lambda: not worker.runs)
+    assert not attempt.facts
+    server.wait(lambda: server.free == 4)
+
+
+def test_a_run_whose_prepared_child_dies_is_started_by_another(server, worker):
+    first, _ = server.run("hello")
+    server.auto_start = False
+    eventually(lambda: set(children_of(worker.zygote)) - {first.facts[0]["pid"]})
+    (reserve,) = set(children_of(worker.zygote)) - {first.facts[0]["pid"]}
+    attempt = server.offer("hello")
+    server.wait(lambda: attempt.claimed)
+    os.kill(reserve, signal.SIGKILL)
+    eventually(lambda: not is_alive(reserve))
+
+    server.start(attempt)
+
+    assert server.wait(lambda: attempt.end)["outcome"] == "COMPLETED"
+    assert attempt.facts[0]["pid"] != reserve
