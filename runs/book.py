@@ -21,11 +21,12 @@ from perfect_client.protocol import FACTS, clean_text
 from runs import history, live
 from runs.closing import end
 from runs.models import Attempt, LogLine, Run, TaskRun
-from runs.statements import insert, swap
+from runs.statements import insert, insert_values, swap
 from runs.states import FINAL, LEFT_OPEN, TASK_FINAL, RunState, TaskState
 
 BOOKS_KEPT = 256
 WARNING, ERROR = 30, 40
+LINE = ("seq", "time", "level", "task", "message", "dropped")
 ONE_CALL = ("run_id", "attempt", "key", "call")  # what a task run is known by
 
 
@@ -63,7 +64,7 @@ class Book:
 
     def forget_changes(self) -> None:
         self.changed: dict[int, TaskRun] = {}
-        self.lines: list[LogLine] = []
+        self.lines: list[tuple[Any, ...]] = []  # values of LINE
         self.counts = [0, 0]
         self.ending: tuple[RunState, str, dict[str, Any]] | None = None
         self.progressed = self.kept = False
@@ -159,13 +160,9 @@ class Book:
 
     def _logged(self, fact: protocol.Logged) -> None:
         level = min(max(fact.level, 0), 100)
-        self.lines.append(
-            LogLine(
-                run_id=self.run.pk, seq=self.run.log_count + len(self.lines) + 1, attempt=self.attempt.number,
-                time=moment(fact.time), level=level, task=fact.task and counted(fact.task),
-                message=clean_text(fact.message), dropped=counted(fact.dropped),
-            )
-        )  # fmt: skip
+        seq = self.run.log_count + len(self.lines) + 1
+        task = fact.task and counted(fact.task)
+        self.lines.append((seq, moment(fact.time), level, task, clean_text(fact.message), counted(fact.dropped)))
         self.counts[0] += WARNING <= level < ERROR
         self.counts[1] += level >= ERROR
 
@@ -221,7 +218,7 @@ class Book:
         if self.changed:
             insert(list(self.changed.values()), replacing=ONE_CALL)
             self.has_rows = True
-        insert(self.lines)
+        insert_values(LogLine, LINE, self.lines, run_id=self.run.pk, attempt=self.attempt.number)
         self._save_run(now)
         live.touch(live.run_topic(self.run.pk), *([live.log_topic(self.run.pk)] if self.lines else []))
         if self.progressed and self.ending is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Count, F, Max
@@ -23,6 +24,8 @@ A_FEW = 5
 LEARN_EVERY = 2.0  # seconds
 BROKEN = {TaskState.FAILED, TaskState.CRASHED, TaskState.CANCELLED}
 FLOWS_KEPT = 500
+# The columns that an item is made of.
+MOVING = ("parent", "weight", "estimated_ms", "learned_ms", "state", "share", "started_at", "finished_at")
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,8 @@ def _tasks_of(flow: Flow) -> list[Task]:
     return kept[1]
 
 
-def items_of(rows: Iterable[TaskRun]) -> list[progress.Item]:
-    """What progress is made of: the calls that the flow itself makes.
+def items_of(rows: Iterable[Any]) -> list[progress.Item]:
+    """What progress is made of: the calls that the flow itself makes. ``rows`` have the attributes in ``MOVING``.
 
     A call that failed counts as done only once the flow has gone on after it; if it is what ends the run, the bar
     stops at what the call had reported.
@@ -138,12 +141,12 @@ def items_of(rows: Iterable[TaskRun]) -> list[progress.Item]:
     return items
 
 
-def shown(rows: Iterable[TaskRun], now: datetime, floor: float) -> float:
+def shown(rows: Iterable[Any], now: datetime, floor: float) -> float:
     """Progress in 0–100 as pages show it at ``now``, never below ``floor``."""
     return progress.of(items_of(rows), now.timestamp(), floor=floor)
 
 
-def item_of(row: TaskRun) -> progress.Item:
+def item_of(row: Any) -> progress.Item:
     """The row as the rule of progress sees it."""
     return progress.Item(
         weight=row.weight,

@@ -39,6 +39,22 @@ def insert(rows: Sequence[models.Model], *, replacing: Sequence[str] = ()) -> No
             )
 
 
+def insert_values(model: Model, names: Sequence[str], rows: Sequence[Sequence[Any]], **common: Any) -> None:
+    """Insert rows given as the values of ``names``, each with what is ``common`` to all: for what comes by the ten
+    thousand, where an instance of the model costs more than the disk."""
+    if rows:
+        constant = [_prepared(model, name, value) for name, value in common.items()]
+        preparations = [_preparation(model, name) for name in names]
+        columns = [
+            [prepare(value, connection) for value in column] if prepare is not _as_it_is else column
+            for prepare, column in zip(preparations, zip(*rows, strict=True), strict=True)
+        ]
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                _insert_into(model, (*common, *names)), [(*constant, *row) for row in zip(*columns, strict=True)]
+            )
+
+
 def insert_one(row: models.Model) -> None:
     """Insert a row and tell it its automatic key."""
     sql, columns = _insert_of(type(row), ())
@@ -75,13 +91,18 @@ def swap(
 @cache
 def _insert_of(model: Model, replacing: tuple[str, ...]) -> tuple[str, list[tuple[str, Prepare]]]:
     fields = [field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField)]
-    names = ", ".join(_column(model, field.attname) for field in fields)
-    sql = f"INSERT INTO {model._meta.db_table} ({names}) VALUES ({', '.join(['%s'] * len(fields))})"
+    sql = _insert_into(model, tuple(field.attname for field in fields))
     if replacing:
         unique = ", ".join(_column(model, name) for name in replacing)
         others = [_column(model, field.attname) for field in fields if field.attname not in replacing]
         sql += f" ON CONFLICT ({unique}) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in others)
     return sql, [(field.attname, _preparation(model, field.attname)) for field in fields]
+
+
+@cache
+def _insert_into(model: Model, names: tuple[str, ...]) -> str:
+    columns = ", ".join(_column(model, name) for name in names)
+    return f"INSERT INTO {model._meta.db_table} ({columns}) VALUES ({', '.join(['%s'] * len(names))})"
 
 
 @cache

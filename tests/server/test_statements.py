@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from runs.models import Attempt, LogLine, Run, TaskRun
-from runs.statements import insert, insert_one, swap
+from runs.statements import insert, insert_one, insert_values, swap
 
 from .conftest import NOW
 
@@ -76,6 +76,12 @@ def test_a_swap_compares_with_null_and_adds_to_columns(run):
 def test_a_line_with_every_kind_of_text_is_kept(run):
     texts = ["", "%s %d {} '\"; --", "a" * 16_000, "\u2400 \x1b[31mred\x1b[0m \U0001f600"]
 
-    insert([LogLine(run=run, seq=n, attempt=1, time=NOW, level=20, message=text) for n, text in enumerate(texts, 1)])
+    insert_values(
+        LogLine, ("seq", "message", "time"), [(n, text, NOW) for n, text in enumerate(texts, 1)],
+        run_id=run.pk, attempt=1, level=20, dropped=0,
+    )  # fmt: skip
 
     assert list(LogLine.objects.values_list("message", flat=True)) == texts
+    assert {(line.run_id, line.time, line.level, line.task) for line in LogLine.objects.all()} == {
+        (run.pk, NOW, 20, None)
+    }
