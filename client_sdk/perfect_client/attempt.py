@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from dataclasses import replace
 from typing import Any, Callable, List, NamedTuple, Optional, Set
 
 from perfect_client import procs, protocol, spool
@@ -79,19 +80,20 @@ class Attempt:
     def write(self) -> None:
         self._house.folder.write(self.entry)
 
+    def offered(self) -> None:
+        """Note the offer down, as one that may have been started: who finds it after this worker's death cannot know,
+        and the start itself has no time to lose. Raises ``OSError``."""
+        self._house.folder.write(replace(self.entry, started=True))
+
     def _note_down(self) -> None:
         """For what the journal should know, but nothing must fail for."""
         with contextlib.suppress(OSError):
             self.write()
 
     def go(self) -> None:
-        """The server committed the claim. From here on the attempt counts as started, whatever happens.
-
-        Raises ``OSError`` when the journal cannot be written; then nothing may be started.
-        """
+        """The server committed the claim. From here on the attempt counts as started, whatever happens."""
         self._watch_facts()
         self.entry.started = True
-        self.write()
         self.stage = STARTING
 
     def _watch_facts(self) -> None:

@@ -187,40 +187,6 @@ def _settle(stop: Stop) -> None:
         sys.modules["numpy.random"].seed()
 
 
-@flow
-def _nothing() -> None:
-    """The flow that warms up."""
-
-
-def _await(channel: Channel, place: Place) -> Start:
-    """In reserve: wait for an order, and leave without a word when none can come any more.
-
-    Once its offer is claimed the run is prepared here; the user's code waits for the start.
-    """
-    _warm_up()
-    taken: Optional[Start] = None
-    try:
-        while True:
-            for message, fds in channel.receive():
-                if taken is None:
-                    taken = Start(int(message.get("prepare") or message["start"]), *fds)
-                    _take_over(taken, place)
-                if "start" in message:
-                    channel.close()
-                    return taken
-    except (EOFError, Cancelled, KeyboardInterrupt):
-        os._exit(0)
-
-
-def _warm_up() -> None:
-    """Do once all that a start does: a fork copies each page at the first write to it, and that takes time."""
-    order = protocol.OfferRun(1, "", "", {})
-    protocol.from_dict(protocol.OfferRun, json.loads(protocol.dumps(protocol.to_dict(order))))
-    engine.execute(_nothing, order, lambda fact: None)
-    procs.process_name(1, "")
-    journal.load(Path(os.devnull))
-
-
 def _take_over(start: Start, place: Place) -> None:
     """Become the run's process: its name, its mark, its standard streams; from here on it dies with the supervisor."""
     if not procs.die_with(start.lifeline):
@@ -241,22 +207,68 @@ def _die_at_end_of(lifeline: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _execute(start: Start, place: Place, flows: Mapping[str, Any], stop: Stop) -> int:
+class Ready(NamedTuple):
+    """A run that has only to begin: what was ordered, and where its files are, without their endings."""
+
+    order: protocol.OfferRun
+    files: str
+
+
+def _make_ready(start: Start, place: Place) -> Optional[Ready]:
+    """None when the journal is gone."""
+    _take_over(start, place)
+    files = os.path.join(place.runs, str(start.fence))
+    entry = journal.load(Path(files + ".json"))
+    return None if entry is None else Ready(entry.order, files)
+
+
+@flow
+def _nothing() -> None:
+    """The flow that warms up."""
+
+
+def _await(channel: Channel, place: Place) -> Optional[Ready]:
+    """In reserve: wait for an order, and leave without a word when none can come any more.
+
+    Once its offer is claimed the run is prepared here; the user's code waits for the start.
+    """
+    _warm_up()
+    ready: Optional[Ready] = None
+    try:
+        while True:
+            for message, fds in channel.receive():
+                if fds:
+                    ready = _make_ready(Start(int(message.get("prepare") or message["start"]), *fds), place)
+                if "start" in message:
+                    channel.close()
+                    return ready
+    except (EOFError, Cancelled, KeyboardInterrupt):
+        os._exit(0)
+
+
+def _warm_up() -> None:
+    """Do once all that a start does: a fork copies each page at the first write to it, and that takes time."""
+    order = protocol.OfferRun(1, "", "", {})
+    protocol.from_dict(protocol.OfferRun, json.loads(protocol.dumps(protocol.to_dict(order))))
+    engine.execute(_nothing, order, lambda fact: None)
+    procs.process_name(1, "")
+    journal.load(Path(os.devnull))
+
+
+def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: Stop) -> int:
     """Run the flow; the process's exit code. The outcome is in the spool, the code only says why when it is not."""
-    runs = Path(place.runs)
-    entry = journal.load(runs / ("%d.json" % start.fence))
-    if entry is None:
+    if ready is None:
         os.write(2, b"the journal of this run is gone\n")
         return os.EX_IOERR
 
     def cancel_reason() -> Optional[str]:
-        now = journal.load(runs / ("%d.json" % start.fence))
+        now = journal.load(Path(ready.files + ".json"))
         return None if now is None else now.cancel
 
-    emit = Emitter(spool.Writer(runs / ("%d.facts" % start.fence)), place.bell, cancel_reason, stop)
+    emit = Emitter(spool.Writer(ready.files + ".facts"), bell, cancel_reason, stop)
     code = 0
     try:
-        engine.execute(flows[entry.order.flow], entry.order, emit)
+        engine.execute(flows[ready.order.flow], ready.order, emit)
     except (Cancelled, KeyboardInterrupt):
         emit(protocol.RunEnded(time.time(), "CANCELLED"))
     stop.over = True
@@ -281,12 +293,8 @@ def run(born: Union[Start, Channel], place: Place, flows: Dict[str, Any]) -> NoR
     code, stop = 1, Stop()
     try:
         _settle(stop)
-        if isinstance(born, Channel):
-            start = _await(born, place)
-        else:
-            start = born
-            _take_over(start, place)
-        code = _execute(start, place, flows, stop)
+        ready = _await(born, place) if isinstance(born, Channel) else _make_ready(born, place)
+        code = _execute(ready, place.bell, flows, stop)
     except BaseException:
         stop.over = True
         sys.excepthook(*sys.exc_info())

@@ -121,7 +121,7 @@ class Folder:
                 path.unlink()
 
     def entries(self) -> List[Entry]:
-        """All attempts that were started; what else lies there (never started, torn, without a journal) is removed."""
+        """All attempts that may have been started; what else lies there (torn, without a journal) is removed."""
         found = []
         fences = {path.stem for path in self.runs.iterdir()}
         for fence in sorted(int(name) for name in fences if name.isdigit()):

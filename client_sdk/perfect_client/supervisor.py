@@ -176,7 +176,7 @@ class Supervisor:
             return
         attempt = Attempt(self.house, Entry(order, self.boot))
         try:
-            attempt.write()
+            attempt.offered()
         except OSError as wrong:
             self.session.decline(order.fence, order.run, "the worker cannot write its journal: %s" % wrong.strerror)
             return
@@ -199,11 +199,7 @@ class Supervisor:
         attempt = self.attempts.get(order.fence)
         if attempt is None or attempt.stage != OFFERED:
             return
-        try:
-            attempt.go()
-        except OSError as wrong:
-            attempt.exited(None, "the worker cannot write its journal: %s" % wrong.strerror)
-            return
+        attempt.go()
         self.launcher.start(order.fence, lambda: self._hand_over(attempt))
 
     def _hand_over(self, attempt: Attempt) -> Optional[Sequence[int]]:

@@ -90,7 +90,7 @@ def test_a_torn_spool_is_mended_before_the_end_is_written(server, start_worker):
     assert attempt.lines == ["spinning"]
 
 
-def test_an_attempt_that_never_started_is_forgotten_at_the_next_start(server, start_worker):
+def test_an_attempt_that_may_have_started_is_told_to_have_ended_at_the_next_start(server, start_worker):
     server.auto_start = False
     worker = start_worker(targets=[FLOWS])
     attempt = server.offer("hello")
@@ -99,8 +99,8 @@ def test_an_attempt_that_never_started_is_forgotten_at_the_next_start(server, st
     worker.kill()
     start_worker()
 
-    server.wait(lambda: len(server.joined) == 2)
-    assert server.joined[1].held == []
+    assert server.wait(lambda: attempt.end)["reason"] == "the worker process was killed"
+    assert [fact["type"] for fact in attempt.facts] == ["ProcessExited"]
 
 
 def test_held_attempts_are_told_with_their_numbers(server, start_worker):
