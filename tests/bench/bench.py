@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "journeys"))
 
 from house import FLOWS, ROOT, House, opened, until
 
+IDLE_S = 0.2  # what an idle installation is: nothing has happened for so long
 Row = tuple[str, str, str, bool]
 ROWS: list[Row] = []
 
@@ -53,6 +54,7 @@ def start_latency(house: House, runs: int) -> None:
     folder = Path(tempfile.mkdtemp(dir=house.home))
     for number in range(runs + 3):
         path = folder / str(number)
+        threading.Event().wait(IDLE_S)
         noops.append(timed(lambda: house.get("/api/flows")))
         begun = time.time()
         run_id = house.trigger("stamp", parameters={"path": str(path)})
