@@ -3,7 +3,9 @@ PYTHON ?= python3
 PORT ?= 8700
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary
+# pip compiles one file after another, tests of scikit-learn included, for longer than all the rest takes.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 TARGET ?= examples/workflows/example_flows.py
 
 .PHONY: run test test-fast test-sdk lint types format bench clean
@@ -45,6 +47,7 @@ $(BIN)/python:
 $(VENV)/.run: requirements.txt examples/requirements.txt client_sdk/pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV) …"
 	@$(PIP) -r requirements.txt -r examples/requirements.txt
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
