@@ -1,6 +1,6 @@
 """When a schedule is due: cron, interval and one-off, each with the law at clock changes. Pure: no clock, no database.
 
-The law (crontab(5) in the five fields; DESIGN §7 at clock changes):
+The law (crontab(5) in the five fields; at clock changes as said below):
 
 * A **fixed-time job** names its minutes and hours, with neither written `*` nor covering the whole field. Each of its
   local readings fires once: the first time on the day that repeats the hour, and at the first instant after the gap on

@@ -1,6 +1,6 @@
 """How far along a run is and how long it still takes, from its tasks' weights and history. Pure: no clock, no database.
 
-The law (DESIGN §6): `progress = 100 · Σ weight·share / Σ weight` over the expected top-level task runs; a task called
+The law: `progress = 100 · Σ weight·share / Σ weight` over the expected top-level task runs; a task called
 inside a task is part of its caller's share. One unit of weight stands for 1000 ms. The shown value never falls and
 is 100 only when the run completed. Times are seconds since the epoch, durations milliseconds, shares 0..1.
 

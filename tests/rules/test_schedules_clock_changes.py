@@ -1,4 +1,4 @@
-"""The law at clock changes: fixed-time jobs once, wildcard jobs in elapsed time (DESIGN §7)."""
+"""The law at clock changes: fixed-time jobs once, wildcard jobs in elapsed time."""
 
 from __future__ import annotations
 
