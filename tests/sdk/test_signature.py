@@ -480,7 +480,7 @@ def test_a_model_that_validates_is_left_to_itself() -> None:
 
     assert isinstance(read(Model, {"ok": 1}), Model)
     assert refusal(Model, {}) == "Parameter 'value' cannot be used: ValueError: 1 validation error."
-    assert refusal(Model, 5) == "Parameter 'value' must be an object, not 5."
+    assert refusal(Model, 5) == "Parameter 'value' cannot be used: ValueError: 1 validation error."
 
 
 # ------------------------------------------------------------------------------------------------------- round trips
