@@ -555,3 +555,28 @@ def test_a_strange_hint_is_any_value() -> None:
 
         fn.__annotations__ = {"a": odd}
         assert parameters_schema(fn)["properties"] == {"a": {"title": "a"}}
+
+
+def test_a_numpy_docstring_describes_the_parameters() -> None:
+    def fn(first: int, second: str, third: str, fourth: str) -> None:
+        """Does things.
+
+        Parameters
+        ----------
+        first : int
+            how many
+            of them
+        second, third : str, optional
+            names
+
+        Returns
+        -------
+        fourth : str
+            nothing
+        """
+
+    properties = parameters_schema(fn)["properties"]
+
+    assert [properties[name].get("description") for name in ("first", "second", "third", "fourth")] == [
+        "how many of them", "names", "names", None,
+    ]  # fmt: skip

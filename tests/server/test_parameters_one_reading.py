@@ -125,17 +125,31 @@ def test_the_door_keeps_what_a_text_stands_for(hint: Any, value: Any, kept: Any)
 @pytest.mark.parametrize(
     ("hint", "value", "sentence"),
     [
-        (Annotated[int, Field(ge=1, le=5)], 9, "Parameter 'value' must be a whole number of at least 1 and at most 5, not 9."),
-        (Annotated[str, Field(min_length=2, max_length=4)], "x", "Parameter 'value' must be a text of 2 to 4 characters, not 'x'."),
-        (Annotated[list[int], Field(max_length=1)], [1, 2], "Parameter 'value' must be a list of at most 1 item of which each is a whole number, not [1, 2]."),
-        (Annotated[str, Field(pattern="^a+$")], "b", "Parameter 'value' must be a text that matches '^a+$', not 'b'."),
-        (Order, {"amount": 0}, "Parameter 'value.amount' must be a whole number of at least 1, not 0."),
-        (Order, {"amount": 1, "inner": {"amount": "x"}}, "Parameter 'value.inner.amount' must be a whole number of at least 1, not 'x'."),
-        (Secret[str], 5, "Parameter 'value' must be a text; what was given is not shown."),
+        (Annotated[int, Field(ge=1, le=5)], 9, "must be a whole number of at least 1 and at most 5, not 9."),
+        (Annotated[str, Field(min_length=2, max_length=4)], "x", "must be a text of 2 to 4 characters, not 'x'."),
+        (
+            Annotated[list[int], Field(max_length=1)], [1, 2],
+            "must be a list of at most 1 item of which each is a whole number, not [1, 2].",
+        ),
+        (Annotated[str, Field(pattern="^a+$")], "b", "must be a text that matches '^a+$', not 'b'."),
+        (Secret[str], 5, "must be a text; what was given is not shown."),
     ],
 )  # fmt: skip
 def test_both_say_the_same(hint: Any, value: Any, sentence: str) -> None:
-    assert door(function_of(hint), value)[1] == process(function_of(hint), value)[1] == sentence
+    said = door(function_of(hint), value)[1]
+
+    assert said == process(function_of(hint), value)[1] == f"Parameter 'value' {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "given"),
+    [({"amount": 0}, "amount", "0"), ({"amount": 1, "inner": {"amount": "x"}}, "inner.amount", "'x'")],
+)
+def test_both_say_where_in_a_model_it_is(value: Any, path: str, given: str) -> None:
+    said = door(function_of(Order), value)[1]
+
+    assert said == process(function_of(Order), value)[1]
+    assert said == f"Parameter 'value.{path}' must be a whole number of at least 1, not {given}."
 
 
 def test_what_only_a_class_knows_is_refused_by_the_process_alone() -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
 from flows import timetable
-from flows.models import Flow, Schedule
+from flows.models import Schedule
 from flows.parameters import Refused, masked, masked_schema
 from runs import drawings, services
 from runs.models import Run
@@ -24,7 +23,8 @@ from .test_security_matrix import ALL, client_of
 
 pytestmark = pytest.mark.django_db
 
-DECLARED, NAMED, NESTED, DEFAULT, CONFIGURED = "hunter2-declared", "hunter2-named", "hunter2-nested", "hunter2-default", "hunter2-config"  # fmt: skip
+DECLARED, NAMED, NESTED = "hunter2-declared", "hunter2-named", "hunter2-nested"
+DEFAULT, CONFIGURED = "hunter2-default", "hunter2-config"
 SCHEMA = {
     "type": "object",
     "properties": {
