@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from django.utils import timezone
 
 from flows import services, timetable
 from flows.models import Flow, Schedule
-from flows.parameters import Refused
+from flows.parameters import Refused, masked, masked_schema
 from runs import services as run_services
 from runs.models import Run
 from runs.readonly import HistoryAdmin, act_on_each
@@ -25,10 +26,15 @@ class FlowAdmin(HistoryAdmin):
     """Written by the workers that announce them; run from here."""
 
     list_display = ("name", "slug", "tags", "file", "archived", "updated_at")
-    exclude = ("configurations",)  # may hold secrets; the flow's page masks them
+    exclude = ("configurations", "parameters")  # may hold secrets: the flow's page, and ``takes``, mask them
+    readonly_fields = ("takes",)
     list_filter = ("archived",)
     search_fields = ("name", "slug")
     actions = ("run_now",)
+
+    @admin.display(description="parameters")
+    def takes(self, flow: Flow) -> str:
+        return json.dumps(masked_schema(flow), indent=1, ensure_ascii=False)
 
     def has_trigger_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("flows.trigger_flow")
@@ -39,6 +45,12 @@ class FlowAdmin(HistoryAdmin):
             run_services.trigger(flow=flow, now=now, trigger=Run.Trigger.CONSOLE, who=who)
 
         act_on_each(self, request, rows, "triggered", deed)
+
+
+def _parameters_of(schedule_id: int | None) -> dict[str, Any]:
+    """What a masked secret in the form stands for."""
+    row = Schedule.objects.filter(pk=schedule_id).first() if schedule_id else None
+    return row.parameters if row else {}
 
 
 class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -55,7 +67,7 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
         for name in timetable.EDITABLE:
             setattr(row, name, values[name])
         try:
-            timetable.check(row)
+            timetable.check(row, _parameters_of(row.pk))
         except Refused as refused:
             field = refused.field if refused.field in self.fields else "parameters"
             raise ValidationError({field: refused.sentence}) from None
@@ -76,6 +88,13 @@ class ScheduleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         told = ("source", "edited_by", "paused_by", "paused_at", "next_at", "last_at", "problem")
         return ("flow", *told) if obj else ()
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Schedule | None:
+        """With its secrets masked, whether it is read or edited; who saves the mask keeps the secret."""
+        row: Schedule | None = super().get_object(request, object_id, from_field)
+        if row is not None:
+            row.parameters = masked(row.flow, row.parameters)
+        return row
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return [*ScheduleForm.Meta.fields, *self.get_readonly_fields(request, obj)[1:]]

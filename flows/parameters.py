@@ -1,29 +1,23 @@
 """What a run may be given: refuse at the door, in one sentence that names the field and what would be right.
 
-The schema is the worker's description of the function's signature; ``perfect_client.signature`` writes it.
+The schema is the worker's description of the function's signature; ``perfect_client.signature`` writes it. What fits it
+and what is said of what does not is ``perfect_client.fitting``'s, which the run's process asks too.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from perfect_client.protocol import MAX_PARAMETERS_BYTES, ProtocolError, clean_json, dumps
+from perfect_client import fitting, masking, wording
+from perfect_client.protocol import MAX_NAME, MAX_PARAMETERS_BYTES, ProtocolError, clean_json, dumps
 
 from flows.models import Flow
-
-KIND_WORDS = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "a text",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "an object",
-    "null": "null",
-}
 
 
 class Refused(ValueError):
@@ -63,91 +57,109 @@ def configuration_of(flow: Flow, wanted: str | None) -> str:
     return wanted
 
 
-def clean(flow: Flow, parameters: Mapping[str, Any] | None, configuration: str) -> dict[str, Any]:
-    """The explicit parameters as JSON that the flow's schema allows. Raises ``Refused``.
+def clean(
+    flow: Flow,
+    parameters: Mapping[str, Any] | None,
+    configuration: str,
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The explicit parameters as JSON values that the flow's schema allows, texts that say a number as that number.
 
-    A required parameter may also come from the configuration's values; those stay on the worker's side.
+    A required parameter may also come from the configuration's values; those stay on the worker's side. A secret that
+    is still masked counts as it was in ``before``. Raises ``Refused``.
     """
     if parameters is None:
         parameters = {}
     if not isinstance(parameters, Mapping):
         raise Refused("parameters", "parameters must be an object: names and values")
-    values = _as_json(parameters)
-    _check_names(flow, values, configuration)
-    if values:
-        _check_values(flow, values)
-    return values
+    _check_size(parameters)
+    values = masking.restored(dict(parameters), dict(before or {}), flow.parameters)
+    try:
+        found = fitting.fit_all(flow.parameters, values, flow.configurations.get(configuration) or {})
+    except fitting.Unfit as unfit:
+        raise Refused(unfit.name[:200], unfit.sentence) from None
+    for name, value in found.items():
+        _check_kept(name, value)
+        if masking.MASK in masking.secrets_in({name: value}, flow.parameters):
+            raise Refused(name, f"Parameter {name!r} is masked: give its value, or leave it out.")
+    _check_beyond(flow, found)
+    return found
 
 
-def _as_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    for name in parameters:
+def masked(flow: Flow, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters, or a configuration's values, with what is secret as ``***``: what doors show."""
+    found: dict[str, Any] = masking.masked(dict(values), flow.parameters)
+    return found
+
+
+def masked_schema(flow: Flow) -> dict[str, Any]:
+    """The parameters' schema as doors show it: without defaults and examples of what is secret."""
+    found: dict[str, Any] = masking.masked_schema(flow.parameters)
+    return found
+
+
+def _check_size(parameters: Mapping[str, Any]) -> None:
+    """Refuse what is no JSON, too deep or too large, before anything else looks at it."""
+    size = 2
+    for name, value in parameters.items():
         if not isinstance(name, str) or not name:
             raise Refused("parameters", "a parameter's name must be a text")
-    try:
-        values: dict[str, Any] = clean_json(dict(parameters))
-        size = len(dumps(values).encode("utf-8", "backslashreplace"))
-    except (ProtocolError, RecursionError) as wrong:
-        raise Refused("parameters", f"the parameters cannot be used: {wrong}") from None
+        try:
+            size += len(dumps(clean_json({name: value})).encode("utf-8", "backslashreplace"))
+        except (ProtocolError, RecursionError) as wrong:
+            raise Refused(name[:200], f"Parameter {wording.shown(name)} cannot be used: {wrong}.") from None
+        except ValueError:  # Python writes no integer of more than 4,300 digits
+            raise Refused(name[:200], f"Parameter {wording.shown(name)} holds a number of too many digits.") from None
     if size > MAX_PARAMETERS_BYTES:
         raise Refused(
             "parameters",
             f"the parameters take {size:,} bytes as JSON; {MAX_PARAMETERS_BYTES:,} are allowed."
             " Pass a path or an address to large data instead.",
         )
-    return values
 
 
-def _check_names(flow: Flow, values: Mapping[str, Any], configuration: str) -> None:
-    schema = flow.parameters
-    known = flow.properties
-    if schema.get("additionalProperties", False) is False:
-        for name in values:
-            if name not in known:
-                raise Refused(name[:200], f"{flow.name} has no parameter {name[:200]!r}.{nearest(name, known)}")
-    given = set(values) | set(flow.configurations.get(configuration) or {})
-    for name in schema.get("required", []):
-        if name not in given:
-            kind = KIND_WORDS.get(str(known.get(name, {}).get("type", "")), "a value")
-            raise Refused(name, f"parameter {name!r} is missing: it has no default, give {kind}")
+def _check_kept(name: str, value: Any) -> None:
+    """Refuse what a database or the wire would have to change."""
+    odd = _odd({name: value})
+    if odd:
+        raise Refused(name[:200], f"Parameter {wording.shown(name)} holds {odd}.")
+
+
+def _odd(value: Any) -> str:
+    if isinstance(value, str):
+        return next((words for found, words in ODD_TEXTS if found(value)), "")
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value}, and a number must be finite"
+    if isinstance(value, Mapping):
+        long = any(len(str(key).encode("utf-8", "backslashreplace")) > MAX_NAME * 4 for key in value)
+        return ("a name of more than 800 bytes" if long else "") or _odd([*value.keys(), *value.values()])
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(_odd, value)), "")
+    return ""
+
+
+ODD_TEXTS: tuple[tuple[Callable[[str], Any], str], ...] = (
+    (lambda text: "\x00" in text, "a NUL character, and text must have none"),
+    (re.compile("[\ud800-\udfff]").search, "half of a character (a lone surrogate), and text must be whole"),
+)
 
 
 @lru_cache(maxsize=256)
 def _validator(schema: str) -> Any:
-    # jsonschema takes 0.2 s to import: not for a server start, nor for a run without parameters
+    # jsonschema takes 0.2 s to import: not for a server start, nor for a schema that the SDK's own reading covers
     library = importlib.import_module("jsonschema")
     return library.Draft202012Validator(importlib.import_module("json").loads(schema))
 
 
-def _check_values(flow: Flow, values: Mapping[str, Any]) -> None:
-    relevant = {"type": "object", "properties": flow.properties, "$defs": flow.parameters.get("$defs", {})}
-    for error in _validator(dumps(relevant)).iter_errors(values):
-        path = [str(part) for part in error.absolute_path]
-        where = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path).lstrip(".")
-        raise Refused(path[0] if path else "parameters", f"parameter {where!r} {_complaint(error)}")
-
-
-def _complaint(error: Any) -> str:
-    got = repr(error.instance)
-    got = got if len(got) <= 80 else got[:77] + "…"
-    say = _COMPLAINTS.get(error.validator)
-    return f"{say(error.validator_value)}, not {got}" if say else str(error.message)[:300]
-
-
-def _kinds(value: Any) -> str:
-    kinds = value if isinstance(value, list) else [value]
-    return "must be " + " or ".join(KIND_WORDS.get(kind, str(kind)) for kind in kinds)
-
-
-def _any_of(options: Any) -> str:
-    kinds = [option.get("type") for option in options if isinstance(option, dict)]
-    return _kinds([kind for kind in kinds if isinstance(kind, str)]) if all(kinds) else "fits none of its types"
-
-
-_COMPLAINTS: dict[str, Any] = {
-    "type": _kinds,
-    "anyOf": _any_of,
-    "enum": lambda value: "must be one of " + ", ".join(repr(item) for item in value[:20]),
-    "const": lambda value: f"must be {value!r}",
-    "minimum": lambda value: f"must be at least {value}",
-    "maximum": lambda value: f"must be at most {value}",
-}
+def _check_beyond(flow: Flow, values: Mapping[str, Any]) -> None:
+    """What a model's author wrote into a schema by hand, in keywords that only a full validator knows."""
+    for name, value in values.items():
+        schema = flow.properties.get(name) or {}
+        defs = flow.parameters.get("$defs", {})
+        if not fitting.beyond({**schema, "$defs": defs}):
+            continue
+        for error in _validator(dumps({**schema, "$defs": defs})).iter_errors(value):
+            where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
+            secret = masking.secrets_in({name: value}, flow.parameters)
+            reason = f"{error.validator} does not hold" if secret else str(error.message)[:300]
+            raise Refused(name, wording.unusable(name + where, reason))

@@ -50,11 +50,11 @@ def find(schedule_id: int) -> Schedule:
 
 
 def _write(row: Schedule, values: Mapping[str, Any], now: datetime) -> Schedule:
-    before = [getattr(row, name) for name in TIMING]
+    before, given = [getattr(row, name) for name in TIMING], row.parameters
     for name in EDITABLE:
         if name in values:
             setattr(row, name, values[name])
-    check(row)
+    check(row, given)
     if row.pk is None or before != [getattr(row, name) for name in TIMING]:
         plan(row, now)
     if row.next_at is None and row.paused_at is None:
@@ -64,8 +64,8 @@ def _write(row: Schedule, values: Mapping[str, Any], now: datetime) -> Schedule:
     return row
 
 
-def check(row: Schedule) -> None:
-    """Raise ``Refused`` for the first field that cannot be."""
+def check(row: Schedule, before: Mapping[str, Any] | None = None) -> None:
+    """Raise ``Refused`` for the first field that cannot be. A masked secret counts as it was in ``before``."""
     row.name = clean_text(str(row.name).strip()) or "default"
     if len(row.name) > MAX_NAME:
         raise Refused("name", f"a schedule's name has at most {MAX_NAME} characters")
@@ -85,6 +85,6 @@ def check(row: Schedule) -> None:
     if row.configuration and row.configuration not in row.flow.configurations:
         hint = nearest(row.configuration, row.flow.configuration_names)
         raise Refused("configuration", f"{row.flow.name} has no configuration {row.configuration!r}.{hint}")
-    row.parameters = clean(row.flow, row.parameters, configuration_of(row.flow, row.configuration))
+    row.parameters = clean(row.flow, row.parameters, configuration_of(row.flow, row.configuration), before)
     if Schedule.objects.filter(flow=row.flow, name=row.name).exclude(pk=row.pk).exists():
         raise Conflict("name", f"{row.flow.name} has a schedule named {row.name!r} already")

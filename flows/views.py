@@ -13,12 +13,12 @@ from django.utils import timezone
 from flows import forms, schedules, services
 from flows.filters import FlowFilter
 from flows.models import Flow, Schedule
-from flows.parameters import Refused
+from flows.parameters import Refused, masked
 from runs import overview
 from runs import services as runs_services
 from runs.models import Run
 from runs.pages import action, came_from, page, say, status_of, who, wish
-from runs.shown import Reader, masked
+from runs.shown import Reader
 
 FLOWS_SHOWN = 200
 HISTORY_SHOWN = 15
@@ -51,16 +51,20 @@ def history_of(flow: Flow, now: datetime) -> dict[str, Any]:
     }
 
 
-def _prefill(request: HttpRequest, flow: Flow) -> tuple[dict[str, Any], str, str]:
-    """Parameters, configuration and a word about where they come from: ``?from=`` a run."""
+def _origin(flow: Flow, text: str) -> Run | None:
+    """The run that a form was filled from."""
     try:
-        origin = Run.objects.filter(pk=UUID(request.GET.get("from", "")), flow=flow).first()
+        return Run.objects.filter(pk=UUID(text), flow=flow).first()
     except ValueError:
-        origin = None
-    wanted = request.GET.get("configuration", "")
+        return None
+
+
+def _prefill(request: HttpRequest, flow: Flow) -> tuple[dict[str, Any], str, Run | None]:
+    """Parameters, configuration and the run that they come from: ``?from=`` a run."""
+    origin, wanted = _origin(flow, request.GET.get("from", "")), request.GET.get("configuration", "")
     if origin is None:
-        return {}, wanted if wanted in flow.configurations else flow.default_configuration, ""
-    return origin.parameters, origin.configuration or flow.default_configuration, f"as in run {origin.short_id}"
+        return {}, wanted if wanted in flow.configurations else flow.default_configuration, None
+    return origin.parameters, origin.configuration or flow.default_configuration, origin
 
 
 @page("flows.view_flow")
@@ -92,10 +96,13 @@ def flow_bars(request: HttpRequest, slug: str) -> HttpResponse:
 def run(request: HttpRequest, slug: str) -> HttpResponse:
     """Run a flow: from a card with a configuration alone, from the flow's page with parameters too."""
     found = _flow(slug)
+    origin = _origin(found, request.POST.get("again", ""))
+    before = origin.parameters if origin else {}
     try:
         made = wish(
             runs_services.trigger, flow=found, now=timezone.now(), trigger=Run.Trigger.PAGE, who=who(request),
-            parameters=forms.read(found, request.POST), configuration=request.POST.get("configuration") or None,
+            parameters=forms.kept(found, forms.read(found, request.POST), before), before=before,
+            configuration=request.POST.get("configuration") or None,
             run_at=_later(request.POST.get("run_at", "")), tags=_tags(request.POST.get("tags", "")),
         )  # fmt: skip
     except Refused as refused:
@@ -103,20 +110,21 @@ def run(request: HttpRequest, slug: str) -> HttpResponse:
             form = f"{found.get_absolute_url()}#run-form" if refused.field in found.properties else ""
             return say(request, refused.sentence, bad=True, status=status_of(refused), to=form or came_from(request),
                        link=form, link_text="Fill it in")  # fmt: skip
-        return _again(request, found, refused)
+        return _again(request, found, refused, origin)
     if "form" in request.POST:
         return HttpResponseRedirect(made.get_absolute_url())
     return say(request, f"{found.name} is queued.", to=came_from(request), link=made.get_absolute_url(),
                link_text="Watch it")  # fmt: skip
 
 
-def _again(request: HttpRequest, found: Flow, refused: Refused) -> HttpResponse:
+def _again(request: HttpRequest, found: Flow, refused: Refused, origin: Run | None) -> HttpResponse:
     """The page once more, with what was sent and what is wrong with it."""
     made = forms.sent(found, request.POST, refused)
     context = {
         **history_of(found, timezone.now()),
         "fields": made,
         "configuration": request.POST.get("configuration", ""),
+        "origin": origin,
         "sentence": "" if any(field.error for field in made) else refused.sentence,
         "run_at": request.POST.get("run_at", ""),
         "tags": request.POST.get("tags", ""),

@@ -19,12 +19,12 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from flows.models import Flow
+from flows.parameters import masked
 from runs import live, queries, services
 from runs.access import Token
 from runs.listing import FLOWS_LOOKED_AT
 from runs.models import Event, LogLine, Quarantine, Run, TaskRun, Worker
 from runs.readonly import HistoryAdmin, act_on_each
-from runs.shown import masked
 from runs.states import HELD, SHOWN, RunState, TaskState
 
 PARTS = {"taskrun": "task runs", "event": "events", "logline": "log"}

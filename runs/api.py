@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Coroutine
 from datetime import datetime
@@ -24,10 +25,10 @@ from runs import lanes, listing, services
 from runs.gate import Gate, caller_of
 from runs.models import Run, Worker
 from runs.problems import Problem, problem
-from runs.queries import task_json, task_runs_of
+from runs.queries import run_json, task_json, task_runs_of
 from runs.refusals import answer_errors
 from runs.schemas import CancelIn, RetryIn, RunAllIn, RunIn, RunsIn, ScheduleChange, ScheduleIn
-from runs.shapes import flow_detail_json, flow_json, schedule_json, shown_run, taken_slots, worker_json
+from runs.shapes import flow_detail_json, flow_json, schedule_json, taken_slots, worker_json
 from runs.statements import find
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,11 @@ answer_errors(api)
 
 
 def answer(value: Any, status: int = 200) -> HttpResponse:
-    return HttpResponse(msgspec.json.encode(value), status=status, content_type="application/json")
+    try:
+        body = msgspec.json.encode(value)
+    except OverflowError:  # an integer beyond 64 bits, which JSON allows and Python has
+        body = json.dumps(value).encode()
+    return HttpResponse(body, status=status, content_type="application/json")
 
 
 def items(values: list[Any], next_cursor: str | None = None, status: int = 200) -> HttpResponse:
@@ -181,7 +186,7 @@ async def list_runs(
         if wanted.flow:
             find_flow(wanted.flow)
         runs, next_cursor = listing.page(wanted)
-        return items([shown_run(run, now, exact=False) for run in runs], next_cursor)
+        return items([run_json(run, now, exact=False) for run in runs], next_cursor)
 
     return await lanes.read(page)
 
@@ -189,7 +194,7 @@ async def list_runs(
 @api.get("/runs/{run_id}", auth=Gate(READ, *VIEW_RUNS), tags=["runs"])
 async def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
     pk, now = uuid_of(run_id, "run"), timezone.now()
-    return answer(await lanes.read(lambda: shown_run(find_run(pk), now)))
+    return answer(await lanes.read(lambda: run_json(find_run(pk), now)))
 
 
 @api.get("/runs/{run_id}/tasks", auth=Gate(READ, *VIEW_RUNS), tags=["runs"])
@@ -232,7 +237,7 @@ async def cancel(request: HttpRequest, run_id: str, wish: CancelIn | None = None
     pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
     why = wish.reason if wish else ""
     return answer(
-        await lanes.write(lambda: shown_run(services.cancel(run_id=pk, now=now, who=who, why=why), now, exact=False))
+        await lanes.write(lambda: run_json(services.cancel(run_id=pk, now=now, who=who, why=why), now, exact=False))
     )
 
 

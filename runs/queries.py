@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from flows.models import Flow
+from flows.parameters import masked
 from runs import history, progress
 from runs.models import LogLine, Run, TaskRun, Worker
 from runs.states import HELD, RunState
@@ -47,7 +48,10 @@ def progress_now(
 
 
 def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
-    """The run as the API shows it; ``exact`` asks for the progress of this moment (two more queries while it runs)."""
+    """The run as doors show it, secrets masked.
+
+    ``exact`` asks for the progress of this moment (two more queries while it runs).
+    """
     percent, eta = run.progress, None
     if exact and run.state in HELD:
         percent, eta = progress_now(run, what_moves(run), now)
@@ -60,7 +64,7 @@ def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
         "progress": round(percent, 2),
         "eta_seconds": round(sum(eta) / 2, 1) if eta else None,
         "attempt": run.attempt,
-        "parameters": run.parameters,
+        "parameters": masked(run.flow, run.parameters),
         "configuration": run.configuration,
         "tags": run.tags,
         "trigger": run.trigger,

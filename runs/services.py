@@ -32,6 +32,7 @@ class Wish:
     idempotency_key: str | None = None
     tags: Sequence[str] = field(default_factory=tuple)
     rerun_of: Run | None = None
+    before: Mapping[str, Any] | None = None  # what a masked secret stands for
     schedule: Schedule | None = None
     due_at: datetime | None = None
 
@@ -47,9 +48,13 @@ def trigger(
     run_at: datetime | None = None,
     idempotency_key: str | None = None,
     tags: Sequence[str] = (),
+    before: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Queue one run. The same ``idempotency_key`` gives the same run again. Raises ``Refused``."""
-    wish = Wish(flow, parameters, configuration, run_at, idempotency_key, tags)
+    """Queue one run. The same ``idempotency_key`` gives the same run again. Raises ``Refused``.
+
+    A secret that is still masked in ``parameters`` is the one in ``before``.
+    """
+    wish = Wish(flow, parameters, configuration, run_at, idempotency_key, tags, before=before)
     return trigger_many(items=[wish], now=now, trigger=trigger, who=who)[0]
 
 
@@ -107,7 +112,7 @@ def _build(wish: Wish, now: datetime, trigger: str, who: str) -> Run:
     return Run(
         flow=wish.flow,
         state=RunState.SCHEDULED if later else RunState.PENDING,
-        parameters=clean(wish.flow, wish.parameters, configuration),
+        parameters=clean(wish.flow, wish.parameters, configuration, wish.before),
         configuration=configuration,
         tags=_tags([*wish.flow.tags, *wish.tags]),
         trigger=trigger,
@@ -169,6 +174,7 @@ def retry(
         run.configuration if configuration is None else configuration,
         tags=[tag for tag in run.tags if tag not in run.flow.tags],
         rerun_of=run,
+        before=run.parameters,
     )
     return trigger_many(items=[wish], now=now, trigger=trigger, who=who)[0]
 

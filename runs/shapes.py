@@ -9,17 +9,12 @@ from uuid import UUID
 from django.db.models import Count
 
 from flows.models import Flow, Schedule
+from flows.parameters import masked, masked_schema
 from runs.models import Run, Worker
-from runs.queries import iso, run_json
-from runs.shown import masked
+from runs.queries import iso
 from runs.states import HELD, RunState
 
 OCCUPYING = sorted({*HELD, RunState.OFFERED})
-
-
-def shown_run(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
-    """The run as ``run_json`` has it, secrets masked."""
-    return {**run_json(run, now, exact=exact), "parameters": masked(run.flow, run.parameters)}
 
 
 def flow_json(flow: Flow) -> dict[str, Any]:
@@ -39,7 +34,7 @@ def flow_detail_json(flow: Flow) -> dict[str, Any]:
     """With its parameters' schema, its plan and its schedules: three more queries."""
     return {
         **flow_json(flow),
-        "parameters": flow.parameters,
+        "parameters": masked_schema(flow),
         "configurations": {name: masked(flow, values) for name, values in flow.configurations.items()},
         "file": flow.file,
         "line": flow.line,

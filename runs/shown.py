@@ -13,7 +13,6 @@ from uuid import UUID
 from django.db.models import F
 from perfect_client.protocol import dumps
 
-from flows.forms import is_secret
 from flows.models import Flow
 from runs import history, pictures, progress, queries
 from runs.models import Run, TaskRun
@@ -21,7 +20,6 @@ from runs.states import HELD, TASK_DONE, WAITING, RunState, TaskState
 
 Eta = tuple[float, float]  # seconds left, low and high
 TASKS_DRAWN = 200  # rows of a timeline; beyond them the finished ones step aside
-MASK = "••••••"
 
 
 def id_at(moment: datetime) -> UUID:
@@ -244,20 +242,6 @@ def drawn(tasks: Sequence[TaskShown]) -> tuple[list[TaskShown], int]:
     kept = sorted(sorted(tasks, key=lambda task: rank.get(TaskState(task.state), 2))[:TASKS_DRAWN],
                   key=lambda task: (task.row.position, task.pk))  # fmt: skip
     return kept, len(tasks) - TASKS_DRAWN
-
-
-def masked(flow: Flow, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters with what is secret, by its type or by its name, put out of sight."""
-    return {
-        name: MASK if is_secret(name, flow.properties.get(name) or {}) else _masked_inside(value)
-        for name, value in parameters.items()
-    }
-
-
-def _masked_inside(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: MASK if is_secret(str(key), {}) else _masked_inside(inner) for key, inner in value.items()}
-    return [_masked_inside(item) for item in value] if isinstance(value, list) else value
 
 
 def in_words(value: Any) -> str:

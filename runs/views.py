@@ -11,11 +11,12 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 
+from flows.parameters import masked
 from runs import logs, overview, services
 from runs.filters import RunFilter, as_id, page_of, without
 from runs.models import Attempt, Run
 from runs.pages import action, came_from, page, say, who, wish
-from runs.shown import Reader, RunShown, drawn, first_error, in_words, masked
+from runs.shown import Reader, RunShown, drawn, first_error, in_words
 
 TABS = ("timeline", "events", "parameters")
 EVENTS_SHOWN = 300

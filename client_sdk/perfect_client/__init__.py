@@ -12,20 +12,28 @@ from perfect_client.runlog import get_run_logger
 from perfect_client.schedules import CronSchedule, IntervalSchedule
 
 if TYPE_CHECKING:
+    from perfect_client.hiding import Secret
+    from perfect_client.parameters import Field
     from perfect_client.worker import serve
+
+# Heavy, or not needed by a program that only defines flows: loaded when first asked for (PEP 562).
+_LAZY = {
+    "Field": "perfect_client.parameters",
+    "Secret": "perfect_client.hiding",
+    "serve": "perfect_client.worker",
+}
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Flow", "IntervalSchedule", "Task", "flow",
-    "get_run_logger", "progress", "runtime", "serve", "task",
+    "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule", "Secret",
+    "Task", "flow", "get_run_logger", "progress", "runtime", "serve", "task",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """``serve`` loads the worker, with its sockets, only when it is asked for (PEP 562)."""
-    if name != "serve":
+    if name not in _LAZY:
         raise AttributeError("module %r has no attribute %r" % (__name__, name))
-    from perfect_client.worker import serve  # heavy, and no program that only defines flows needs it
+    import importlib  # heavy for a program that never asks
 
-    globals()[name] = serve
-    return serve
+    globals()[name] = found = getattr(importlib.import_module(_LAZY[name]), name)
+    return found

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Callable, List, NamedTuple, Optional, Set
 
 from perfect_client import procs, protocol, spool
+from perfect_client.hiding import Hidden
 from perfect_client.journal import Entry, Folder
 from perfect_client.loop import Loop, Timer
 from perfect_client.output import STDERR_LEVEL, STDOUT_LEVEL, Output
@@ -33,6 +34,7 @@ class House(NamedTuple):
     worker: str
     others: Callable[[], Set[int]]  # pids that are nobody's orphans: the zygotes and the leaders of living runs
     changed: Callable[["Attempt"], None]  # a slot came free or an attempt is final
+    secrets: Callable[[protocol.OfferRun], Hidden]  # what must not stand in the output of a run
 
 
 class Attempt:
@@ -44,7 +46,7 @@ class Attempt:
         self.stage = OFFERED
         self.zygote: Any = None
         self.dropped = self.forgotten = False
-        self._output = Output(house.folder.output(self.fence))
+        self._output = Output(house.folder.output(self.fence), clean=house.secrets(entry.order).without)
         self._facts: Optional[spool.Reader] = None
         self._lines: Optional[spool.Reader] = None
         self._lifeline = -1

@@ -20,6 +20,7 @@ from perfect_client import engine, journal, procs, protocol, spool
 from perfect_client.channel import Channel
 from perfect_client.decorators import flow
 from perfect_client.errors import Cancelled
+from perfect_client.hiding import fact_without_secrets
 
 _MAX_RECORD_BYTES = 256 * 1024
 _MAX_OUTCOME_BYTES = 48 * 1024  # of the 64 KiB that a full spool keeps free for it
@@ -90,7 +91,7 @@ class Emitter:
         try:
             with self._lock:
                 if not self.ended:
-                    self._emit(fact)
+                    self._emit(fact_without_secrets(fact))
         finally:
             if mine:
                 self._stop.let_go(was_seen)

@@ -19,6 +19,8 @@ def to_json(value: Any) -> Any:
             return write(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+    if not isinstance(value, type) and hasattr(value, "model_dump"):  # pydantic
+        return value.model_dump(mode="json")
     raise TypeError("a %s has no JSON value" % type(value).__name__)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 from perfect_client import protocol, spool
 
@@ -58,10 +58,15 @@ class LineCutter:
 
 
 class Output:
-    """The two pipes of a run and the spool their lines go to; the spool is made with the first line."""
+    """The two pipes of a run and the spool their lines go to; the spool is made with the first line.
 
-    def __init__(self, path: Path, cap_bytes: int = spool.CAP_BYTES) -> None:
-        self._path, self._cap = path, cap_bytes
+    ``clean`` takes out of a line what must not be in it.
+    """
+
+    def __init__(
+        self, path: Path, cap_bytes: int = spool.CAP_BYTES, clean: Callable[[str], str] = lambda text: text
+    ) -> None:
+        self._path, self._cap, self._clean = path, cap_bytes, clean
         self._writer: Optional[spool.Writer] = None
         self._cutters: Dict[int, LineCutter] = {}
         self._levels: Dict[int, int] = {}
@@ -82,7 +87,8 @@ class Output:
 
     @property
     def last_words(self) -> str:
-        return protocol.clean_text(self._tail.decode("utf-8", "backslashreplace"), LAST_WORDS_BYTES)
+        said = self._clean(self._tail.decode("utf-8", "backslashreplace"))
+        return protocol.clean_text(said, LAST_WORDS_BYTES)
 
     def drain(self, fd: int, now: float) -> bool:
         """Read once, at most ``READ_BYTES``; False when the pipe is at its end (it is then closed). ``now``: epoch."""
@@ -95,7 +101,7 @@ class Output:
         cutter = self._cutters[fd]
         lines = cutter.feed(data) if data else cutter.end()
         self._tail = (self._tail + data)[-LAST_WORDS_BYTES:]
-        self._record([protocol.Logged(now, line, self._levels[fd]) for line in lines])
+        self._record([protocol.Logged(now, self._clean(line), self._levels[fd]) for line in lines])
         if not data:
             self._cutters.pop(fd)
             os.close(fd)
@@ -104,7 +110,8 @@ class Output:
     def close(self, now: float) -> None:
         """Close what is still open and write how much was dropped."""
         for fd in self.open_pipes:
-            self._record([protocol.Logged(now, line, self._levels[fd]) for line in self._cutters.pop(fd).end()])
+            lines = self._cutters.pop(fd).end()
+            self._record([protocol.Logged(now, self._clean(line), self._levels[fd]) for line in lines])
             os.close(fd)
         if self._dropped:
             text = "%d lines were not kept: the output of this run is full" % self._dropped

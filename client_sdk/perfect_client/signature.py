@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 import sys
 import typing
-from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
 
+from perfect_client import wording
+from perfect_client.docstrings import parameters_told
 from perfect_client.errors import BadParameter
-from perfect_client.failures import preview
-from perfect_client.hints import hint_of, optional
+from perfect_client.fitting import Unfit, fit, refuse_names
+from perfect_client.hiding import hide_all
+from perfect_client.hints import hint_of, optional, with_metadata
 from perfect_client.jsonable import to_json
-from perfect_client.protocol import clean_text, dumps
+from perfect_client.masking import is_secret, secrets_in
+from perfect_client.parameters import default_of_field, is_default_of_a_field
+from perfect_client.records import told_default
 from perfect_client.values import ANYTHING, Hint, Wrong
 
-MAX_DEFAULT_BYTES = 16 * 1024
-MAX_DESCRIPTION = 1000  # characters
-
 _EMPTY = inspect.Parameter.empty
+_WITH_LIMITS: Any = {"include_extras": True} if sys.version_info >= (3, 9) else {}
 
 
 class Parameter(NamedTuple):
@@ -64,9 +65,12 @@ def _parameters(fn: Callable[..., Any]) -> Parameters:
             is_open = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             hint = _hint(annotations[name]) if name in annotations else ANYTHING
-            if parameter.default is None:
+            default = parameter.default
+            if is_default_of_a_field(default):
+                hint, default = with_metadata(hint, (default,)), default_of_field(default, _EMPTY)
+            if default is None:
                 hint = optional(hint)
-            by_name[name] = Parameter(name, hint, parameter.default, parameter.kind is parameter.POSITIONAL_ONLY)
+            by_name[name] = Parameter(name, hint, default, parameter.kind is parameter.POSITIONAL_ONLY)
     return Parameters(by_name, is_open)
 
 
@@ -92,7 +96,7 @@ def _annotations(fn: Callable[..., Any]) -> Dict[str, Any]:
         target = type(target).__call__
     scope = dict(getattr(target, "__globals__", {}))
     try:
-        found = typing.get_type_hints(target)
+        found = typing.get_type_hints(target, **_WITH_LIMITS)
     except Exception:  # a hint may be any expression, and refer to names that only a type checker knows
         found = dict(getattr(target, "__annotations__", {}))
     resolved = {}
@@ -145,59 +149,61 @@ def _subscript(name: str, inside: Any) -> ast.expr:
 def parameters_schema(fn: Callable[..., Any]) -> Dict[str, Any]:
     """JSON Schema of type object: one property for each parameter, in the signature's order."""
     known = parameters(fn)
-    told = _told(getattr(fn, "__doc__", None) or "")
-    properties = {}
+    told = parameters_told(getattr(fn, "__doc__", None) or "")
+    properties, defs = {}, {}  # type: Dict[str, Any], Dict[str, Any]
     for name, parameter in known.by_name.items():
-        described = {"title": name, **{k: v for k, v in parameter.hint.schema.items() if k != "title"}}
+        schema = _hoisted(parameter.hint.schema, defs)
+        described = {"title": name, **{k: v for k, v in schema.items() if k != "title"}}
         if name in told:
-            described["description"] = told[name]
+            described.setdefault("description", told[name])
         properties[name] = {**described, **_default(parameter)}
     return {
         "type": "object",
         "properties": properties,
         "required": [name for name, parameter in known.by_name.items() if parameter.required],
         "additionalProperties": known.open,
+        **({"$defs": defs} if defs else {}),
     }
 
 
 def _default(parameter: Parameter) -> Dict[str, Any]:
-    """The default as ``default``; nothing when it is none that JSON can say, as an object or a very long one."""
-    if parameter.required:
+    """The default, unless it is secret."""
+    if parameter.required or is_secret(parameter.name, parameter.hint.schema, parameter.default):
         return {}
-    try:
-        value = to_json(parameter.default)
-        return {"default": value} if len(dumps(value)) <= MAX_DEFAULT_BYTES else {}
-    except (TypeError, ValueError, RecursionError):
-        return {}
+    return told_default(parameter.default)
 
 
-_SPHINX = re.compile(r"^\s*:param\s+(?:[^:]*\s)?\*{0,2}(\w+)\s*:\s*(.*)$")
-_GOOGLE = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
+def _hoisted(schema: Any, defs: Dict[str, Any]) -> Any:
+    """The schema with the definitions inside it moved to ``defs``, where a reference finds them from anywhere."""
+    if isinstance(schema, list):
+        return [_hoisted(item, defs) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    renamed: Dict[str, str] = {}
+    own = schema.get("$defs") or {}
+    for name, definition in own.items():
+        fresh, number = name, 2
+        while fresh in defs and defs[fresh] != definition:
+            fresh, number = "%s%d" % (name, number), number + 1
+        renamed[name] = fresh
+        defs[fresh] = definition
+    for name, fresh in renamed.items():
+        defs[fresh] = _referring(own[name], renamed)
+    rest = {key: _hoisted(item, defs) for key, item in schema.items() if key != "$defs"}
+    return _referring(rest, renamed) if any(old != new for old, new in renamed.items()) else rest
 
 
-def _told(docstring: str) -> Dict[str, str]:
-    """What a docstring in Google's or Sphinx's style says of each parameter."""
-    told: Dict[str, List[str]] = {}
-    current: Optional[List[str]] = None
-    section_indent, entry_indent = -1, -1
-    for line in inspect.cleandoc(docstring).splitlines():
-        text, indent = line.strip(), len(line) - len(line.lstrip())
-        sphinx = _SPHINX.match(line)
-        if sphinx:
-            current, entry_indent, section_indent = told.setdefault(sphinx.group(1), []), indent, -1
-            current.append(sphinx.group(2))
-        elif text in ("Args:", "Arguments:", "Parameters:"):
-            section_indent, entry_indent, current = indent, -1, None
-        elif section_indent >= 0 and text and indent > section_indent and entry_indent in (-1, indent):
-            google = _GOOGLE.match(text)
-            entry_indent, current = indent, told.setdefault(google.group(1), []) if google else None
-            if google and current is not None:
-                current.append(google.group(2))
-        elif current is not None and text and indent > entry_indent:
-            current.append(text)
-        elif text:
-            section_indent, current = -1, None
-    return {name: clean_text(" ".join(lines).strip()[:MAX_DESCRIPTION]) for name, lines in told.items()}
+def _referring(schema: Any, renamed: Mapping[str, str]) -> Any:
+    if isinstance(schema, list):
+        return [_referring(item, renamed) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _referring(item, renamed) for key, item in schema.items()}
+    reference = found.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/$defs/"):
+        name = reference[len("#/$defs/") :]
+        found["$ref"] = "#/$defs/" + renamed.get(name, name)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- binding
@@ -209,24 +215,54 @@ def bind(
     """All values that the function is to be called with, by name, in the order of its parameters.
 
     What is explicit wins over the configuration's values that are named like a parameter, these over the defaults.
-    Raises ``BadParameter``.
+    From then on what is secret among them is kept out of this process's lines. Raises ``BadParameter``.
     """
     known = parameters(fn)
-    for name in explicit:
-        if name not in known.by_name and not known.open:
-            raise BadParameter(name, _unknown(name, list(known.by_name)))
+    _keep_secrets(known, {**configuration_values, **explicit})
+    try:
+        return _bound(known, explicit, configuration_values)
+    except Unfit as unfit:
+        raise BadParameter(unfit.name, unfit.sentence) from None
+
+
+def _bound(known: Parameters, explicit: Mapping[str, Any], configured: Mapping[str, Any]) -> Dict[str, Any]:
+    refuse_names(known.by_name, explicit, known.open)
     bound: Dict[str, Any] = {}
     for name, parameter in known.by_name.items():
         if name in explicit:
             bound[name] = _read(parameter, explicit[name], "")
-        elif name in configuration_values:
-            bound[name] = _read(parameter, configuration_values[name], " in the configuration")
+        elif name in configured:
+            bound[name] = _read(parameter, configured[name], " in the configuration")
         elif parameter.required:
-            raise BadParameter(name, "Parameter %r is missing: it must be %s." % (name, parameter.hint.words))
+            raise Unfit(name, wording.missing(name, wording.words(parameter.hint.schema)))
         else:
             bound[name] = parameter.default
     bound.update((name, value) for name, value in explicit.items() if name not in bound)
     return bound
+
+
+def bind_call(
+    fn: Callable[..., Any], args: Tuple[Any, ...], kwargs: Mapping[str, Any], *, validate: bool = True
+) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
+    """The arguments of a direct call, each read as its hint says; without ``validate`` only joined to the defaults.
+
+    Values may be Python's own, as a dataclass or a date. Raises ``TypeError`` as the call would when they do not
+    match the signature, and ``BadParameter`` for a value that does not fit.
+    """
+    try:
+        call = inspect.signature(fn).bind(*args, **kwargs)
+    except ValueError:  # a function without a readable signature takes anything
+        return args, dict(kwargs)
+    known = parameters(fn).by_name
+    for name, parameter in known.items():
+        if name not in call.arguments and not parameter.required:
+            call.arguments[name] = parameter.default
+    if validate:
+        try:
+            call.arguments.update({n: _read(known[n], v, "") for n, v in call.arguments.items() if n in known})
+        except Unfit as unfit:
+            raise BadParameter(unfit.name, unfit.sentence) from None
+    return call.args, call.kwargs
 
 
 def split(fn: Callable[..., Any], values: Mapping[str, Any]) -> Tuple[List[Any], Dict[str, Any]]:
@@ -235,17 +271,35 @@ def split(fn: Callable[..., Any], values: Mapping[str, Any]) -> Tuple[List[Any],
     return [values[name] for name in positional], {k: v for k, v in values.items() if k not in positional}
 
 
+def _keep_secrets(known: Parameters, values: Mapping[str, Any]) -> None:
+    properties = {name: parameter.hint.schema for name, parameter in known.by_name.items()}
+    hide_all(secrets_in(dict(values), {"properties": properties}))
+    hide_all(
+        parameter.default for name, parameter in known.by_name.items()
+        if not parameter.required and is_secret(name, parameter.hint.schema, parameter.default)
+    )  # fmt: skip
+
+
 def _read(parameter: Parameter, value: Any, where: str) -> Any:
+    """The value as the hint says. What JSON can say of it is checked by the schema first, so that the sentence is
+    the one that the server says; NaN and the infinities, which it cannot say, only reach a direct call."""
+    schema = parameter.hint.schema
+    try:
+        told = to_json(value) if schema else None
+    except (TypeError, ValueError, RecursionError):
+        told = _UNSAYABLE
+    if schema and told is not _UNSAYABLE:
+        fit(parameter.name, schema, told, where=where)
     try:
         return parameter.hint.read(value)
+    except Wrong as wrong:
+        if str(wrong):
+            raise Unfit(parameter.name, wording.unusable(parameter.name, str(wrong), where)) from None
     except (ValueError, TypeError, OverflowError) as wrong:
-        right = str(wrong) if isinstance(wrong, Wrong) and str(wrong) else parameter.hint.words
-        sentence = "Parameter %r%s must be %s, not %s." % (parameter.name, where, right, preview(value))
-        raise BadParameter(parameter.name, sentence) from None
+        raise Unfit(parameter.name, wording.unusable(parameter.name, str(wrong), where)) from None
+    secret = is_secret(parameter.name, schema, value)
+    sentence = wording.must_be(parameter.name, wording.words(schema), value, secret, where)
+    raise Unfit(parameter.name, sentence)
 
 
-def _unknown(name: str, known: List[str]) -> str:
-    near = get_close_matches(name, known, 1)
-    if near:
-        return "There is no parameter %r: did you mean %r?" % (name, near[0])
-    return "There is no parameter %r: the flow takes %s." % (name, ", ".join(known) or "none")
+_UNSAYABLE = object()

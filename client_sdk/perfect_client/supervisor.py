@@ -20,9 +20,11 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from perfect_client import custody, protocol
 from perfect_client.attempt import OFFERED, Attempt, House
 from perfect_client.custody import Custody
+from perfect_client.hiding import Hidden
 from perfect_client.journal import Entry, Folder
 from perfect_client.launcher import Launcher, become_subreaper
 from perfect_client.loop import Loop, Timer
+from perfect_client.masking import secrets_in
 from perfect_client.session import Session
 from perfect_client.wire import Wire
 
@@ -69,7 +71,10 @@ class Supervisor:
             self.loop, setup.targets, self.worker, setup.folder.runs, bell,
             self.custody.reported, self._announce, self.custody.orphaned, self._note,
         )  # fmt: skip
-        self.house = House(self.loop, setup.folder, self.session, self.worker, self.custody.others, self._changed)
+        self._described: Dict[str, protocol.FlowSpec] = {}
+        self.house = House(
+            self.loop, setup.folder, self.session, self.worker, self.custody.others, self._changed, self._secrets_of
+        )
         self._offers: List[protocol.OfferRun] = []  # wait for a zygote
         self._stopping = False
         self._goodbye: Optional[Timer] = None
@@ -223,6 +228,7 @@ class Supervisor:
 
     def _announce(self, announced: protocol.FlowsAnnounced) -> None:
         self.session.announce(announced)
+        self._described.update((flow.name, flow) for flow in announced.flows)
         for problem in announced.problems:
             self._note(problem)
         if announced.flows or not self._flows_told:
@@ -237,6 +243,13 @@ class Supervisor:
         elif announced.problems:
             self._decline_waiting(announced.problems[0])
         self._tell_free()
+
+    def _secrets_of(self, order: protocol.OfferRun) -> Hidden:
+        """What is secret among a run's values: its own process knows too, but not what a subprocess of it prints."""
+        flow = self._described.get(order.flow) or protocol.FlowSpec(order.flow)
+        name = order.configuration or next(iter(flow.configurations), "")
+        values = [flow.configurations.get(name), order.parameters]
+        return Hidden(secrets_in(values, {"items": flow.parameters, "$defs": flow.parameters.get("$defs")}))
 
     def _renew(self) -> None:
         self._note("the source changed; importing it again")

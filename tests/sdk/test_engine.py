@@ -108,7 +108,7 @@ def test_positional_only_parameters_are_given(execute: Execute) -> None:
     [
         ({}, "Parameter 'n' is missing: it must be a whole number."),
         ({"n": "many"}, "Parameter 'n' must be a whole number, not 'many'."),
-        ({"n": 1, "nam": "x"}, "There is no parameter 'nam': did you mean 'name'?"),
+        ({"n": 1, "nam": "x"}, "There is no parameter 'nam'. Did you mean 'name'?"),
     ],
 )
 def test_a_bad_parameter_fails_the_run_with_a_sentence(execute: Execute, parameters: Any, sentence: str) -> None:

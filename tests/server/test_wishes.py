@@ -62,9 +62,15 @@ def test_the_same_idempotency_key_is_the_same_run(flow):
         ({"parameters": {"limit": "many"}}, "limit", "must be a whole number, not 'many'"),
         ({"parameters": {"limit": float("nan")}}, "limit", "must be a whole number"),
         ({"parameters": {"path": 5}}, "path", "must be a text, not 5"),
+        ({"parameters": {"path": "a\x00b"}}, "path", "Parameter 'path' holds a NUL character"),
+        ({"parameters": {"path": "\ud800"}}, "path", "Parameter 'path' holds half of a character (a lone surrogate)"),
+        ({"parameters": {"limit": float("inf")}}, "limit", "must be a whole number, not inf"),
+        ({"parameters": {"limit": 10**5000}}, "limit", "too many digits"),
+        ({"parameters": {"limit": 10**1001}}, "limit", "must be a whole number"),
+        ({"parameters": {"limit": True}}, "limit", "must be a whole number, not True"),
         ({"parameters": [1]}, "parameters", "must be an object"),
         ({"parameters": {"path": "x" * 300_000}}, "parameters", "262,144 are allowed"),
-        ({"parameters": {"path": object()}}, "parameters", "cannot be written as JSON"),
+        ({"parameters": {"path": object()}}, "path", "cannot be written as JSON"),
         ({"configuration": "relase"}, "configuration", "Did you mean 'release'?"),
         ({"tags": [""]}, "tags", "a tag must be"),
         ({"tags": [5]}, "tags", "a tag must be"),
@@ -100,7 +106,7 @@ def test_a_missing_parameter_is_named_with_its_kind(db):
     FakeWorker(spec).join()
     flow = Flow.objects.get()
 
-    with pytest.raises(Refused, match="'n' is missing: it has no default, give a whole number"):
+    with pytest.raises(Refused, match="Parameter 'n' is missing: it must be a whole number."):
         trigger(flow)
     assert trigger(flow, configuration="given").state == "PENDING"
 
