@@ -14,7 +14,7 @@ ROOTS = {"perfect_client": ROOT / "client_sdk", "flows": ROOT, "runs": ROOT, "pe
 ROW = re.compile(r"^\| `([a-z_.0-9]+)` \| (.+?) \|$", re.M)
 FLOOR = re.compile(r"^### (.+)$", re.M)
 PURE = {"perfect_client.protocol", "perfect_client.frames", "perfect_client.session", "flows.schedules", "runs.states",
-        "runs.progress"}  # fmt: skip
+        "runs.learning", "runs.progress"}  # fmt: skip
 IMPURE = {"socket", "ssl", "asyncio", "threading", "time", "subprocess", "django", "selectors", "sqlite3"}
 # Who alone may import what: each concern has one home.
 SOLE = {"croniter": {"flows.schedules"}, "channels.layers": set(), "jsonschema": {"flows.parameters"},
