@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "client_sdk")]
+sys.path += [str(ROOT), str(ROOT / "client_sdk")]
 
 from runs import learning, progress
 from runs.learning import Calls, Planned
@@ -326,6 +326,12 @@ def measure(scenario: Scenario, earlier: int, seeds: range) -> Result:
         scenario.name, earlier, tuple(statistics.fmean(column) for column in zip(*found, strict=True)),
         of_ours[min(len(of_ours) - 1, round(0.9 * (len(of_ours) - 1)))],
     )  # fmt: skip
+
+
+def means(earlier: int, seeds: range) -> tuple[float, ...]:
+    """Each bar's error over all scenarios, in points: Perfect's, tasks done ÷ tasks, declared weights alone."""
+    results = [measure(scenario, earlier, seeds) for scenario in SCENARIOS]
+    return tuple(statistics.fmean(column) for column in zip(*(result.means for result in results), strict=True))
 
 
 def main() -> int:
