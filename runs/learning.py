@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate, islice, pairwise
 from statistics import median, quantiles
 from typing import Final
 
@@ -20,7 +20,7 @@ MOST_CALLS: Final = 10_000
 MOST_MS: Final = 1e12  # thirty years; keeps sums finite whatever was measured
 FADE: Final = 0.8  # how much less a run counts than the next newer one
 LIKELY: Final = 1 / 3  # a task is expected if at least this part of the runs called it: a bar rather jumps than stands
-TRUSTED_RUNS: Final = 3  # from here on measured durations outvote weights that the code declares; and runs have a spread
+TRUSTED_RUNS: Final = 3  # from here on measured durations outvote declared weights; and runs have a spread
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ def _weighted_median(votes: Iterable[tuple[float | None, float]]) -> float | Non
 def extents(run: Past) -> dict[str, float]:
     """How much of the run's elapsed time one call of each task took up, in ms.
 
-    Each moment is shared by what runs in it: the longer a task still goes on, the more of the moment is its, since it is
-    what the run waits for. A task's calls are taken to be spread evenly from its first start to its last end: exact
+    Each moment is shared by what runs in it: the longer a task still goes on, the more of the moment is its, since it
+    is what the run waits for. A task's calls are taken to be spread evenly from its first start to its last end: exact
     where one call follows another and where equal calls run at once.
     """
     windows = {key: _window(calls) for key, calls in run.items() if calls.spent_ms is not None and calls.count > 0}
     edges = sorted({edge for began, ended, _ in windows.values() for edge in (began, ended)})
     taken = dict.fromkeys(windows, 0.0)
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         running = [key for key, (began, ended, _) in windows.items() if began <= start and end <= ended]
         share_of = _shares({key: windows[key][2] for key in running}, {key: windows[key][1] - start for key in running})
         for key, share in share_of.items():

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from runs.states import TASK_FINAL, TaskState
 
@@ -55,8 +55,7 @@ class Item:
     guess_ms: float | None = None  # by the run's own pace, where nothing else is known: see `informed`
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """What a call adds to its run: what is ``done`` of it and what is ``left``, in units of weight."""
 
     done: float
@@ -165,10 +164,8 @@ def of(items: Sequence[Item], now: float, floor: float = 0.0, completed: bool = 
         return 100.0
     least = min(_number(floor) or 0.0, RUN_CAP)
     found = parts(items, now)
-    whole = math.fsum(part.whole for part in found)
-    if not whole:
-        return least
-    return max(least, min(100 * math.fsum(part.done for part in found) / whole, RUN_CAP))
+    done, left = math.fsum(part.done for part in found), math.fsum(part.left for part in found)
+    return max(least, min(100 * done / (done + left), RUN_CAP)) if done + left else least
 
 
 def parts(items: Sequence[Item], now: float) -> list[Part]:

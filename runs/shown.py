@@ -162,9 +162,9 @@ class RunShown:
     def shape(self) -> tuple[object, ...]:
         """What a drawing of the run depends on besides its numbers; equal shapes need no new drawing."""
         run = self.run
-        return (run.pk, run.state, run.attempt, run.cancel_requested_at, self.waits, self.is_longer,
-                tuple((task.pk, task.state) for task in self.tasks),
-                tuple(round(segment.width) for segment in self.segments if segment.state == TaskState.RUNNING))  # fmt: skip
+        widths = tuple(round(segment.width) for segment in self.segments if segment.state == TaskState.RUNNING)
+        return (run.pk, run.state, run.attempt, run.cancel_requested_at, self.waits, self.is_longer, widths,
+                tuple((task.pk, task.state) for task in self.tasks))  # fmt: skip
 
     def numbers(self) -> dict[str, Any]:
         """The hot message: what moves while nothing happens."""

@@ -19,8 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT), str(ROOT / "client_sdk")]
+sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from runs import learning, progress
 from runs.learning import Calls, Planned

@@ -114,7 +114,7 @@ def test_ten_thousand_tasks_take_milliseconds() -> None:
         of(tasks, NOW)
         took.append(time.perf_counter() - began)
 
-    assert min(took) < 0.1  # about 10 ms; the margin is for a busy machine
+    assert min(took) < 0.1  # about 30 ms; the margin is for a busy machine
 
 
 # --- whatever the input ----------------------------------------------------------------------------------------------
