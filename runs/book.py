@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,7 @@ BOOKS_KEPT = 256
 WARNING, ERROR = 30, 40
 LINE = ("seq", "time", "level", "task", "message", "dropped")
 ONE_CALL = ("run_id", "attempt", "key", "call")  # what a task run is known by
+MANY, REST_EACH = 500, timedelta(milliseconds=0.1)  # the bar of so many task runs rests so long for each of them
 
 
 def moment(seconds: float) -> datetime:
@@ -60,6 +61,7 @@ class Book:
         self.by_call = {(row.key, row.call): row for row in rows}
         self.by_number = {row.number: row for row in rows if row.number is not None}
         self.has_rows = said  # or may have
+        self.shown_at: datetime | None = None
         self.forget_changes()
 
     def forget_changes(self) -> None:
@@ -67,7 +69,7 @@ class Book:
         self.lines: list[tuple[Any, ...]] = []  # values of LINE
         self.counts = [0, 0]
         self.ending: tuple[RunState, str, dict[str, Any]] | None = None
-        self.progressed = self.kept = False
+        self.progressed = False
 
     def belongs_to(self, worker: UUID, run: str) -> bool:
         return (
@@ -88,14 +90,17 @@ class Book:
             return self._logged(fact)
         handler = _HANDLERS.get(type(fact))
         if handler is not None and self.run.state not in FINAL and self.ending is None:
-            self.progressed, self.now = True, now
+            if not self.progressed:  # what time alone has moved stays shown, whatever this batch says
+                self._show(now)
+            self.progressed = True
             handler(self, fact)
 
-    def _keep_shown(self) -> None:
-        """A bad end takes nothing back: what time alone has moved stays shown. Once a batch, as it reads all tasks."""
-        if not self.kept:
-            self.kept = True
-            self.run.progress = history.shown(self.by_call.values(), self.now, self.run.progress)
+    def _show(self, now: datetime, *, at_once: bool = False) -> None:
+        """Work out the run's progress. It reads all tasks, so with thousands of them a few times a second is enough."""
+        rest = REST_EACH * len(self.by_call) if len(self.by_call) >= MANY else timedelta()
+        due = self.shown_at is None or not timedelta() <= now - self.shown_at < rest
+        if self.by_call and (at_once or due):
+            self.run.progress, self.shown_at = history.shown(self.run, self.by_call.values(), now), now
 
     def _run_started(self, fact: protocol.RunStarted) -> None:
         self.run.pid = counted(fact.pid)
@@ -104,7 +109,7 @@ class Book:
 
     def _plan(self) -> None:
         """Freeze what is expected: the calls found in the code, corrected by what recent runs really did."""
-        for row in history.plan_of(self.run.flow):
+        for row in history.plan_of(self.run):
             self._add(row)
 
     def _add(self, row: TaskRun) -> TaskRun:
@@ -125,7 +130,7 @@ class Book:
         if row is not None and row.number is not None:
             raise ValueError(f"call {call} of {key} has started before")
         if row is None:
-            row = self._add(TaskRun(key=key, call=call, name=key, position=len(self.by_call)))
+            row = self._add(history.unexpected(self.run, key, call, self.by_call.get((key, 0)), len(self.by_call)))
         row.name = clean_text(fact.name, 200) or row.name
         row.number, row.parent = number, fact.parent and counted(fact.parent)
         row.weight = fact.weight if fact.weight is not None else row.weight
@@ -151,8 +156,6 @@ class Book:
         if fact.outcome not in TASK_FINAL:
             raise ValueError(f"a task cannot end as {fact.outcome!r}")
         row, at = self._open_task(fact.task), moment(fact.time)
-        if fact.outcome in history.BROKEN:
-            self._keep_shown()
         # Two clocks are read by one process, yet a step back in between must not make a duration negative.
         row.state, row.finished_at = TaskState(fact.outcome), max(at, row.started_at or at)
         row.error, row.traceback = clean_text(fact.error, 4_000), clean_text(fact.traceback)
@@ -195,8 +198,6 @@ class Book:
         return (f"cancelled by {who}" if who else "cancelled") + (f"; {how}" if how else "")
 
     def _end(self, to: RunState, why: str, at: datetime, details: dict[str, str]) -> None:
-        if to is not RunState.COMPLETED:
-            self._keep_shown()
         values: dict[str, Any] = {name: clean_text(text) for name, text in details.items()}
         # A worker's clock may be behind; a run does not end before it starts.
         values["finished_at"] = max(at, self.run.started_at or at)
@@ -253,7 +254,8 @@ class Book:
         if self.progressed:
             values["pid"] = run.pid
             if self.ending is None or self.ending[0] is not RunState.COMPLETED:
-                values["progress"] = run.progress = history.shown(self.by_call.values(), now, run.progress)
+                self._show(now, at_once=self.ending is not None)
+                values["progress"] = run.progress
         if self.ending is None:
             swap(Run, {"id": run.pk}, values, grow={"version": 1, **grow})
             return

@@ -17,7 +17,7 @@ def close(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values
     with transaction.atomic(savepoint=False):
         if run.state in HELD:  # a bad end takes nothing back: what time alone has moved stays shown
             seen = TaskRun.objects.filter(run_id=run.pk, attempt=run.attempt).order_by("position", "pk")
-            values.setdefault("progress", history.shown(seen, now, run.progress))
+            values.setdefault("progress", history.shown(run, seen, now))
         if not end(run, to, now=now, who=who, why=why, **values):
             return False
         started, never_started = LEFT_OPEN[to]

@@ -1,117 +1,184 @@
-"""What earlier runs teach: which calls to expect of a flow, how long each takes, and how much runs differ."""
+"""What earlier runs teach: which calls to expect of a run, how long each takes, and how much runs differ.
+
+A run's lessons are read when it starts and stay with it: the plan becomes its rows, the rest is kept in memory.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, F, Max
-from django.db.models.aggregates import Sum
+from django.db.models import Count, F, Max, Min, Q, Sum
+from perfect_client.protocol import dumps
 
 from flows.models import Flow, Task
-from runs import progress
+from runs import learning, progress
 from runs.models import Run, TaskRun
-from runs.states import RunState, TaskState
+from runs.states import HELD, RunState, TaskState
 
 RUNS_LOOKED_AT = 10
+LOOKED_THROUGH = 50  # completed runs among which those most like the new one are sought
 A_FEW = 5
 LEARN_EVERY = 2.0  # seconds
 BROKEN = {TaskState.FAILED, TaskState.CRASHED, TaskState.CANCELLED}
-FLOWS_KEPT = 500
+KEPT = 500
 # The columns that an item is made of.
-MOVING = ("parent", "weight", "estimated_ms", "learned_ms", "state", "share", "started_at", "finished_at")
+MOVING = (
+    "key", "parent", "weight", "estimated_ms", "learned_ms", "extent_ms", "state", "share", "started_at", "finished_at",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """``calls``: per task key what to expect. ``usual_ms``: median duration of a run. ``spread``: how much runs differ,
-    as ``progress.remaining`` takes it."""
+    """``calls``: per task what to expect. ``order``: the ranks of tasks. ``usual_ms``: median duration of a run.
+    ``spread``: how much runs differ, as ``progress.remaining`` takes it. ``runs``: how many runs taught this."""
 
-    calls: dict[str, progress.Expectation]
-    usual_ms: float | None
-    spread: tuple[float, float] | None
+    calls: Mapping[str, learning.Expectation] = field(default_factory=dict)
+    order: Mapping[str, int] = field(default_factory=dict)
+    usual_ms: float | None = None
+    spread: tuple[float, float] | None = None
+    runs: int = 0
 
 
 @dataclass(frozen=True)
 class _Kept:
-    newest: object
-    runs: int
+    newest: UUID
     learned_at: float  # time.monotonic()
     lessons: Lessons
 
 
-NOTHING = Lessons({}, None, None)
-_kept: OrderedDict[int, _Kept] = OrderedDict()
+Kind = tuple[int, str, str]  # runs alike: of one flow, with one configuration and the same parameters
+NOTHING = Lessons()
+_kept: OrderedDict[Kind, _Kept] = OrderedDict()
+_of_run: OrderedDict[UUID, Lessons] = OrderedDict()
 _tasks: OrderedDict[int, tuple[object, list[Task]]] = OrderedDict()
 
 
 def forget() -> None:
     """Learn everything anew; for tests, whose databases come and go."""
     _kept.clear()
+    _of_run.clear()
     _tasks.clear()
 
 
-def lessons_of(flow_id: int) -> Lessons:
-    """What the flow's last completed runs teach.
+def _keep(store: OrderedDict[Any, Any], key: object, value: object) -> None:
+    store[key] = value
+    while len(store) > KEPT:
+        store.popitem(last=False)
+
+
+def lessons_for(run: Run) -> Lessons:
+    """What the run was started with. Costs no query but the first time that this process meets the run."""
+    lessons = _of_run.get(run.pk)
+    if lessons is None:
+        lessons = learn_for(run)
+        _keep(_of_run, run.pk, lessons)
+    return lessons
+
+
+def learn_for(run: Run) -> Lessons:
+    """What the flow's last completed runs teach a run that starts now.
 
     Learned anew when another run has completed; once there are a few, at most every ``LEARN_EVERY`` seconds, since a
     flow that runs many times a second teaches nothing new each time.
     """
-    kept = _kept.get(flow_id)
-    if kept is not None and kept.runs >= A_FEW and time.monotonic() - kept.learned_at < LEARN_EVERY:
+    kind = (run.flow_id, run.configuration, dumps(run.parameters))
+    kept = _kept.get(kind)
+    if kept is not None and kept.lessons.runs >= A_FEW and time.monotonic() - kept.learned_at < LEARN_EVERY:
         return kept.lessons
-    completed = Run.objects.filter(flow_id=flow_id, state=RunState.COMPLETED, started_at__isnull=False)
-    runs = list(completed.order_by("-pk").only("started_at", "finished_at")[:RUNS_LOOKED_AT])
-    if not runs:
+    completed = Run.objects.filter(flow_id=run.flow_id, state=RunState.COMPLETED, started_at__isnull=False)
+    newest = completed.order_by("-pk").values_list("pk", flat=True).first()
+    if newest is None:
         return NOTHING
-    if kept is None or kept.newest != runs[0].pk or kept.runs != len(runs):
-        durations = [run.finished_at - run.started_at for run in runs if run.finished_at and run.started_at]
-        learned = progress.learn(_calls([run.pk for run in runs]))
-        took = [duration.total_seconds() * 1000 for duration in durations]
-        lessons = Lessons(learned, median(took), progress.spread_of(took))
-    else:
-        lessons = kept.lessons
-    _kept[flow_id] = _Kept(runs[0].pk, len(runs), time.monotonic(), lessons)
-    while len(_kept) > FLOWS_KEPT:
-        _kept.popitem(last=False)
+    same = kept is not None and kept.newest == newest
+    lessons = kept.lessons if kept is not None and same else _learn(_most_alike(run, completed.order_by("-pk")))
+    _keep(_kept, kind, _Kept(newest, time.monotonic(), lessons))
     return lessons
 
 
-def _calls(runs: list[UUID]) -> list[dict[str, list[float]]]:
-    """Per run, newest first: the durations in ms of each task key's calls, each call at its key's mean."""
-    per_run: dict[UUID, dict[str, list[float]]] = {pk: {} for pk in runs}
-    rows = (
-        TaskRun.objects.filter(run_id__in=runs, parent=None, state=TaskState.COMPLETED, finished_at__isnull=False)
-        .values("run_id", "key")
-        .annotate(calls=Count("pk"), spent=Sum(F("finished_at") - F("started_at")), last=Max("attempt"))
+def _most_alike(run: Run, completed: Any) -> list[dict[str, Any]]:
+    """The last runs with the same configuration and parameters, if there are enough of them to learn from; else those
+    with the same configuration; else any."""
+    rows = list(completed.values("pk", "configuration", "parameters", "started_at", "finished_at")[:LOOKED_THROUGH])
+    configured = [row for row in rows if row["configuration"] == run.configuration]
+    alike = [row for row in configured if row["parameters"] == run.parameters]
+    enough = (few for few in (alike, configured) if len(few) >= learning.TRUSTED_RUNS)
+    return next(enough, rows)[:RUNS_LOOKED_AT]
+
+
+def _learn(runs: Sequence[Mapping[str, Any]]) -> Lessons:
+    past = _past({row["pk"]: row["started_at"] for row in runs})
+    took = [_ms(row["finished_at"] - row["started_at"]) for row in runs]
+    return Lessons(
+        learning.learn(past), learning.order_seen(past), median(took), learning.spread_of(took), runs=len(runs)
     )
+
+
+def _past(runs: Mapping[UUID, datetime]) -> list[dict[str, learning.Calls]]:
+    """Per run, newest first: what the flow's own calls of each task add up to. One query, a row a task and run."""
+    found: dict[UUID, dict[str, learning.Calls]] = {pk: {} for pk in runs}
+    measured = Q(state=TaskState.COMPLETED)
+    rows = (
+        TaskRun.objects.filter(run_id__in=runs, parent=None, started_at__isnull=False, finished_at__isnull=False)
+        .filter(attempt=F("run__attempt"))
+        .values("run_id", "key")
+        .order_by()
+        .annotate(
+            calls=Count("pk"), measured=Count("pk", filter=measured),
+            spent=Sum(F("finished_at") - F("started_at"), filter=measured),
+            began=Min("started_at"), ended=Max("finished_at"),
+        )
+    )  # fmt: skip
     for row in rows:
-        mean = row["spent"].total_seconds() * 1000 / row["calls"]
-        per_run[row["run_id"]][row["key"]] = [mean] * min(row["calls"], 10_000)
-    return list(per_run.values())
+        zero = runs[row["run_id"]]
+        spent = _ms(row["spent"]) / row["measured"] * row["calls"] if row["measured"] else None
+        began, ended = _ms(row["began"] - zero), _ms(row["ended"] - zero)
+        found[row["run_id"]][row["key"]] = learning.Calls(row["calls"], spent, max(began, 0.0), max(ended, 0.0))
+    return list(found.values())
 
 
-def plan_of(flow: Flow) -> list[TaskRun]:
-    """The calls to expect of a new run, in order, as unsaved rows without a run."""
-    tasks = _tasks_of(flow)
+def _ms(length: timedelta) -> float:
+    return length.total_seconds() * 1000
+
+
+# --- the plan of a run ----------------------------------------------------------------------------------------------
+
+
+def plan_of(run: Run) -> list[TaskRun]:
+    """The calls to expect of a run that starts now, in order, as unsaved rows without a run."""
+    lessons = learn_for(run)
+    _keep(_of_run, run.pk, lessons)
+    tasks = _tasks_of(run.flow)
     names = {task.key: task.name for task in tasks}
-    declared = [
-        progress.Planned(key=task.key, weight=task.weight, estimated_ms=task.estimated_ms, in_loop=task.in_loop)
-        for task in tasks
-    ]
     return [
         TaskRun(
             key=call.key, call=call.index, name=names.get(call.key, call.key), position=position,
             state=TaskState.PENDING, weight=call.weight, estimated_ms=call.estimated_ms, learned_ms=call.learned_ms,
+            extent_ms=call.extent_ms,
         )
-        for position, call in enumerate(progress.plan(declared, lessons_of(flow.pk).calls))
+        for position, call in enumerate(learning.plan(_declared(tasks), lessons.calls, lessons.runs))
     ]  # fmt: skip
+
+
+def unexpected(run: Run, key: str, call: int, like: TaskRun | None, position: int) -> TaskRun:
+    """A call that was not in the plan, with what is known of its task: from its first call, else from history."""
+    row = TaskRun(key=key, call=call, name=key, position=position)
+    if like is not None:
+        row.learned_ms, row.extent_ms = like.learned_ms, like.extent_ms
+    else:
+        known = lessons_for(run).calls.get(key)
+        row.learned_ms = known.ms if known is not None else None
+    return row
+
+
+def _declared(tasks: Iterable[Task]) -> list[learning.Planned]:
+    return [learning.Planned(task.key, task.weight, task.estimated_ms, task.in_loop) for task in tasks]
 
 
 def _tasks_of(flow: Flow) -> list[Task]:
@@ -119,13 +186,14 @@ def _tasks_of(flow: Flow) -> list[Task]:
     kept = _tasks.get(flow.pk)
     if kept is None or kept[0] != (flow.updated_at, flow.fingerprint):
         kept = ((flow.updated_at, flow.fingerprint), list(flow.tasks.all()))
-        _tasks[flow.pk] = kept
-        while len(_tasks) > FLOWS_KEPT:
-            _tasks.popitem(last=False)
+        _keep(_tasks, flow.pk, kept)
     return kept[1]
 
 
-def items_of(rows: Iterable[Any]) -> list[progress.Item]:
+# --- a run as the rules of progress see it --------------------------------------------------------------------------
+
+
+def items_of(run: Run, rows: Iterable[Any]) -> list[progress.Item]:
     """What progress is made of: the calls that the flow itself makes. ``rows`` have the attributes in ``MOVING``.
 
     A call that failed counts as done only once the flow has gone on after it; if it is what ends the run, the bar
@@ -133,20 +201,30 @@ def items_of(rows: Iterable[Any]) -> list[progress.Item]:
     """
     top = [row for row in rows if row.parent is None]
     latest = max((row.started_at for row in top if row.started_at), default=None)
+    ranks, loops = _course(run) if top and run.state in HELD else ({}, set())
     items = []
     for row in top:
-        item = item_of(row)
+        item = item_of(row, ranks.get(row.key), row.key in loops)
         failed = row.state in BROKEN and row.finished_at and latest and latest < row.finished_at
-        items.append(replace(item, state=TaskState.RUNNING, reported=item.reported or 0.0) if failed else item)
-    return items
+        if failed:
+            item = replace(item, state=TaskState.RUNNING, reported=item.reported or 0.0)
+        items.append(item)
+    return progress.informed(items)
 
 
-def shown(rows: Iterable[Any], now: datetime, floor: float) -> float:
-    """Progress in 0–100 as pages show it at ``now``, never below ``floor``."""
-    return progress.of(items_of(rows), now.timestamp(), floor=floor)
+def _course(run: Run) -> tuple[Mapping[str, int], set[str]]:
+    """The order of the run's tasks, and which are called in loops."""
+    tasks = _tasks_of(run.flow)
+    order = lessons_for(run).order or learning.order_in_code(_declared(tasks))
+    return order, {task.key for task in tasks if task.in_loop}
 
 
-def item_of(row: Any) -> progress.Item:
+def shown(run: Run, rows: Iterable[Any], now: datetime) -> float:
+    """The run's progress in 0–100 as pages show it at ``now``, never below what it was."""
+    return progress.of(items_of(run, rows), now.timestamp(), floor=run.progress)
+
+
+def item_of(row: Any, rank: int | None = None, in_loop: bool = False) -> progress.Item:
     """The row as the rule of progress sees it."""
     return progress.Item(
         weight=row.weight,
@@ -155,4 +233,9 @@ def item_of(row: Any) -> progress.Item:
         state=row.state,
         reported=row.share,
         started_at=row.started_at.timestamp() if row.started_at else None,
+        ended_at=row.finished_at.timestamp() if row.finished_at else None,
+        extent_ms=row.extent_ms,
+        key=row.key,
+        rank=rank,
+        in_loop=in_loop,
     )

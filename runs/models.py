@@ -245,6 +245,7 @@ class TaskRun(models.Model):
     weight = models.FloatField(null=True, blank=True)
     estimated_ms = models.FloatField(null=True, blank=True)
     learned_ms = models.FloatField(null=True, blank=True)
+    extent_ms = models.FloatField(null=True, blank=True, help_text="Learned: elapsed time of the run that it takes up")
     share = models.FloatField(null=True, blank=True, help_text="0–1 as reported by progress()")
     note = models.CharField(max_length=500, blank=True)
     tries = models.PositiveIntegerField(default=1)

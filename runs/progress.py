@@ -4,19 +4,18 @@ The law: `progress = 100 · Σ weight·share / Σ weight` over the expected top-
 inside a task is part of its caller's share. One unit of weight stands for 1000 ms. The shown value never falls and
 is 100 only when the run completed. Times are seconds since the epoch, durations milliseconds, shares 0..1.
 
+Where history has given the calls extents, a call weighs the time that it takes up: what it took once it ended, what
+it is expected to take before. So the bar keeps pace with the clock, whatever weights the code declares.
+
 Numbers come from user code and from workers: one that is not finite, or is negative, counts as missing.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, islice
-from statistics import median, quantiles
-from typing import Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from runs.states import TASK_FINAL, TaskState
 
@@ -26,25 +25,19 @@ LEAST_WEIGHT: Final = 0.001
 MOST_WEIGHT: Final = 1e9  # thirty years in one task; keeps sums finite whatever was declared
 LEAST_MS: Final = LEAST_WEIGHT * 1000
 MOST_MS: Final = MOST_WEIGHT * 1000
-MOST_CALLS: Final = 10_000
 RUNNING_CAP: Final = 0.99  # the share of a task that has not said it is done
 RUN_CAP: Final = 99.0
 SLOWING_AT: Final = 0.9
-FADE: Final = 0.8  # how much less a run counts than the next newer one
 TRUSTED_SHARE: Final = 0.02  # below it, elapsed / reported says too little about the whole
+PASSED_AFTER: Final = 1.0  # seconds that a later task has run before what should have come first is given up
+MORE_OF_A_LOOP: Final = 30  # calls that a loop of unknown length is thought to have before it, wherever it stands
 
+_PENDING: Final = TaskState.PENDING
 _RUNNING: Final = TaskState.RUNNING
+_WORKED: Final = frozenset({TaskState.COMPLETED, TaskState.FAILED})  # they took what the work takes
 
 
-@dataclass(frozen=True)
-class Expectation:
-    """What history says of one task key: calls in a run, and the duration of one call (ms; None if never measured)."""
-
-    calls: int
-    ms: float | None
-
-
-@dataclass(frozen=True)
+@dataclass(slots=True)  # never changed, yet not frozen: a run has thousands, and frozen ones take twice as long to make
 class Item:
     """One expected or seen top-level task run."""
 
@@ -54,28 +47,26 @@ class Item:
     state: str = TaskState.PENDING
     reported: float | None = None  # 0..1, from progress(0.4)
     started_at: float | None = None
+    ended_at: float | None = None
+    extent_ms: float | None = None  # learned: the elapsed time of the run that the call takes up
+    key: str = ""
+    rank: int | None = None  # a task of a higher rank begins when those of lower ranks are over; None if unknown
+    in_loop: bool = False  # one of a loop whose length nobody knows
+    guess_ms: float | None = None  # by the run's own pace, where nothing else is known: see `informed`
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A task call found in the flow's code."""
+class Part(NamedTuple):
+    """What a call adds to its run: what is ``done`` of it and what is ``left``, in units of weight."""
 
-    key: str
-    weight: float | None = None
-    estimated_ms: float | None = None
-    in_loop: bool = False
+    done: float
+    left: float
+
+    @property
+    def whole(self) -> float:
+        return self.done + self.left
 
 
-@dataclass(frozen=True)
-class PlannedCall:
-    """One call that a run is expected to make: the `index`-th (from 0) of its key."""
-
-    key: str
-    index: int
-    weight: float | None = None
-    estimated_ms: float | None = None
-    learned_ms: float | None = None
-    in_loop: bool = False
+NOT_COMING: Final = Part(0.0, 0.0)
 
 
 # --- one task --------------------------------------------------------------------------------------------------------
@@ -91,9 +82,12 @@ def weight_of(item: Item) -> float:
 
 
 def expected_ms(item: Item) -> float:
-    """The learned duration; else the estimated one; else 1000. At least 1 ms."""
+    """The learned duration; else the estimated one; else a guess by the run's own pace; else 1000. At least 1 ms."""
     ms = _known_ms(item)
-    return DEFAULT_MS if ms is None else ms
+    if ms is not None:
+        return ms
+    guess = _number(item.guess_ms)
+    return DEFAULT_MS if guess is None else min(max(guess, LEAST_MS), MOST_MS)
 
 
 def share(item: Item, now: float) -> float:
@@ -106,7 +100,8 @@ def share(item: Item, now: float) -> float:
     reported = _number(item.reported)
     if reported is not None:
         return min(reported, RUNNING_CAP)
-    return _share_by_time(_elapsed_ms(item, now) / expected_ms(item))
+    ratio = _elapsed_ms(item, now) / expected_ms(item)
+    return _share_by_time(ratio) if _known_ms(item) is not None else min(ratio / (1 + ratio), RUNNING_CAP)
 
 
 def _share_by_time(ratio: float) -> float:
@@ -115,6 +110,46 @@ def _share_by_time(ratio: float) -> float:
         return ratio
     room, late = RUNNING_CAP - SLOWING_AT, ratio - SLOWING_AT
     return SLOWING_AT + room * (late / (late + room))
+
+
+def _weighed(item: Item, now: float) -> Part:
+    """By the law's weight."""
+    weight, done = weight_of(item), share(item, now)
+    return Part(weight * done, weight * (1 - done))
+
+
+def _timed(item: Item, now: float) -> Part:
+    """By time: what the call has taken up of the run, and what it will. With time, ``done`` never falls and ``left``
+    never grows, so that what is shown cannot fall while nothing happens."""
+    extent = _extent_ms(item) / 1000
+    ratio = _elapsed_ms(item, now) / expected_ms(item)
+    if item.state in _WORKED and item.started_at is not None and item.ended_at is not None:
+        return Part(max(ratio, LEAST_WEIGHT) * extent, 0.0)
+    done = share(item, now)
+    if item.state != _RUNNING or _number(item.reported) is not None:
+        return Part(extent * done, extent * (1 - done))
+    return Part(extent * ratio, extent * (1 - done))
+
+
+def _extent_ms(item: Item) -> float:
+    extent = _number(item.extent_ms)
+    if extent is not None:
+        return min(max(extent, LEAST_MS), MOST_MS)
+    return weight_of(item) * 1000 if _known_ms(item) is None else expected_ms(item)
+
+
+def informed(items: Sequence[Item]) -> list[Item]:
+    """The items, with a guess for those whose duration nobody knows: a unit of weight lasts as long as it has lasted so
+    far in this run; while nothing has ended, 1000 ms."""
+    ended = [item for item in items if item.state in _WORKED and item.started_at is not None and item.ended_at]
+    spent = math.fsum(_elapsed_ms(item, 0.0) for item in ended)
+    weight = math.fsum(weight_of(item) for item in ended)
+    pace = spent / weight if spent and weight else DEFAULT_MS
+    return [replace(item, guess_ms=weight_of(item) * pace) if _is_unknown(item) else item for item in items]
+
+
+def _is_unknown(item: Item) -> bool:
+    return item.state == _RUNNING and _known_ms(item) is None
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -128,31 +163,90 @@ def of(items: Sequence[Item], now: float, floor: float = 0.0, completed: bool = 
     if completed:
         return 100.0
     least = min(_number(floor) or 0.0, RUN_CAP)
-    weights = [weight_of(item) for item in items]
-    if not weights:
-        return least
-    done = math.fsum(weight * share(item, now) for weight, item in zip(weights, items, strict=True))
-    return max(least, min(100 * done / math.fsum(weights), RUN_CAP))
+    found = parts(items, now)
+    done, left = math.fsum(part.done for part in found), math.fsum(part.left for part in found)
+    return max(least, min(100 * done / (done + left), RUN_CAP)) if done + left else least
+
+
+def parts(items: Sequence[Item], now: float) -> list[Part]:
+    """What each call adds to the run, in order: by time where history has given extents, else by the law's weights."""
+    coming = _coming(items, now)
+    part_of = _timed if any(item.extent_ms is not None for item in items) else _weighed
+    found = [part_of(item, now) if comes else NOT_COMING for item, comes in zip(items, coming, strict=True)]
+    for indexes, more in _more_of_loops(items, coming):
+        each = math.fsum(found[index].whole for index in indexes) / len(indexes)
+        found[indexes[-1]] = Part(found[indexes[-1]].done, found[indexes[-1]].left + each * more)
+    return found
+
+
+def _coming(items: Sequence[Item], now: float) -> list[bool]:
+    """Whether each call has come or may still come. A branch that the flow has passed, and the calls that a loop did
+    not need, are given up once a task is under way that only begins after them, and none of their kind is at work."""
+    passed = _passed(items, now)
+    busy = {item.key for item in items if item.state not in TASK_FINAL and item.state != _PENDING}
+    return [
+        item.state != _PENDING or item.rank is None or item.rank >= passed or item.key in busy for item in items
+    ]  # fmt: skip
+
+
+def _passed(items: Iterable[Item], now: float) -> float:
+    """The highest rank under way."""
+    under_way = (
+        item.rank
+        for item in items
+        if item.rank is not None
+        and item.state != _PENDING
+        and (item.state in TASK_FINAL or _elapsed_ms(item, now) >= PASSED_AFTER * 1000)
+    )
+    return max(under_way, default=-math.inf)
+
+
+def _more_of_loops(items: Sequence[Item], coming: Sequence[bool]) -> list[tuple[list[int], int]]:
+    """For each loop of unknown length that may go on: where its calls stand, and how many more to expect."""
+    loops: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        if item.in_loop and item.learned_ms is None:
+            loops.setdefault(item.key, []).append(index)
+    passed = max((item.rank for item in items if item.rank is not None and item.state != _PENDING), default=-1)
+    return [
+        (indexes, MORE_OF_A_LOOP - min(sum(items[index].state == _PENDING for index in indexes), MORE_OF_A_LOOP))
+        for indexes in loops.values()
+        if any(coming[index] and passed <= _rank(items[index], passed) for index in indexes)
+    ]
+
+
+def _rank(item: Item, unknown: int) -> int:
+    return unknown if item.rank is None else item.rank
 
 
 def remaining(
-    items: Sequence[Item], now: float, parallelism: float = 1.0, spread: tuple[float, float] | None = None
+    items: Sequence[Item], now: float, spread: tuple[float, float] | None = None
 ) -> tuple[float, float] | None:
-    """Seconds left, as (low, high); None while nothing is known of any task that is left.
+    """Seconds left, as (low, high); None while nothing is known of any task that is left, or a loop has no known end.
 
-    What is left of all tasks is divided by the `parallelism` seen (tasks at once), but the longest of them cannot be
-    shortened by it. `spread` is what `spread_of` found in past runs; without it both ends are equal.
+    Extents already tell what running at once saves; without them, what is left of all tasks is divided by how many
+    run now. Either way the longest task left cannot be shortened. `spread` is what `learning.spread_of` found in past
+    runs; without it both ends are equal.
     """
-    left = [item for item in items if item.state not in TASK_FINAL]
+    coming = _coming(items, now)
+    left = [item for item, comes in zip(items, coming, strict=True) if comes and item.state not in TASK_FINAL]
     if not left:
         return (0.0, 0.0)
-    if all(_known_ms(item) is None and _pace_ms(item, now) is None for item in left):
+    unknown = all(_known_ms(item) is None and _pace_ms(item, now) is None for item in left)
+    if unknown or _more_of_loops(items, coming):
         return None
     each = [_left_ms(item, now) / 1000 for item in left]
-    at_once = max(_number(parallelism) or 1.0, 1.0)
-    seconds = max(math.fsum(each) / at_once, *each)
+    seconds = max(_together(left, each, now), *each)
     low, high = spread or (1.0, 1.0)
     return seconds * min(_number(low) or 1.0, 1.0), seconds * max(_number(high) or 1.0, 1.0)
+
+
+def _together(left: Sequence[Item], each: Sequence[float], now: float) -> float:
+    if any(item.extent_ms is not None for item in left):
+        return math.fsum(
+            seconds * _extent_ms(item) / expected_ms(item) for item, seconds in zip(left, each, strict=True)
+        )
+    return math.fsum(each) / max(sum(item.state == _RUNNING for item in left), 1)
 
 
 def _left_ms(item: Item, now: float) -> float:
@@ -173,70 +267,6 @@ def _pace_ms(item: Item, now: float) -> float | None:
     return elapsed / min(reported, 1.0)
 
 
-# --- history ---------------------------------------------------------------------------------------------------------
-
-
-def learn(history: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Expectation]:
-    """What the last completed runs (newest first; task key → durations of its calls in ms) teach.
-
-    Calls are the median of the counts, where a run without the key counts 0, rounded half up. The duration is the
-    median of all calls, where each run has one vote, shared by its calls and worth less the older the run is.
-    """
-    keys = dict.fromkeys(key for run in history for key in run)
-    return {key: _expectation([run.get(key, ()) for run in history]) for key in keys}
-
-
-def _expectation(runs: list[Sequence[float]]) -> Expectation:
-    votes: list[tuple[float, float]] = []
-    for age, durations in enumerate(runs):
-        measured = [min(ms, MOST_MS) for ms in map(_number, durations) if ms is not None]
-        votes.extend((ms, FADE**age / len(measured)) for ms in measured)
-    return Expectation(math.floor(median(map(len, runs)) + 0.5), _weighted_median(votes))
-
-
-def _weighted_median(votes: list[tuple[float, float]]) -> float | None:
-    """The mean of the lower and the upper median, so that of two calls neither speaks for both."""
-    if not votes:
-        return None
-    votes = sorted(votes)
-    counted = list(accumulate(weight for _, weight in votes))
-    lower, upper = (bisect_left(counted, counted[-1] / 2 * edge) for edge in (1 - 1e-9, 1 + 1e-9))
-    return (votes[lower][0] + votes[upper][0]) / 2
-
-
-def spread_of(durations: Iterable[float]) -> tuple[float, float] | None:
-    """How far past runs (ms) lay around their median: the 10th and 90th percentile over it. None below 3 runs."""
-    known = [min(ms, MOST_MS) for ms in map(_number, durations) if ms]
-    if len(known) < 3:
-        return None
-    tenths, middle = quantiles(known, n=10, method="inclusive"), median(known)
-    return min(tenths[0] / middle, 1.0), max(tenths[-1] / middle, 1.0)
-
-
-def plan(declared: Sequence[Planned], learned: Mapping[str, Expectation]) -> list[PlannedCall]:
-    """The task calls to expect, in the order of the code, at most 10,000.
-
-    Without history each place in the code is one call. With history a key comes as often as it did, and keys that
-    only history knows are appended. If history knows none of the keys in the code, the flow was rewritten, and
-    history is left aside.
-    """
-    places = Counter(call.key for call in declared)
-    if declared and not places.keys() & learned.keys():
-        learned = {}
-    first = {call.key: call for call in reversed(declared)}
-    expected = {key: Expectation(0 if learned else places[key], None) for key in places} | dict(learned)
-    calls = (
-        _planned_call(first.get(key, Planned(key)), index, expectation.ms)
-        for key, expectation in expected.items()
-        for index in range(expectation.calls)
-    )
-    return list(islice(calls, MOST_CALLS))
-
-
-def _planned_call(call: Planned, index: int, learned_ms: float | None) -> PlannedCall:
-    return PlannedCall(call.key, index, call.weight, call.estimated_ms, learned_ms, call.in_loop)
-
-
 # --- taming ----------------------------------------------------------------------------------------------------------
 
 
@@ -254,7 +284,8 @@ def _known_ms(item: Item) -> float | None:
 
 
 def _elapsed_ms(item: Item, now: float) -> float:
-    """Since the start; 0 when that is unknown or, by a worker's fast clock, still to come."""
+    """From the start to the end or until now; 0 when that is unknown or, by a worker's fast clock, still to come."""
     if item.started_at is None:
         return 0.0
-    return min(_number((now - item.started_at) * 1000) or 0.0, MOST_MS)
+    end = now if item.ended_at is None else item.ended_at
+    return min(_number((end - item.started_at) * 1000) or 0.0, MOST_MS)

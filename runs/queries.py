@@ -36,15 +36,12 @@ def what_moves(run: Run) -> list[Any]:
     return list(rows.values_list(*history.MOVING, named=True))
 
 
-def progress_now(
-    run: Run, task_runs: Iterable[Any], now: datetime, lessons: history.Lessons | None = None
-) -> tuple[float, Eta | None]:
+def progress_now(run: Run, task_runs: Iterable[Any], now: datetime) -> tuple[float, Eta | None]:
     """Progress in 0–100 as it stands at ``now``, and the seconds left as a range where something is known."""
     if run.state not in HELD:
         return run.progress, None
-    items, at = history.items_of(task_runs), now.timestamp()
-    spread = (lessons or history.lessons_of(run.flow_id)).spread
-    return progress.of(items, at, floor=run.progress), progress.remaining(items, at, spread=spread)
+    items, at = history.items_of(run, task_runs), now.timestamp()
+    return progress.of(items, at, floor=run.progress), progress.remaining(items, at, history.lessons_for(run).spread)
 
 
 def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:

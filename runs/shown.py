@@ -20,6 +20,7 @@ from runs.states import HELD, TASK_DONE, WAITING, RunState, TaskState
 
 Eta = tuple[float, float]  # seconds left, low and high
 TASKS_DRAWN = 200  # rows of a timeline; beyond them the finished ones step aside
+LONGER = 1.25  # times the usual duration, while runs have not yet shown how much they differ
 
 
 def id_at(moment: datetime) -> UUID:
@@ -30,7 +31,8 @@ def id_at(moment: datetime) -> UUID:
 
 @dataclass(frozen=True)
 class TaskShown:
-    """A task run as it stands now: ``share`` is 0–1 of its work, ``weight`` its part of the run, times in seconds."""
+    """A task run as it stands now: ``share`` is 0–1 of its work, ``weight`` as the law has it, ``part`` what it adds to
+    the run (None inside another task), times in seconds."""
 
     row: TaskRun
     weight: float
@@ -38,6 +40,7 @@ class TaskShown:
     usual: float | None
     took: float | None
     lane: pictures.Lane | None = None
+    part: progress.Part | None = None
 
     @property
     def pk(self) -> int:
@@ -65,8 +68,21 @@ class TaskShown:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """A task's place in the bar: as wide as what it adds to the run, so that the bar is filled as far as the number
+    says. That is its weight, and once history is trusted, its time."""
+
+    pk: int
+    label: str
+    weight: float
+    share: float
+    state: str
+
+
+@dataclass(frozen=True)
 class RunShown:
-    """A run with its tasks. ``percent`` is 0–100 now, ``eta`` the seconds left, ``waits`` why it does not run yet."""
+    """A run with its tasks. ``percent`` is 0–100 now, ``eta`` the seconds left, ``waits`` why it does not run yet,
+    ``usual`` how many seconds such a run takes and ``longest`` how many it may take and still be called usual."""
 
     run: Run
     now: datetime
@@ -75,6 +91,8 @@ class RunShown:
     tasks: Sequence[TaskShown] = field(default_factory=tuple)
     waits: str = ""
     span: float = 0.0
+    usual: float | None = None
+    longest: float | None = None
 
     @property
     def shown_percent(self) -> int:
@@ -107,7 +125,18 @@ class RunShown:
 
     @cached_property
     def segments(self) -> list[pictures.Segment]:
-        return pictures.segments([task for task in self.tasks if task.row.parent is None])
+        return pictures.segments([
+            Stretch(task.pk, task.label, task.part.whole, task.part.done / task.part.whole, task.state)
+            for task in self.tasks
+            if task.part is not None and task.part.whole > 0
+        ])  # fmt: skip
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether it runs longer than such runs usually do."""
+        return self.is_held and self.duration is not None and self.longest is not None and (
+            self.duration.total_seconds() > self.longest
+        )  # fmt: skip
 
     @property
     def duration(self) -> timedelta | None:
@@ -131,7 +160,8 @@ class RunShown:
     def shape(self) -> tuple[object, ...]:
         """What a drawing of the run depends on besides its numbers; equal shapes need no new drawing."""
         run = self.run
-        return (run.pk, run.state, run.attempt, run.cancel_requested_at, self.waits,
+        widths = tuple(round(segment.width) for segment in self.segments if segment.state == TaskState.RUNNING)
+        return (run.pk, run.state, run.attempt, run.cancel_requested_at, self.waits, self.is_longer, widths,
                 tuple((task.pk, task.state) for task in self.tasks))  # fmt: skip
 
     def numbers(self) -> dict[str, Any]:
@@ -158,7 +188,6 @@ class Reader:
 
     def __init__(self, now: datetime) -> None:
         self.now = now
-        self._lessons: dict[int, history.Lessons] = {}
         self._reasons: dict[int, str] = {}
 
     def shown(self, runs: Iterable[Run], *, tasks: bool = True) -> list[RunShown]:
@@ -170,12 +199,20 @@ class Reader:
         """The run with these task runs of its last attempt."""
         percent, eta = run.progress, None
         if run.state in HELD and rows:
-            percent, eta = queries.progress_now(run, rows, self.now, self._lessons_of(run.flow_id))
+            percent, eta = queries.progress_now(run, rows, self.now)
         eta = eta if run.state == RunState.RUNNING else None
-        tasks, span = _on_an_axis(run, [self._task(run, row, history.item_of(row)) for row in rows])
-        return RunShown(run, self.now, percent, eta, tasks, self._waits(run), span)
+        tasks, span = _on_an_axis(run, self._tasks(run, rows))
+        usual, longest = _usual(history.lessons_for(run)) if run.state in HELD and rows else (None, None)
+        return RunShown(run, self.now, percent, eta, tasks, self._waits(run), span, usual, longest)
 
-    def _task(self, run: Run, row: TaskRun, item: progress.Item) -> TaskShown:
+    def _tasks(self, run: Run, rows: Sequence[TaskRun]) -> list[TaskShown]:
+        top = [row for row in rows if row.parent is None]
+        at = (run.finished_at or self.now).timestamp()
+        items = dict(zip([row.pk for row in top], history.items_of(run, top), strict=True))
+        parts = dict(zip(items, progress.parts(list(items.values()), at), strict=True))
+        return [self._task(run, row, items.get(row.pk) or history.item_of(row), parts.get(row.pk)) for row in rows]
+
+    def _task(self, run: Run, row: TaskRun, item: progress.Item, part: progress.Part | None) -> TaskShown:
         took = row.duration(run.finished_at or self.now)
         known = row.learned_ms is not None or row.estimated_ms is not None
         return TaskShown(
@@ -184,6 +221,7 @@ class Reader:
             share=progress.share(item, self.now.timestamp()),
             usual=progress.expected_ms(item) / 1000 if known else None,
             took=took.total_seconds() if took is not None else None,
+            part=part,
         )
 
     def _task_runs(self, runs: Sequence[Run]) -> dict[UUID, list[TaskRun]]:
@@ -206,17 +244,20 @@ class Reader:
             for task in run.flow.tasks.all()
         ]  # fmt: skip
 
-    def _lessons_of(self, flow_id: int) -> history.Lessons:
-        if flow_id not in self._lessons:
-            self._lessons[flow_id] = history.lessons_of(flow_id)
-        return self._lessons[flow_id]
-
     def _waits(self, run: Run) -> str:
         if run.state != RunState.PENDING:
             return queries.waiting_reason(run)
         if run.flow_id not in self._reasons:
             self._reasons[run.flow_id] = queries.waiting_reason(run)
         return run.state_reason or self._reasons[run.flow_id]
+
+
+def _usual(lessons: history.Lessons) -> tuple[float | None, float | None]:
+    """How many seconds a run takes by its history, and up to how many that is still usual."""
+    if lessons.usual_ms is None:
+        return None, None
+    most = max(lessons.spread[1] if lessons.spread else LONGER, 1.1)
+    return lessons.usual_ms / 1000, lessons.usual_ms / 1000 * most
 
 
 def _on_an_axis(run: Run, tasks: list[TaskShown]) -> tuple[list[TaskShown], float]:

@@ -6,14 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runs.progress import Item, remaining, spread_of
+from runs.learning import spread_of
+from runs.progress import Item, remaining
 from runs.states import TaskState
 
 NOW = 1_800_000_000.0
 
 anything = st.one_of(st.none(), st.floats(), st.floats(0, 1), st.floats(0, 10**5))
 started = st.one_of(st.none(), st.floats())
-items = st.builds(Item, anything, anything, anything, st.sampled_from(TaskState), anything, started)
+ranks, keys = st.one_of(st.none(), st.integers(0, 4)), st.sampled_from("abc")
+items = st.builds(
+    Item, anything, anything, anything, st.sampled_from(TaskState), anything, started, started, anything, keys, ranks,
+    st.booleans(),
+)  # fmt: skip
 
 
 def test_it_is_what_the_open_tasks_still_need() -> None:
@@ -36,12 +41,31 @@ def test_it_is_zero_when_everything_ended() -> None:
     assert remaining([Item(state="FAILED"), Item(state="CACHED")], NOW) == (0.0, 0.0)
 
 
-def test_tasks_at_once_shorten_it_but_not_below_the_longest() -> None:
-    equal = [Item(learned_ms=10_000) for _ in range(4)]
+def test_tasks_that_run_at_once_shorten_it_but_not_below_the_longest() -> None:
+    at_work = [Item(learned_ms=10_000, state="RUNNING", started_at=NOW) for _ in range(2)]
+    waiting = [Item(learned_ms=10_000) for _ in range(2)]
 
-    assert remaining(equal, NOW, parallelism=2) == pytest.approx((20, 20))
-    assert remaining([*equal, Item(learned_ms=60_000)], NOW, parallelism=5) == pytest.approx((60, 60))
-    assert remaining(equal, NOW, parallelism=0.1) == pytest.approx((40, 40))
+    assert remaining([*at_work, *waiting], NOW) == pytest.approx((20, 20))
+    assert remaining([*at_work, *waiting, Item(learned_ms=60_000)], NOW) == pytest.approx((60, 60))
+    assert remaining(waiting, NOW) == pytest.approx((20, 20))
+
+
+def test_what_history_saw_run_at_once_shortens_it_before_it_starts() -> None:
+    """Eight calls of 10 s, four at once."""
+    assert remaining([Item(learned_ms=10_000, extent_ms=2_500) for _ in range(8)], NOW) == pytest.approx((20, 20))
+
+
+def test_a_branch_that_was_passed_is_not_waited_for() -> None:
+    passed = Item(learned_ms=90_000, key="repair", rank=1)
+    now_at = Item(learned_ms=10_000, key="load", rank=2, state="RUNNING", started_at=NOW - 4)
+
+    assert remaining([passed, now_at], NOW) == pytest.approx((6, 6))
+
+
+def test_nothing_is_said_of_a_loop_whose_length_nobody_knows() -> None:
+    loop = Item(estimated_ms=500, key="row", rank=1, in_loop=True, state="RUNNING", started_at=NOW)
+
+    assert remaining([loop, Item(estimated_ms=1000, key="end", rank=2)], NOW) is None
 
 
 def test_a_task_that_reports_is_believed_more_the_further_it_is() -> None:
@@ -67,15 +91,15 @@ def test_past_runs_make_it_a_range() -> None:
 
 @given(
     st.lists(items, max_size=8),
-    st.floats(),
     st.one_of(st.none(), st.tuples(st.floats(), st.floats())),
 )
-def test_it_is_never_negative_nor_upside_down(
-    tasks: list[Item], parallelism: float, spread: tuple[float, float] | None
+def test_it_is_never_negative_and_its_range_contains_the_estimate(
+    tasks: list[Item], spread: tuple[float, float] | None
 ) -> None:
-    left = remaining(tasks, NOW, parallelism, spread)
+    left, estimate = remaining(tasks, NOW, spread), remaining(tasks, NOW)
 
-    assert left is None or 0 <= left[0] <= left[1]
+    assert (left is None) == (estimate is None)
+    assert left is None or estimate is None or 0 <= left[0] <= estimate[0] == estimate[1] <= left[1]
 
 
 @given(st.lists(st.floats(), max_size=12))
