@@ -122,7 +122,7 @@ class Emitter:
     def _end(self, fact: protocol.RunEnded) -> None:
         """The outcome. CANCELLED counts only when the server asked for it; else the supervisor says what happened."""
         self.ended = self._stop.over = True
-        if fact.outcome == "CANCELLED":
+        if fact.outcome == "CANCELLED" and not (fact.by_code and self._cancel_reason() is None):
             reason = self._cancel_reason()
             if reason is None:
                 self.withheld = True
