@@ -128,7 +128,7 @@ def _attempt(call: TaskCall, limit: Optional[Limit]) -> Steps[State]:
             for part in task.parts:
                 part.after(call, state.data)
     except Exception as error:
-        if not is_own(error, limit):
+        if not is_own(error):
             raise
         return states.of_exception(error)
     return state

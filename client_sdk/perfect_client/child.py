@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Opt
 from perfect_client import engine, journal, procs, protocol, spool
 from perfect_client.channel import Channel
 from perfect_client.errors import Cancelled
+from perfect_client.watching import Guard
 
 _MAX_RECORD_BYTES = 256 * 1024
 _MAX_OUTCOME_BYTES = 48 * 1024  # of the 64 KiB that a full spool keeps free for it
@@ -242,7 +243,7 @@ def _execute(start: Start, place: Place, flows: Mapping[str, Any], stop: Stop) -
     emit = Emitter(spool.Writer(runs / ("%d.facts" % start.fence)), place.bell, cancel_reason, stop)
     code = 0
     try:
-        engine.execute(flows[entry.order.flow], entry.order, emit)
+        engine.execute(flows[entry.order.flow], entry.order, emit, guard=Guard(place.bell, start.fence))
     except (Cancelled, KeyboardInterrupt):
         emit(protocol.RunEnded(time.time(), "CANCELLED"))
     stop.over = True

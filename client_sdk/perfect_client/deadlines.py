@@ -47,14 +47,12 @@ class Limit(NamedTuple):
     guard: Any = None
 
     def missed(self) -> TimedOut:
-        error = self.error(self.sentence)
-        error.limit = self
-        return error
+        return self.error(self.sentence)
 
 
-def is_own(error: BaseException, limit: Optional[Limit]) -> bool:
+def is_own(error: BaseException) -> bool:
     """False for the deadline of somebody further out, which no retry and no state may hold up."""
-    return not isinstance(error, TimedOut) or error.limit is None or error.limit is limit
+    return not (isinstance(error, TimedOut) and error.underway)
 
 
 class _Guarded:
@@ -84,6 +82,7 @@ class _Alarm:
 
     def __init__(self, limit: Limit, slack: float = 0.0) -> None:
         self.error = limit.missed()
+        self.error.underway = True
         self.due = time.monotonic() + limit.seconds + slack
 
     def __enter__(self) -> _Alarm:
@@ -94,6 +93,7 @@ class _Alarm:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.error.underway = False  # from here on it is a failure like any other
         _alarms.remove(self)
         _set_timer()
         if not _alarms:

@@ -76,9 +76,9 @@ class MappingMissingIterable(PrefectException, ValueError):
 
 
 class TimedOut(TimeoutError):
-    """The code ran longer than ``timeout_seconds``. ``limit`` is the deadline that it missed."""
+    """The code ran longer than ``timeout_seconds``. ``underway``: it has yet to reach whose deadline it is."""
 
-    limit: Any = None
+    underway = False
 
 
 class TaskRunTimeoutError(TimedOut):

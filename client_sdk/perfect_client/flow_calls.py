@@ -150,7 +150,7 @@ def _attempt(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], limit: Opt
     try:
         value = yield _Body(run, args, kwargs, limit)
     except Exception as error:
-        if not is_own(error, limit):
+        if not is_own(error):
             raise
         if run.runner is not None:
             run.runner.stop()
