@@ -10,6 +10,7 @@ from typing import Any, Callable, Generic, Iterable, Iterator, List, NamedTuple,
 from perfect_client import arguments, context, states
 from perfect_client.deadlines import waits
 from perfect_client.recorder import TaskRun
+from perfect_client.runlog import get_run_logger
 from perfect_client.states import State
 
 R = TypeVar("R")
@@ -105,7 +106,7 @@ class PrefectFuture(Generic[R]):
                     self._callbacks = []
                 self._callbacks.append(fn)
                 return
-        fn(self)
+        self._call_back(fn)
 
     def remove_done_callback(self, fn: Callable[[PrefectFuture[R]], None]) -> None:
         """Forget a callback, if it is still waiting."""
@@ -120,20 +121,17 @@ class PrefectFuture(Generic[R]):
                 return False
             self._state, callbacks, self._callbacks = state, self._callbacks, None
         for callback in callbacks or ():
-            try:
-                callback(self)
-            except Exception:
-                _complain()
+            self._call_back(callback)
         return True
+
+    def _call_back(self, callback: Callable[[PrefectFuture[R]], None]) -> None:
+        try:
+            callback(self)
+        except Exception:
+            get_run_logger().exception("A callback of task run %r failed", self.name)
 
     def __repr__(self) -> str:
         return "PrefectFuture(%r, %s)" % (self.name, self.state.name)
-
-
-def _complain() -> None:
-    import logging  # heavy: a callback that fails is rare
-
-    logging.getLogger("perfect_client").exception("a callback of a future failed")
 
 
 context.special.add(PrefectFuture)
