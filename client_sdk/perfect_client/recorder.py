@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from perfect_client.context import Configuration, current_task
@@ -220,6 +221,23 @@ class Run:
         with self._lock:
             for number in sorted(self._open, reverse=True):
                 self.end(self._open[number], "CANCELLED", error)
+
+    def retell(self, fact: Any, numbers: Dict[int, int]) -> None:
+        """Tell a fact of another process; ``numbers`` are ours by its, and 1 is the task that runs there."""
+        with self._lock:
+            if isinstance(fact, TaskStarted):
+                if fact.task == 1:
+                    return
+                call = self._calls.get(fact.key, 0)
+                self._calls[fact.key] = call + 1
+                numbers[fact.task] = next(self._numbers)
+                above = None if fact.parent is None else numbers[fact.parent]
+                self.tell(replace(fact, task=numbers[fact.task], call=call, parent=above))
+            elif isinstance(fact, TaskEnded):
+                if fact.task != 1:
+                    self.tell(replace(fact, task=numbers.pop(fact.task)))
+            else:
+                self.tell(replace(fact, task=numbers.get(fact.task or 1)))
 
     def progressed(self, task: TaskRun, share: float, text: str) -> None:
         """So much of a task is done."""

@@ -1,13 +1,14 @@
-"""Where submitted tasks run: ``ThreadPoolTaskRunner``, and what every task runner shares."""
+"""Where submitted tasks run: ``ThreadPoolTaskRunner``, ``ProcessPoolTaskRunner``, and what every task runner shares."""
 
 from __future__ import annotations
 
+import os
 import threading
 from contextvars import Context, copy_context
 from queue import SimpleQueue
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from perfect_client import arguments, states
+from perfect_client import arguments, context, states
 from perfect_client.calls import steps_of
 from perfect_client.errors import ConfigurationError
 from perfect_client.failures import is_interruption
@@ -15,7 +16,7 @@ from perfect_client.futures import PrefectFuture, _worker
 from perfect_client.parts import TaskCall
 from perfect_client.recorder import TaskRun
 from perfect_client.states import State
-from perfect_client.steps import Wait, drive, drive_later
+from perfect_client.steps import Call, Wait, drive, drive_later
 
 DEFAULT_THREADS = 64
 
@@ -230,6 +231,51 @@ class ThreadPoolTaskRunner(TaskRunner):
             self._jobs.put(None)
         if self._loop is not None:
             self._loop.shut()
+
+
+class ProcessPoolTaskRunner(ThreadPoolTaskRunner):
+    """Runs tasks in processes: ``max_workers`` at a time, by default one for each processor.
+
+    A task must stand at the top of its module, and its arguments and result must be picklable. Retries, hooks and
+    deadlines are kept by this process; a task that overruns its deadline is killed. Each process calls
+    ``initializer(*initargs)`` first.
+    """
+
+    def __init__(
+        self, max_workers: Optional[int] = None, initializer: Optional[Callable[..., Any]] = None,
+        initargs: Tuple[Any, ...] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(max_workers or os.cpu_count() or 1)
+        _checked_workers(self, max_workers)
+        self._initializer, self._initargs = initializer, initargs
+        self._children: Dict[int, Any] = {}
+
+    def duplicate(self) -> ProcessPoolTaskRunner:
+        return type(self)(self.max_workers, self._initializer, self._initargs)
+
+    def start(self, job: Job) -> None:
+        self._jobs.put(job)
+        self._help()
+
+    def perform(self, job: Job) -> None:
+        if not job.future.done:
+            job.run(lambda step: self._call(step, job) if type(step) is Call else step.now())
+
+    def _call(self, step: Any, job: Job) -> Any:
+        me = threading.get_ident()
+        child = self._children.get(me)
+        if child is None or not child.alive:
+            from perfect_client.processes import Child  # heavy: only for whoever wants processes
+
+            captured = context.active is not None
+            child = self._children[me] = Child(self._initializer, self._initargs, captured)
+        return child.call(step, job.call.task, job.future.task_run)
+
+    def shut(self) -> None:
+        super().shut()
+        children, self._children = self._children, {}
+        for child in children.values():
+            child.kill()
 
 
 class _Loop:
