@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from perfect_client import arguments, calls, context, hooks, outcomes, states
 from perfect_client.calls import next_delay, tell_retry
@@ -134,15 +134,18 @@ class _Body(Call):
     @calls_user_code
     def _plain(self) -> Any:
         value = super()._plain()
-        if self.run.runner is not None:
-            self.run.runner.wait_for_all().now()
+        while self._unfinished():  # again: what ran may have submitted more
+            Wait(self._unfinished()).now()
         return value
+
+    def _unfinished(self) -> List[Any]:
+        return self.run.runner.unfinished() if self.run.runner is not None else []
 
     @calls_user_code
     async def _coroutine(self) -> Any:
         value = await super()._coroutine()
-        if self.run.runner is not None:
-            await self.run.runner.wait_for_all().later()
+        while self._unfinished():
+            await Wait(self._unfinished()).later()
         return value
 
 

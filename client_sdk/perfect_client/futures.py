@@ -15,7 +15,7 @@ from perfect_client.states import State
 
 R = TypeVar("R")
 _lock = threading.Lock()  # of all futures: it is held for an assignment, and a lock each would outweigh a small task
-_worker = threading.local()  # ``.pool`` in a thread that runs tasks
+_worker = threading.local()  # ``.pool`` in a thread that runs tasks, ``.loop`` in one with a loop
 
 
 class PrefectFuture(Generic[R]):
@@ -183,6 +183,8 @@ class _Gate:
 
 def _wait_for(pending: List[PrefectFuture[Any]], timeout: Optional[float]) -> None:
     """Block until all of the futures have ended."""
+    if getattr(_worker, "loop", False) and any(future.task_run.task.is_async for future in pending):
+        raise RuntimeError("this would wait for itself: in an asynchronous task, await future.result_async()")
     gate = _Gate(len(pending))
     pool = getattr(_worker, "pool", None)
     for future in pending:

@@ -291,6 +291,7 @@ class _Loop:
         threading.Thread(target=self._run, name="perfect-loop", daemon=True).start()
 
     def _run(self) -> None:
+        _worker.loop = True
         self._asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())

@@ -237,3 +237,58 @@ def test_a_callback_that_raises_harms_nothing(caplog: Any) -> None:
         return future.result()
 
     assert inside(body) == 1
+
+
+def test_a_flow_also_waits_for_what_its_tasks_submit() -> None:
+    ended: List[int] = []
+
+    @task
+    def last() -> None:
+        time.sleep(0.02)
+        ended.append(2)
+
+    @task
+    def first() -> None:
+        ended.append(1)
+        last.submit()
+
+    flow(name="f")(lambda: first.submit() and None)()
+
+    assert ended == [1, 2]
+
+
+def test_an_async_task_that_would_wait_for_itself_is_told_so() -> None:
+    @task
+    async def other() -> int:
+        return 1
+
+    @task
+    async def waits() -> int:
+        return other.submit().result()  # type: ignore[return-value]
+
+    with pytest.raises(RuntimeError, match="await future.result_async()"):
+        inside(lambda: waits.submit().result())
+
+
+def test_a_failed_flow_does_not_begin_what_it_had_submitted() -> None:
+    begun, go_on, called = threading.Event(), threading.Event(), []
+
+    @task
+    def first() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    @task
+    def second(_: Any) -> None:
+        called.append(1)
+
+    def body() -> None:
+        second.submit(first.submit())
+        begun.wait(10)
+        threading.Timer(0.02, go_on.set).start()
+        raise ValueError("no good")
+
+    with pytest.raises(ValueError, match="no good"):
+        flow(name="f")(body)()
+
+    assert called == []
