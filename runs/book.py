@@ -147,6 +147,20 @@ class Book:
             raise ValueError(f"task run {number} has ended as {row.state}")
         return row
 
+    def _task_retrying(self, fact: protocol.TaskRetrying) -> None:
+        """An attempt failed and another follows: what it had reported counts no more, what was shown stays."""
+        row = self._open_task(fact.task)
+        self._keep_shown()
+        row.state, row.share, row.tries = TaskState.RETRYING, None, counted(fact.tries)
+        row.error, row.traceback = clean_text(fact.error, 4_000), clean_text(fact.traceback)
+        self._touch(row)
+
+    def _task_restarted(self, fact: protocol.TaskRestarted) -> None:
+        """The duration that counts is that of the attempt that comes to the end."""
+        row = self._open_task(fact.task)
+        row.state, row.started_at, row.tries = TaskState.RUNNING, moment(fact.time), counted(fact.tries)
+        self._touch(row)
+
     def _task_progressed(self, fact: protocol.TaskProgressed) -> None:
         row = self._open_task(fact.task)
         row.share, row.note = min(1.0, max(row.share or 0.0, fact.share)), clean_text(fact.text, 500)
@@ -180,7 +194,7 @@ class Book:
 
     def _process_exited(self, fact: protocol.ProcessExited) -> None:
         cancelled = self._cancel_wanted() or fact.cancelled  # asked first: it also tells by whom
-        to = RunState.CANCELLED if cancelled else RunState.CRASHED
+        to = RunState.CANCELLED if cancelled else RunState.FAILED if fact.timed_out else RunState.CRASHED
         why = self._cancel_reason(fact.reason) if cancelled else fact.reason
         details = (
             {"traceback": fact.last_output} if cancelled else {"error": fact.reason, "traceback": fact.last_output}
@@ -268,6 +282,8 @@ _OUTCOMES = {state.value: state for state in (RunState.COMPLETED, RunState.FAILE
 _HANDLERS: dict[type, Callable[[Book, Any], None]] = {
     protocol.RunStarted: Book._run_started,
     protocol.TaskStarted: Book._task_started,
+    protocol.TaskRetrying: Book._task_retrying,
+    protocol.TaskRestarted: Book._task_restarted,
     protocol.TaskProgressed: Book._task_progressed,
     protocol.TaskEnded: Book._task_ended,
     protocol.RunEnded: Book._run_ended,

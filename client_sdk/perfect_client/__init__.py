@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Dict
 
 from perfect_client import runtime
 from perfect_client.decorators import Flow, Task, flow, task
@@ -12,28 +12,33 @@ from perfect_client.runlog import get_run_logger
 from perfect_client.schedules import CronSchedule, IntervalSchedule
 
 if TYPE_CHECKING:
+    from perfect_client.annotations import allow_failure, opaque, quote, unmapped
     from perfect_client.hiding import Secret
     from perfect_client.parameters import Field
+    from perfect_client.states import State
     from perfect_client.worker import serve
-
-# Heavy, or not needed by a program that only defines flows: loaded when first asked for (PEP 562).
-_LAZY = {
-    "Field": "perfect_client.parameters",
-    "Secret": "perfect_client.hiding",
-    "serve": "perfect_client.worker",
-}
 
 __version__ = "0.1.0"
 __all__ = [
     "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule", "Secret",
-    "Task", "flow", "get_run_logger", "progress", "runtime", "serve", "task",
+    "State", "Task", "allow_failure", "flow", "get_run_logger", "opaque", "progress", "quote", "runtime", "serve",
+    "task", "unmapped",
 ]  # fmt: skip
+
+# What is loaded only when it is asked for (PEP 562): a program that only defines flows needs none of it.
+_LATER: Dict[str, str] = {
+    "serve": "worker",
+    "State": "states",
+    "Field": "parameters",
+    "Secret": "hiding",
+    **dict.fromkeys(("allow_failure", "opaque", "quote", "unmapped"), "annotations"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _LATER:
         raise AttributeError("module %r has no attribute %r" % (__name__, name))
-    import importlib  # heavy for a program that never asks
+    from importlib import import_module  # heavy: with the module that it loads
 
-    globals()[name] = found = getattr(importlib.import_module(_LAZY[name]), name)
+    found = globals()[name] = getattr(import_module("perfect_client." + _LATER[name]), name)
     return found

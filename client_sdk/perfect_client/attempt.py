@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from dataclasses import replace
-from typing import Any, Callable, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
 
 from perfect_client import procs, protocol, spool
 from perfect_client.hiding import Hidden
@@ -58,6 +58,8 @@ class Attempt:
         self._oom_kills = 0
         self._trouble = ""
         self._swept = False
+        self._watched: Dict[int, Timer] = {}
+        self._missed = ""  # the deadline for which it is killed
 
     @property
     def busy(self) -> bool:
@@ -209,6 +211,19 @@ class Attempt:
             self._later(min(GROUP_AFTER_S, grace_s / 4), lambda: self._signal_group(signal.SIGTERM))
             self._later(grace_s, lambda: self._grace_over(grace_s))
 
+    def watch(self, key: int, seconds: Optional[float], sentence: str, grace_s: float) -> None:
+        """The code is to come to the end of something in ``seconds``, and then gets the grace; None: it has."""
+        timer = self._watched.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if seconds is not None and self.stage in (STARTING, RUNNING):
+            self._watched[key] = self._house.loop.after(seconds + grace_s, lambda: self._miss(sentence, grace_s))
+
+    def _miss(self, sentence: str, grace_s: float) -> None:
+        if self.stage == RUNNING and self._killed_after is None and not self.has_outcome:
+            self._missed, self._killed_after = sentence, grace_s
+            self.kill()
+
     def _signal_group(self, number: int) -> None:
         if self.stage == RUNNING:
             procs.send_group(self.entry.pid, number)
@@ -289,6 +304,7 @@ class Attempt:
             signal=os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None,
             cancelled=self.entry.cancel is not None,
             last_output=last_words,
+            timed_out=bool(self._missed),
         )
         try:
             writer = spool.Writer(path)  # cuts a torn tail
@@ -301,6 +317,8 @@ class Attempt:
             self._facts.refresh()
 
     def _reason(self) -> str:
+        if self._missed:
+            return "timed_out: %s, killed after the grace of %g s" % (self._missed, self._killed_after or 0.0)
         if self._killed_after is not None:
             killed = "killed after the grace of %g s" % self._killed_after
             return killed if self._stop_reason is None else "%s, %s" % (self._stop_reason, killed)
@@ -342,3 +360,6 @@ class Attempt:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        for timer in self._watched.values():
+            timer.cancel()
+        self._watched.clear()

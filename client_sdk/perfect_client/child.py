@@ -21,6 +21,7 @@ from perfect_client.channel import Channel
 from perfect_client.decorators import flow
 from perfect_client.errors import Cancelled
 from perfect_client.hiding import fact_without_secrets
+from perfect_client.watching import Guard
 
 _MAX_RECORD_BYTES = 256 * 1024
 _MAX_OUTCOME_BYTES = 48 * 1024  # of the 64 KiB that a full spool keeps free for it
@@ -124,7 +125,7 @@ class Emitter:
     def _end(self, fact: protocol.RunEnded) -> None:
         """The outcome. CANCELLED counts only when the server asked for it; else the supervisor says what happened."""
         self.ended = self._stop.over = True
-        if fact.outcome == "CANCELLED":
+        if fact.outcome == "CANCELLED" and not (fact.by_code and self._cancel_reason() is None):
             reason = self._cancel_reason()
             if reason is None:
                 self.withheld = True
@@ -269,7 +270,7 @@ def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: 
     emit = Emitter(spool.Writer(ready.files + ".facts"), bell, cancel_reason, stop)
     code = 0
     try:
-        engine.execute(flows[ready.order.flow], ready.order, emit)
+        engine.execute(flows[ready.order.flow], ready.order, emit, guard=Guard(bell, ready.order.fence))
     except (Cancelled, KeyboardInterrupt):
         emit(protocol.RunEnded(time.time(), "CANCELLED"))
     stop.over = True

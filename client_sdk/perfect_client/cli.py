@@ -7,6 +7,7 @@ import os
 from typing import Optional, Sequence
 
 from perfect_client import worker
+from perfect_client.supervisor import STOP_GRACE_S
 
 
 def _slots(text: str) -> int:
@@ -16,11 +17,25 @@ def _slots(text: str) -> int:
         raise argparse.ArgumentTypeError("takes a whole number, not %r" % text) from None
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError("takes seconds, at most a day, not %r" % text)
+    return seconds
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a worker, defined once."""
     parser.add_argument("targets", nargs="+", metavar="TARGET", help="a file, a folder or a dotted module with flows")
     parser.add_argument("--name", help="the worker's name on its machine and on the pages (default: the host's name)")
     parser.add_argument("--slots", type=_slots, metavar="N", help="runs at the same time (default: 2 per processor)")
+    parser.add_argument(
+        "--grace", type=_seconds, default=STOP_GRACE_S, metavar="SECONDS",
+        help="what a run gets to tidy up when it misses its own deadline or the worker stops (default: %(default)g)",
+    )  # fmt: skip
     parser.add_argument("--pool", action="append", default=[], metavar="NAME", help="serve this pool; can be repeated")
     parser.add_argument("--url", help="the server (default: PERFECT_URL, else %s)" % worker.DEFAULT_URL)
     parser.add_argument("--token", help="default: PERFECT_TOKEN, else the one the server on this machine wrote")
@@ -43,6 +58,7 @@ def run_worker(options: argparse.Namespace) -> int:
             url=options.url,
             token=options.token,
             reload=options.reload,
+            grace_s=options.grace,
         )
     except worker.Unusable as wrong:
         worker.say("perfect: %s" % wrong)

@@ -1,7 +1,7 @@
 """Which run and which task this code is in.
 
-One process executes at most one run at a time, so the run is a global that every thread sees; the task is a context
-variable, so that threads and coroutines each have their own.
+A worker's process executes one run, so that run is a global that every thread sees. A flow that is called directly,
+and a flow called inside a run, is a context variable, as the task is: threads and coroutines each have their own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Optional, Set
 
 if TYPE_CHECKING:
     from perfect_client.recorder import Run, TaskRun  # at run time this module stays light: every program loads it
@@ -40,14 +40,24 @@ class Configuration(Mapping[str, Any]):
 # ------------------------------------------------------------------------------------------------- where code stands
 
 active: Optional[Run] = None
-direct: ContextVar[Optional[Tuple[str, Configuration]]] = ContextVar("perfect_direct_flow", default=None)
-_task: ContextVar[Optional[TaskRun]] = ContextVar("perfect_task", default=None)
+innermost: ContextVar[Optional[Run]] = ContextVar("perfect_run", default=None)  # of a direct call or a sub-flow
+task: ContextVar[Optional[TaskRun]] = ContextVar("perfect_task", default=None)
 _swap = threading.Lock()
+
+# Types of values that are more than a value: futures, states, generators … Their modules add them when they are
+# loaded, so that a program that uses none of them does not pay for looking.
+special: Set[type] = {type(_ for _ in ())}
+stand_ins = False  # whether futures, states or annotations were made that might be given to a task
+
+
+def current_run() -> Optional[Run]:
+    """The innermost run of a flow that the calling code is in, if any."""
+    return innermost.get() or active
 
 
 def current_task() -> Optional[TaskRun]:
     """The innermost task that the calling code is in, if any."""
-    return _task.get()
+    return task.get()
 
 
 def activate(run: Run) -> None:
@@ -67,43 +77,13 @@ def deactivate() -> None:
 
 def _leave_in_child() -> None:
     """A forked child is not the run: what it does is its own affair, and its numbers would collide with ours."""
+    for run in (active, innermost.get()):
+        if run is not None:
+            run.leave()
     deactivate()
+    innermost.set(None)
+    task.set(None)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_in_child)
-
-
-# -------------------------------------------------------------------------------------------------- calls of a task
-
-
-def call(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
-    """Call a task's function, and say so."""
-    above = _task.get()
-    current = run.start(task, above)
-    _task.set(current)
-    try:
-        value = task.fn(*args, **kwargs)
-    except BaseException as error:
-        run.fail(current, error)
-        raise
-    finally:
-        _task.set(above)
-    run.end(current)
-    return value
-
-
-async def call_async(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
-    """The same for a coroutine function; it starts when it is first awaited."""
-    above = _task.get()
-    current = run.start(task, above)
-    _task.set(current)
-    try:
-        value = await task.fn(*args, **kwargs)
-    except BaseException as error:
-        run.fail(current, error)
-        raise
-    finally:
-        _task.set(above)
-    run.end(current)
-    return value

@@ -2,188 +2,158 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import math
-import sys
-from types import MethodType
 from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
+    Coroutine,
     Dict,
-    Generic,
     Iterable,
     List,
     Mapping,
     Optional,
     Sequence,
-    Tuple,
     TypeVar,
     Union,
     cast,
     overload,
 )
 
-from perfect_client import context
+from perfect_client import context, options, parts, plain_calls
 from perfect_client.context import Configuration
-from perfect_client.errors import MAX_NAME, ConfigurationError, function_place
+from perfect_client.decorated import Decorated, P, R
+from perfect_client.errors import MAX_NAME, ConfigurationError
 from perfect_client.schedules import Schedule, named
 
 if TYPE_CHECKING:
-    from typing_extensions import Concatenate, ParamSpec
+    from typing_extensions import Literal
 
-    P = ParamSpec("P")
-    Q = ParamSpec("Q")
-else:
-    P, Q = TypeVar("P"), TypeVar("Q")
-R = TypeVar("R")
+    from perfect_client.futures import PrefectFuture, PrefectFutureList
+    from perfect_client.states import State
 
-# co_flags of a function's code, as the inspect module names them: it takes longer to load than all of this.
-_COROUTINE = 0x80 | 0x100  # CO_COROUTINE, CO_ITERABLE_COROUTINE
-_GENERATOR = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR
-_PARAMETER_HEADS = frozenset({"Args:", "Arguments:", "Parameters:", "Parameters"})
-
-MAX_TAGS = 50
-MAX_DESCRIPTION = 4000  # characters
+T = TypeVar("T")
+Hooks = Iterable[Callable[..., Any]]
+# What every program's values mostly are: none of these holds a future.
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 
 
-class _Decorated(Generic[P, R]):
-    """What flows and tasks share: a name, a description, and being the function that they decorate."""
+class Task(Decorated[P, R]):
+    """A function whose calls inside a run are recorded. Made by ``@task``.
 
-    kind = ""
-    fn: Callable[P, R]
-    name: str
-    description: str
-    tags: Tuple[str, ...]
-    is_async: bool
+    ``lean``: it asks for nothing but to be recorded, so that the short way of ``plain_calls`` does.
+    """
 
-    def __init__(self, fn: Any, name: Optional[str], description: Optional[str], tags: Iterable[str]) -> None:
-        self._bind_to: Optional[str] = None
-        if isinstance(fn, (staticmethod, classmethod)):
-            self._bind_to = type(fn).__name__
-            fn = fn.__func__
-        functools.update_wrapper(cast(Any, self), fn)
-        self.fn = fn
-        innermost = _innermost(fn)
-        # Nested functions are made anew by each call of the function around them; their code is always the same.
-        self.code = getattr(innermost, "__code__", innermost)
-        self.identity = id(self.code)
-        self.is_async = bool(_flags(innermost) & _COROUTINE)
-        self._refuse_what_cannot_run(innermost)
-        self.name = self._checked_name(name)
-        self.description = self._checked_description(description)
-        self.tags = self._checked_tags(tags)
+    kind = "task"
+    wire_kind = "task"
+    options = options.OF_TASKS
+    weight: Optional[float]
+    estimated_time: Optional[float]
+    crucial: bool
+    task_run_name: Any
+    retry_condition_fn: Optional[Callable[..., Any]]
+    cache_policy: Any
+    cache_key_fn: Optional[Callable[..., Any]]
+    cache_expiration: Any
+    refresh_cache: Optional[bool]
+    result_storage_key: Optional[str]
 
-    def _refuse_what_cannot_run(self, innermost: Any) -> None:
-        if isinstance(self.fn, _Decorated):
-            raise self._error("a %s cannot be made a %s as well" % (self.fn.kind, self.kind))
-        if isinstance(self.fn, type) or not callable(self.fn):
-            raise self._error("@%s decorates a function, not %r" % (self.kind, self.fn))
-        if _flags(innermost) & _GENERATOR:
-            raise self._error("a generator function cannot be a %s: return a list instead of yielding" % self.kind)
+    def __init__(self, fn: Callable[P, R], **given: Any) -> None:
+        super().__init__(fn, given)
+        self.key = str(getattr(self, "__qualname__", self.name)).replace("<locals>.", "")[:MAX_NAME]
+        self.parts = parts.parts_of(self)
+        self._changed()
 
-    def _error(self, sentence: str) -> ConfigurationError:
-        return ConfigurationError("%s (%s %s)" % (sentence, self.kind, function_place(self.fn)))
+    def _changed(self) -> None:
+        asks = self.retry or self.timeout_seconds or self.hooks or self.parts or self.task_run_name
+        self.lean = not asks and self.crucial and not self.is_generator
 
-    def _checked_name(self, name: Optional[str]) -> str:
-        if name is None:
-            name = getattr(self.fn, "__name__", None) or type(_innermost(self.fn)).__name__
-        if not isinstance(name, str) or not name.strip():
-            raise self._error("name must be a text that is not empty, not %r" % (name,))
-        if len(name) > MAX_NAME:
-            raise self._error("name may have %d characters, not %d" % (MAX_NAME, len(name)))
-        return " ".join(name.split())
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not self.lean or (kwargs and ("return_state" in kwargs or "wait_for" in kwargs)) or (
+            context.stand_ins and not _all_plain(args, kwargs)
+        ):  # fmt: skip
+            return cast(R, self._call_in_full(args, kwargs))
+        run = context.innermost.get() or context.active
+        if run is None:
+            value = self.fn(*args, **kwargs)
+            return cast(R, plain_calls.settled(None, value)) if type(value) in context.special else value
+        record: Any = plain_calls.call_async if self.is_async else plain_calls.call
+        return cast(R, record(run, self, args, kwargs))
 
-    def _checked_description(self, description: Optional[str]) -> str:
-        if description is None:
-            description = _summary(getattr(self.fn, "__doc__", None) or "")
-        if not isinstance(description, str):
-            raise self._error("description must be a text, not %r" % (description,))
-        return description.strip()[:MAX_DESCRIPTION]
+    def _call_in_full(self, args: Any, kwargs: Any) -> Any:
+        if self.is_generator:
+            from perfect_client.generating import generate_task  # heavy: most tasks generate nothing
 
-    def _checked_tags(self, tags: Iterable[str]) -> Tuple[str, ...]:
-        listed = [tags] if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable) else list(tags)
-        if isinstance(tags, (str, bytes)) or not all(isinstance(tag, str) and tag.strip() for tag in listed):
-            raise self._error("tags must be a list of texts, not %r" % (tags,))
-        if len(listed) > MAX_TAGS or any(len(tag) > MAX_NAME for tag in listed):
-            raise self._error("at most %d tags of at most %d characters are possible" % (MAX_TAGS, MAX_NAME))
-        return tuple(dict.fromkeys(tag.strip() for tag in listed))
+            return generate_task(self, args, kwargs)
+        from perfect_client.calls import call_task  # heavy: most tasks ask for nothing special
+
+        return call_task(self, args, kwargs)
 
     if TYPE_CHECKING:
 
         @overload
-        def __get__(self, instance: None, owner: type) -> _Decorated[P, R]: ...
+        def submit(self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any) -> State: ...
         @overload
-        def __get__(
-            self: _Decorated[Concatenate[Any, Q], R], instance: object, owner: Optional[type] = None
-        ) -> Callable[Q, R]: ...
+        def submit(
+            self: Task[P, Coroutine[Any, Any, T]], /, *args: Any, wait_for: Any = None, **kwargs: Any
+        ) -> PrefectFuture[T]: ...
+        @overload
+        def submit(self, /, *args: Any, wait_for: Any = None, **kwargs: Any) -> PrefectFuture[R]: ...
 
-    def __get__(self, instance: Any, owner: Optional[type] = None) -> Any:
-        if self._bind_to == "classmethod":
-            return MethodType(cast(Any, self), owner or type(instance))
-        return self if instance is None or self._bind_to else MethodType(cast(Any, self), instance)
+    def submit(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Have the task called at the same time as what follows; its future, or its state with ``return_state``.
 
-    @property
-    def _is_coroutine_mark(self) -> Any:
-        """What ``inspect.iscoroutinefunction`` (3.12 and newer) looks for."""
-        return getattr(sys.modules.get("inspect"), "_is_coroutine_mark", None) if self.is_async else None
+        It begins when the futures among its arguments and in ``wait_for`` have ended.
+        """
+        from perfect_client.submitting import submit  # heavy: most programs call their tasks
 
-    @property
-    def _is_coroutine(self) -> Any:
-        """What ``asyncio.iscoroutinefunction`` looks for."""
-        return getattr(sys.modules.get("asyncio.coroutines"), "_is_coroutine", None) if self.is_async else None
+        return submit(self, args, kwargs)
 
-    def __reduce__(self) -> str:
-        return str(getattr(self, "__qualname__", self.name))  # pickled by its name in its module, as functions are
+    if TYPE_CHECKING:
 
-    def __repr__(self) -> str:
-        return "<%s %r>" % (self.kind, self.name)
+        @overload
+        def map(
+            self, /, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+        ) -> List[State]: ...
+        @overload
+        def map(
+            self: Task[P, Coroutine[Any, Any, T]], /, *args: Any, wait_for: Any = None, **kwargs: Any
+        ) -> PrefectFutureList[T]: ...
+        @overload
+        def map(self, /, *args: Any, wait_for: Any = None, **kwargs: Any) -> PrefectFutureList[R]: ...
 
+    def map(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Submit the task once for each item of its arguments, which must be equally many; their futures.
 
-class Task(_Decorated[P, R]):
-    """A function whose calls inside a run are recorded. Made by ``@task``."""
+        Texts and what cannot be iterated over are given to each call, as is ``unmapped(value)``. Raises
+        ``MappingLengthMismatch`` and ``MappingMissingIterable``.
+        """
+        from perfect_client.submitting import map_task  # heavy: most programs call their tasks
 
-    kind = "task"
-
-    def __init__(
-        self, fn: Callable[P, R], *, weight: Optional[float] = None, estimated_time: Optional[float] = None,
-        name: Optional[str] = None, description: Optional[str] = None, tags: Iterable[str] = (),
-    ) -> None:  # fmt: skip
-        super().__init__(fn, name, description, tags)
-        self.weight = self._checked_number("weight", weight)
-        self.estimated_time = self._checked_number("estimated_time", estimated_time)
-        self.key = str(getattr(self, "__qualname__", self.name)).replace("<locals>.", "")[:MAX_NAME]
-
-    def _checked_number(self, label: str, value: Optional[float]) -> Optional[float]:
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-            unit = " of milliseconds" if label == "estimated_time" else ""
-            raise self._error("%s must be a finite number%s above 0, not %r" % (label, unit, value))
-        return float(value)
-
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        run = context.active
-        if run is None:
-            return self.fn(*args, **kwargs)
-        record: Any = context.call_async if self.is_async else context.call
-        return cast(R, record(run, self, args, kwargs))
+        return map_task(self, args, kwargs)
 
 
-class Flow(_Decorated[P, R]):
+def _all_plain(args: Any, kwargs: Any) -> bool:
+    return _PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values()))
+
+
+class Flow(Decorated[P, R]):
     """A function that a worker can run. Made by ``@flow``."""
 
     kind = "flow"
+    wire_kind = "flow"
+    options = options.OF_FLOWS
+    weight: Optional[float] = None
+    estimated_time: Optional[float] = None
+    flow_run_name: Any
+    task_runner: Any
+    validate_parameters: bool
 
-    def __init__(
-        self, fn: Callable[P, R], *, name: Optional[str] = None, description: Optional[str] = None,
-        schedule: Union[Schedule, Sequence[Schedule], None] = None,
-        configurations: Union[Mapping[str, Mapping[str, Any]], Sequence[str], None] = None, tags: Iterable[str] = (),
-    ) -> None:  # fmt: skip
-        super().__init__(fn, name, description, tags)
-        self.configurations = self._checked_configurations(configurations)
-        self.schedules = self._checked_schedules(schedule)
+    def __init__(self, fn: Callable[P, R], **given: Any) -> None:
+        super().__init__(fn, given)
+        self.key = str(getattr(self, "__qualname__", self.name)).replace("<locals>.", "")[:MAX_NAME]
+        self.configurations: Dict[str, Dict[str, Any]] = self._checked_configurations(given.get("configurations"))
+        self.schedules: Dict[str, Schedule] = self._checked_schedules(given.get("schedule"))
 
     def _checked_configurations(self, given: Any) -> Dict[str, Dict[str, Any]]:
         wanted = self._error("configurations must be a dict of dicts or a list of names, not %.200r" % (given,))
@@ -231,71 +201,41 @@ class Flow(_Decorated[P, R]):
         return Configuration(name, self.configurations[name] if name else None)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if context.active is not None:
-            return self.fn(*args, **kwargs)
-        if self.is_async:
-            return cast(R, self._call_async(args, kwargs))
-        token = context.direct.set((self.name, self.configuration()))
-        try:
-            return self.fn(*args, **kwargs)
-        finally:
-            context.direct.reset(token)
+        if self.is_generator:
+            from perfect_client.generating import generate_flow  # heavy: most flows generate nothing
 
-    async def _call_async(self, args: Any, kwargs: Any) -> Any:
-        above = context.direct.get()
-        context.direct.set((self.name, self.configuration()))
-        try:
-            return await cast(Any, self.fn)(*args, **kwargs)
-        finally:
-            context.direct.set(above)
+            return cast(R, generate_flow(self, args, kwargs))
+        from perfect_client.flow_calls import call_flow  # heavy: a program that only defines flows needs none of it
 
-
-def _innermost(fn: Any) -> Any:
-    while isinstance(fn, (functools.partial, MethodType)):
-        fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
-    return fn
-
-
-def _flags(fn: Any) -> int:
-    code = getattr(fn, "__code__", None)
-    if code is None:  # an object of a class with __call__
-        code = getattr(vars(type(fn)).get("__call__"), "__code__", None)
-    return int(code.co_flags) if code is not None else 0
-
-
-def _summary(docstring: str) -> str:
-    """The docstring up to where it comes to single parameters, without its indentation."""
-    first, *others = docstring.expandtabs().splitlines() or [""]
-    indent = min((len(line) - len(line.lstrip()) for line in others if line.strip()), default=0)
-    lines: List[str] = []
-    for line in [first.strip(), *(line[indent:].rstrip() for line in others)]:
-        if line.strip() in _PARAMETER_HEADS or line.lstrip().startswith(":"):
-            break
-        lines.append(line)
-    return "\n".join(lines).strip()
+        return cast(R, call_flow(self, args, kwargs))
 
 
 @overload
 def task(fn: Callable[P, R]) -> Task[P, R]: ...
 @overload
 def task(
-    *, weight: Optional[float] = None, estimated_time: Optional[float] = None, name: Optional[str] = None,
-    description: Optional[str] = None, tags: Iterable[str] = (),
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # fmt: skip
-def task(
-    fn: Any = None, *, weight: Optional[float] = None, estimated_time: Optional[float] = None,
+    *,
     name: Optional[str] = None, description: Optional[str] = None, tags: Iterable[str] = (),
-) -> Any:  # fmt: skip
+    version: Optional[str] = None, retries: Optional[int] = None, retry_delay_seconds: Any = None,
+    timeout_seconds: Optional[float] = None, log_prints: Optional[bool] = None, persist_result: Optional[bool] = None,
+    result_storage: Any = None, result_serializer: Any = None, cache_result_in_memory: bool = True,
+    on_running: Optional[Hooks] = None, on_completion: Optional[Hooks] = None, on_failure: Optional[Hooks] = None,
+    on_cancellation: Optional[Hooks] = None, on_crashed: Optional[Hooks] = None,
+    weight: Optional[float] = None, estimated_time: Optional[float] = None, crucial: bool = True,
+    task_run_name: Union[str, Callable[..., str], None] = None, retry_jitter_factor: Optional[float] = None,
+    retry_condition_fn: Optional[Callable[..., Any]] = None, cache_policy: Any = None,
+    cache_key_fn: Optional[Callable[..., Any]] = None, cache_expiration: Any = None,
+    refresh_cache: Optional[bool] = None, result_storage_key: Optional[str] = None, viz_return_value: Any = None,
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # fmt: skip
+def task(fn: Any = None, **given: Any) -> Any:
     """Make a function a task: each of its calls inside a run is recorded, with its progress and outcome.
 
     ``weight`` is its share of the run's progress, ``estimated_time`` what it takes in milliseconds; both above 0.
-    Raises ``ConfigurationError``.
+    With ``crucial=False`` its failure does not fail the run. Raises ``ConfigurationError``.
     """
 
     def decorate(function: Any) -> Task[Any, Any]:
-        return Task(
-            function, weight=weight, estimated_time=estimated_time, name=name, description=description, tags=tags
-        )
+        return Task(function, **given)
 
     return decorate if fn is None else decorate(fn)
 
@@ -304,15 +244,19 @@ def task(
 def flow(fn: Callable[P, R]) -> Flow[P, R]: ...
 @overload
 def flow(
-    *, name: Optional[str] = None, description: Optional[str] = None,
+    *,
+    name: Optional[str] = None, description: Optional[str] = None, tags: Iterable[str] = (),
+    version: Optional[str] = None, retries: Optional[int] = None, retry_delay_seconds: Any = None,
+    timeout_seconds: Optional[float] = None, log_prints: Optional[bool] = None, persist_result: Optional[bool] = None,
+    result_storage: Any = None, result_serializer: Any = None, cache_result_in_memory: bool = True,
+    on_running: Optional[Hooks] = None, on_completion: Optional[Hooks] = None, on_failure: Optional[Hooks] = None,
+    on_cancellation: Optional[Hooks] = None, on_crashed: Optional[Hooks] = None,
     schedule: Union[Schedule, Sequence[Schedule], None] = None,
-    configurations: Union[Mapping[str, Mapping[str, Any]], Sequence[str], None] = None, tags: Iterable[str] = (),
+    configurations: Union[Mapping[str, Mapping[str, Any]], Sequence[str], None] = None,
+    flow_run_name: Union[str, Callable[..., str], None] = None, task_runner: Any = None,
+    validate_parameters: bool = True,
 ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...  # fmt: skip
-def flow(
-    fn: Any = None, *, name: Optional[str] = None, description: Optional[str] = None,
-    schedule: Union[Schedule, Sequence[Schedule], None] = None,
-    configurations: Union[Mapping[str, Mapping[str, Any]], Sequence[str], None] = None, tags: Iterable[str] = (),
-) -> Any:  # fmt: skip
+def flow(fn: Any = None, **given: Any) -> Any:
     """Make a function a flow: a worker can run it, on request or by ``schedule``.
 
     ``configurations`` are named sets of values; those that are named like a parameter are its defaults.
@@ -320,8 +264,6 @@ def flow(
     """
 
     def decorate(function: Any) -> Flow[Any, Any]:
-        return Flow(
-            function, name=name, description=description, schedule=schedule, configurations=configurations, tags=tags
-        )
+        return Flow(function, **given)
 
     return decorate if fn is None else decorate(fn)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from perfect_client import decorators
+from perfect_client.decorated import Bound
 from perfect_client.decorators import Flow, Task
 from perfect_client.protocol import MAX_NAME, TaskSpec
 from perfect_client.scopes import (
@@ -51,6 +52,15 @@ _PASSES_ON = frozenset({
 })  # fmt: skip
 
 
+_WAYS = frozenset({"submit", "map", "with_options"})
+
+
+class _Told(NamedTuple):
+    """The value of an expression that was read; None in it is a value like any other."""
+
+    value: Value
+
+
 class Plan(NamedTuple):
     """The tasks in the order of their calls; ``keys`` gives the key of a task by the identity of its code."""
 
@@ -65,7 +75,7 @@ def plan(flow: Flow[Any, Any]) -> Plan:
     if known is None:
         reader = _Reader()
         with suppress(Exception):  # strange code must not keep a flow from being announced; what was found counts
-            reader.call(Known(flow), [], {})
+            reader.call(Known(flow.fn), [], {})
         known = flow.__dict__["_plan"] = Plan(list(reader.found.values()), reader.keys, reader.codes)
     return known
 
@@ -119,10 +129,13 @@ class _Reader(Walker):
         if isinstance(target, Task):
             self._add(target.code, _options(target))
             return None
-        if isinstance(target, Flow):
-            return self.call(Known(target.fn), args, named)
+        if isinstance(target, Flow):  # what it calls is part of its own share
+            self._add(target.code, _options(target))
+            return None
         if isinstance(target, types.FunctionType):
             return self._read_function(target, args, named)
+        if isinstance(target, Bound):
+            return self._call_known(target.__func__, [Known(target.__self__), *args], named)
         if isinstance(target, types.MethodType):
             return self.call(Known(target.__func__), [Known(target.__self__), *args], named)
         if isinstance(target, functools.partial):
@@ -194,6 +207,9 @@ class _Reader(Walker):
             known[node.args.kwarg.arg] = any_of([value for name, value in named.items() if name not in known])
 
     def visit_Call(self, node: ast.Call) -> Value:
+        submitted = self._submitted(node)
+        if submitted is not None:
+            return submitted.value
         target = self.visit(node.func)
         args = [self.visit(argument) for argument in node.args]
         named = {keyword.arg or "": self.visit(keyword.value) for keyword in node.keywords}
@@ -214,6 +230,25 @@ class _Reader(Walker):
                 self._passed(value)
             self.loops -= name in _EACH
         return result
+
+    def _submitted(self, node: ast.Call) -> Optional[_Told]:
+        """``task.submit(…)``, ``task.map(…)`` and ``task.with_options(…)``."""
+        func = node.func
+        if not isinstance(func, ast.Attribute) or func.attr not in _WAYS:
+            return None
+        owner = self.value(func.value)
+        tasks = [one for one in (owner.values if isinstance(owner, Many) else (owner,)) if _is_task(one)]
+        if not tasks:
+            return None
+        for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+            self.visit(argument)
+        if func.attr == "with_options":
+            return _Told(owner)
+        self.loops += func.attr == "map"
+        for one in tasks:
+            self.call(one, [], {})
+        self.loops -= func.attr == "map"
+        return _Told(None)
 
     def _passed(self, value: Value) -> None:
         """A function that is given away by name is taken to be called by who gets it."""
@@ -264,7 +299,7 @@ class _Reader(Walker):
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 
 
-def _options(task: Task[Any, Any]) -> Dict[str, Any]:
+def _options(task: Any) -> Dict[str, Any]:
     return {
         "key": task.key, "name": task.name, "weight": task.weight, "estimated_ms": task.estimated_time,
         "description": task.description,
@@ -290,9 +325,10 @@ def _is_readable(value: Value) -> bool:
 
 
 def _is_task(value: Value) -> bool:
-    return (isinstance(value, Known) and isinstance(value.value, Task)) or (
-        isinstance(value, Local) and value.task is not None
-    )
+    found = value.value if isinstance(value, Known) else None
+    if isinstance(found, (Bound, types.MethodType)):
+        found = found.__func__
+    return isinstance(found, (Task, Flow)) or (isinstance(value, Local) and value.task is not None)
 
 
 def _code(value: Any) -> Any:

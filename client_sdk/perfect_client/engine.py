@@ -6,28 +6,36 @@ import logging
 import os
 import time
 from difflib import get_close_matches
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
-from perfect_client import capture, context, discovery, signature
+from perfect_client import capture, context, discovery, flow_calls, outcomes, signature, states
 from perfect_client.context import Configuration
 from perfect_client.decorators import Flow
-from perfect_client.errors import BadParameter
+from perfect_client.errors import BadParameter, TimedOut
 from perfect_client.failures import error_text, is_interruption, preview, traceback_text
 from perfect_client.protocol import OfferRun, RunEnded, RunStarted
 from perfect_client.recorder import Emit, Run
+from perfect_client.states import State, StateType
 
 COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
+_OUTCOMES: Dict[StateType, str] = {StateType.COMPLETED: COMPLETED, StateType.CANCELLED: CANCELLED}
+_WITH_EXCEPTION = frozenset({StateType.FAILED, StateType.CRASHED, StateType.CANCELLED})
 
 
-def execute(flow: Flow[Any, Any], order: OfferRun, emit: Emit, *, clock: Callable[[], float] = time.time) -> str:
+def execute(
+    flow: Flow[Any, Any], order: OfferRun, emit: Emit, *, clock: Callable[[], float] = time.time, guard: Any = None
+) -> str:
     """Execute the flow as ordered; returns the outcome: COMPLETED, FAILED or CANCELLED.
+
+    ``guard`` is told of deadlines (``watch(key, seconds, sentence)``, ``rest(key)``) and ends this process when one
+    of them is missed by far.
 
     The first fact is ``RunStarted``, the last ``RunEnded``. No exception of the flow leaves this function, only those
     of ``emit``. Raises ``RuntimeError`` when this process executes a run already.
     """
     run = Run(
         id=order.run, flow_name=flow.name, emit=emit, clock=clock, attempt=order.attempt,
-        tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), keys=discovery.plan(flow).keys,
+        tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), keys=discovery.plan(flow).keys, flow=flow, guard=guard,
     )  # fmt: skip
     context.activate(run)
     try:
@@ -59,12 +67,13 @@ def _outcome(run: Run, flow: Flow[Any, Any], order: OfferRun) -> RunEnded:
         run.configuration = _configuration(flow, order.configuration)
         with capture.Capture(run, _log_level(run.configuration)):
             run.parameters = signature.bind(flow.fn, order.parameters, run.configuration)
-            value = _call(flow, run)
+            args, kwargs = signature.split(flow.fn, run.parameters)
+            state = flow_calls.run_state(run, tuple(args), kwargs)
     except BadParameter as wrong:
         return RunEnded(run.clock(), FAILED, reason=wrong.sentence, error="BadParameter: " + wrong.sentence)
     except BaseException as error:
         return _failure(run, error)
-    return RunEnded(run.clock(), COMPLETED, result="" if value is None else preview(value))
+    return _ended(run, state)
 
 
 def _failure(run: Run, error: BaseException) -> RunEnded:
@@ -73,14 +82,18 @@ def _failure(run: Run, error: BaseException) -> RunEnded:
     return RunEnded(run.clock(), FAILED, error=error_text(error), traceback=traceback_text(error))
 
 
-def _call(flow: Flow[Any, Any], run: Run) -> Any:
-    args, kwargs = signature.split(flow.fn, run.parameters)
-    value = flow.fn(*args, **kwargs)
-    if not flow.is_async:
-        return value
-    import asyncio  # heavy, and most flows are not coroutines
-
-    return asyncio.run(value)
+def _ended(run: Run, state: State) -> RunEnded:
+    """The outcome by the flow's final state: what it returned, or the exception that it raised."""
+    outcome, message = _OUTCOMES.get(state.type, FAILED), state.message or ""
+    if outcome == COMPLETED:
+        return RunEnded(run.clock(), outcome, reason=message, result="" if state.data is None else preview(state.data))
+    error = states.exception_of(state) if state.type in _WITH_EXCEPTION else None
+    told = outcomes.traceback_of(error) if error is state.data or (error and error.__traceback__) else ""
+    reason = "timed_out: %s" % error if isinstance(error, TimedOut) else "" if error is state.data else message
+    return RunEnded(
+        run.clock(), outcome, reason=reason, error=error_text(error) if error else outcomes.error_of(state),
+        traceback=told, by_code=True,
+    )  # fmt: skip
 
 
 def _configuration(flow: Flow[Any, Any], name: str) -> Configuration:

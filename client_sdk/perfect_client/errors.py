@@ -29,6 +29,66 @@ class Cancelled(KeyboardInterrupt):
     """
 
 
+# ----------------------------------------------------------------------------------------------- results and states
+
+
+class PrefectException(Exception):
+    """What the errors have in common that programs written for Prefect know."""
+
+
+class FailedRun(PrefectException):
+    """The run has failed without an exception of its own."""
+
+
+class CrashedRun(PrefectException):
+    """The run has crashed without an exception of its own."""
+
+
+class CancelledRun(PrefectException):
+    """The run was cancelled."""
+
+
+class UnfinishedRun(PrefectException):
+    """The run has no result, since it did not come to its end."""
+
+
+class PausedRun(UnfinishedRun):
+    """The run is paused and has no result yet."""
+
+
+class MissingResult(PrefectException):
+    """The run completed, but its result was not kept."""
+
+
+class UpstreamTaskError(UnfinishedRun):
+    """A task was not run because one that it waits for did not complete."""
+
+
+class MappingLengthMismatch(PrefectException, ValueError):
+    """``map`` was given iterables of different lengths."""
+
+
+class MappingMissingIterable(PrefectException, ValueError):
+    """``map`` was given nothing to iterate over."""
+
+
+# ------------------------------------------------------------------------------------------------------------- time
+
+
+class TimedOut(TimeoutError):
+    """The code ran longer than ``timeout_seconds``. ``underway``: it has yet to reach whose deadline it is."""
+
+    underway = False
+
+
+class TaskRunTimeoutError(TimedOut):
+    """A task ran longer than its ``timeout_seconds``."""
+
+
+class FlowRunTimeoutError(TimedOut):
+    """A flow ran longer than its ``timeout_seconds``."""
+
+
 def function_place(fn: Any) -> str:
     """``name, file:line`` of a function for error messages; only the name where there is no source."""
     fn = getattr(fn, "__func__", fn)

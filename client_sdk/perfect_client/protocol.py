@@ -312,7 +312,10 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class TaskStarted:
-    """``task`` numbers the task runs of an attempt from 1; ``call`` counts the calls of one key from 0."""
+    """``task`` numbers the task runs of an attempt from 1; ``call`` counts the calls of one key from 0.
+
+    ``kind`` is ``flow`` for a flow that was called inside the run, else ``task``.
+    """
 
     time: float
     task: int
@@ -322,6 +325,28 @@ class TaskStarted:
     parent: Optional[int] = None
     weight: Optional[float] = None
     estimated_ms: Optional[float] = None
+    kind: str = "task"
+
+
+@dataclass(frozen=True)
+class TaskRetrying:
+    """Attempt ``tries`` (from 1) at a task failed; the next begins in ``delay_s``."""
+
+    time: float
+    task: int
+    tries: int = 1
+    delay_s: float = 0.0
+    error: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class TaskRestarted:
+    """Attempt ``tries`` (from 2) at a task begins."""
+
+    time: float
+    task: int
+    tries: int = 2
 
 
 @dataclass(frozen=True)
@@ -358,7 +383,10 @@ class Logged:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """The explicit outcome without which nothing counts as success: COMPLETED, FAILED or CANCELLED."""
+    """The explicit outcome without which nothing counts as success: COMPLETED, FAILED or CANCELLED.
+
+    ``by_code``: the flow came to this outcome by itself; it was not stopped.
+    """
 
     time: float
     outcome: str
@@ -366,11 +394,15 @@ class RunEnded:
     error: str = ""
     traceback: str = ""
     result: str = ""
+    by_code: bool = False
 
 
 @dataclass(frozen=True)
 class ProcessExited:
-    """Written by the supervisor when the process is gone without ``RunEnded``; ``reason`` is one sentence."""
+    """Written by the supervisor when the process is gone without ``RunEnded``; ``reason`` is one sentence.
+
+    ``timed_out``: it was ended because it ran longer than the code allowed, so the run has failed and not crashed.
+    """
 
     time: float
     reason: str
@@ -378,6 +410,7 @@ class ProcessExited:
     signal: Optional[int] = None
     cancelled: bool = False
     last_output: str = ""
+    timed_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -397,7 +430,7 @@ _FROM_SERVER: Tuple[type, ...] = (
     Accept, Refuse, OfferRun, StartRun, DropRun, CancelRun, Acknowledge, Resend, Echo,
 )  # fmt: skip
 _IN_SPOOL: Tuple[type, ...] = (
-    RunStarted, TaskStarted, TaskProgressed, TaskEnded, Logged, RunEnded, ProcessExited,
+    RunStarted, TaskStarted, TaskRetrying, TaskRestarted, TaskProgressed, TaskEnded, Logged, RunEnded, ProcessExited,
 )  # fmt: skip
 TYPES: Dict[str, type] = {cls.__name__: cls for cls in _FROM_WORKER + _FROM_SERVER + _IN_SPOOL}
 

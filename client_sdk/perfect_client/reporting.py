@@ -22,7 +22,7 @@ class Progress:
         if not 0.0 <= number <= 1.0:  # also refuses NaN
             number = _nearly_fitting(number)
         task = context.current_task()
-        if task is not None and task.run is context.active:
+        if task is not None and not task.run.closed:
             task.report(number, text)
 
     def track(self, items: Iterable[Item], total: Optional[int] = None, description: str = "") -> Iterator[Item]:

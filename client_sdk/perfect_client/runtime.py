@@ -19,38 +19,48 @@ class FlowRun:
 
     @property
     def id(self) -> Optional[str]:
-        return context.active.id if context.active else None
+        run = context.current_run()
+        return run.id if run else None
 
     @property
     def flow_name(self) -> Optional[str]:
-        direct = context.direct.get()
-        return context.active.flow_name if context.active else direct[0] if direct else None
+        run = context.current_run()
+        return run.flow_name if run else None
 
     @property
     def name(self) -> Optional[str]:
-        """The flow's name and the first letters of the run's id."""
-        run = context.active
-        return "%s %s" % (run.flow_name, run.id[:8]) if run else None
+        """From ``flow_run_name``, else the flow's name and the first letters of the run's id."""
+        run = context.current_run()
+        return run.name if run else None
 
     @property
     def parameters(self) -> Dict[str, Any]:
         """The values that the flow was called with, defaults included."""
-        return dict(context.active.parameters) if context.active else {}
+        run = context.current_run()
+        return dict(run.parameters) if run else {}
 
     @property
     def tags(self) -> List[str]:
-        return list(context.active.tags) if context.active else []
+        run = context.current_run()
+        return list(run.tags) if run else []
 
     @property
     def configuration(self) -> Configuration:
         """The chosen configuration; in a direct call the flow's first one."""
-        direct = context.direct.get()
-        return context.active.configuration if context.active else direct[1] if direct else Configuration()
+        run = context.current_run()
+        return run.configuration if run else Configuration()
 
     @property
     def attempt(self) -> Optional[int]:
         """1 for the first attempt."""
-        return context.active.attempt if context.active else None
+        run = context.current_run()
+        return run.attempt if run else None
+
+    @property
+    def run_count(self) -> int:
+        """How often the flow's function was called in this run: more than once with ``retries``."""
+        run = context.current_run()
+        return run.run_count if run else 0
 
 
 class TaskRun:
@@ -60,23 +70,35 @@ class TaskRun:
     def id(self) -> Optional[str]:
         """Unique: the run's id, its attempt and the number of this task run in it."""
         task = _task()
-        return "%s:%d:%d" % (task.run.id, task.run.attempt, task.number) if task else None
+        return task.id if task else None
 
     @property
     def name(self) -> Optional[str]:
-        """The task's name and the number of this call of it in the run, from 0."""
+        """From ``task_run_name``, else the task's name and the number of this call of it in the run, from 0."""
         task = _task()
-        return "%s-%d" % (task.task.name, task.call) if task else None
+        return task.name if task else None
 
     @property
     def task_name(self) -> Optional[str]:
         task = _task()
         return str(task.task.name) if task else None
 
+    @property
+    def parameters(self) -> Dict[str, Any]:
+        """The arguments by name, for a task that has options as retries or a name of its own."""
+        task = _task()
+        return task.parameters if task else {}
+
+    @property
+    def run_count(self) -> int:
+        """How often the task's function was called for this call: more than once with ``retries``."""
+        task = _task()
+        return task.run_count if task else 0
+
 
 def _task() -> Optional[recorder.TaskRun]:
     task = context.current_task()
-    return task if task is not None and task.run is context.active else None
+    return task if task is not None and task.task.kind == "task" and not task.run.closed else None
 
 
 flow_run = FlowRun()

@@ -26,6 +26,7 @@ from perfect_client.launcher import Launcher, become_subreaper
 from perfect_client.loop import Loop, Timer
 from perfect_client.masking import secrets_in
 from perfect_client.session import Session
+from perfect_client.watching import Ear
 from perfect_client.wire import Wire
 
 STOP_GRACE_S = 10.0  # what running flows get when the worker is stopped
@@ -48,6 +49,7 @@ class Setup:
     slots: int
     pools: List[str] = field(default_factory=list)
     reload: bool = False
+    grace_s: float = STOP_GRACE_S  # what a run gets that misses its own deadline, or when the worker is stopped
 
 
 class Supervisor:
@@ -65,6 +67,7 @@ class Supervisor:
         self._bell_out, bell = os.pipe()
         for fd in (self._bell_out, bell):
             os.set_blocking(fd, False)
+        self._ear = Ear()
         self.attempts: Dict[int, Attempt] = {}
         self.custody = Custody(self.loop, self.attempts)
         self.launcher = self.custody.launcher = Launcher(
@@ -276,7 +279,10 @@ class Supervisor:
 
     def _look(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._bell_out, 1 << 16)
+            for word in self._ear.hear(os.read(self._bell_out, 1 << 16)):
+                attempt = self.attempts.get(word.fence)
+                if attempt is not None:
+                    attempt.watch(word.key, word.seconds, word.sentence, self.setup.grace_s)
         self.loop.on_read(self._bell_out, self._rung)
         for attempt in self.attempts.values():
             attempt.look()
@@ -309,7 +315,9 @@ class Supervisor:
         self._decline_waiting("the worker is stopping")
         running = [attempt for attempt in self.attempts.values() if attempt.busy]
         if running and not again:
-            self._note("stopping; %d running flows get %d s (press again to kill them)" % (len(running), STOP_GRACE_S))
+            self._note(
+                "stopping; %d running flows get %g s (press again to kill them)" % (len(running), self.setup.grace_s)
+            )
         for attempt in running:
             if attempt.stage == OFFERED:
                 self.session.decline(attempt.fence, attempt.run, "the worker is stopping")
@@ -317,7 +325,7 @@ class Supervisor:
             elif again:
                 attempt.kill()
             else:
-                attempt.stop(WORKER_STOPPED, STOP_GRACE_S)
+                attempt.stop(WORKER_STOPPED, self.setup.grace_s)
         self._tell_free()
 
     def _leave_when_done(self) -> None:

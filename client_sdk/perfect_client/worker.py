@@ -111,6 +111,7 @@ def configure(
     url: Optional[str] = None,
     token: Optional[str] = None,
     reload: bool = False,
+    grace_s: float = STOP_GRACE_S,
 ) -> Setup:
     """Options and environment as a ``Setup``; makes the worker's folder. Raises ``Unusable``."""
     if not hasattr(os, "fork"):
@@ -140,6 +141,7 @@ def configure(
         slots=checked_slots,
         pools=list(pools),
         reload=reload,
+        grace_s=grace_s,
     )
 
 
@@ -149,8 +151,8 @@ def work(setup: Setup) -> int:
         setup.folder.lock()
         supervisor = Supervisor(setup, say)
         say(
-            "Perfect worker '%s', %d slots, for %s\n  stop    Ctrl+C; running flows are asked to stop and get %d s"
-            % (setup.name, setup.slots, setup.url, STOP_GRACE_S)
+            "Perfect worker '%s', %d slots, for %s\n  stop    Ctrl+C; running flows are asked to stop and get %g s"
+            % (setup.name, setup.slots, setup.url, setup.grace_s)
         )
         return supervisor.run()
     except Occupied as wrong:

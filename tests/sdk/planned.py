@@ -401,6 +401,14 @@ def with_a_sub_flow() -> None:
 
 
 @flow
+def submits() -> None:
+    first = extract.submit()
+    many = clean.with_options(retries=2).map([1, 2], wait_for=[first])
+    for one in many:
+        load.submit(one)
+
+
+@flow
 def only_mentioned() -> None:
     print(extract, isinstance(clean, object))
     repr(load)

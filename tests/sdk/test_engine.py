@@ -145,7 +145,8 @@ def test_a_nested_flow_is_part_of_the_run(execute: Execute) -> None:
     told = execute(parent)
 
     assert told.ended.result == "2"
-    assert len(told.started) == 1
+    assert [(s.kind, s.name, s.parent) for s in told.started] == [("flow", "inner", None), ("task", "step", 1)]
+    assert [end.outcome for end in told.task_ends] == ["COMPLETED", "COMPLETED"]
 
 
 # --------------------------------------------------------------------------------------------------- failures

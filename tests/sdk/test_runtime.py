@@ -85,8 +85,11 @@ def test_a_direct_call_has_the_first_configuration() -> None:
     def asks() -> Any:
         return flow_run.configuration.name, flow_run.configuration["size"], flow_run.flow_name, flow_run.id
 
-    assert asks() == ("dev", 1, "Direct", None)
-    assert flow_run.configuration.name == ""
+    name, size, flow_name, run_id = asks()
+
+    assert (name, size, flow_name) == ("dev", 1, "Direct")
+    assert len(run_id) == 36  # a run as any other, but for its facts, which go nowhere
+    assert (flow_run.configuration.name, flow_run.id) == ("", None)
 
 
 def test_a_direct_call_of_an_async_flow_has_it_too() -> None:

@@ -380,3 +380,42 @@ def test_a_failed_call_that_the_flow_survives_counts_as_done(worker, run):
 
     run.refresh_from_db()
     assert run.progress >= 75
+
+
+def test_a_task_that_is_tried_again_is_retrying_in_between_and_says_how_often(worker, run):
+    order = worker.take()
+    worker.say(
+        order, *started(p.TaskStarted(seconds(0), 1, "shaky"), p.TaskProgressed(seconds(1), 1, 0.5, "half"),
+                        p.TaskRetrying(seconds(2), 1, 1, 5.0, "ValueError: not yet")),
+    )  # fmt: skip
+    row = run.task_runs.get(key="shaky")
+    assert (row.state, row.tries, row.share, row.error) == ("RETRYING", 1, None, "ValueError: not yet")
+
+    worker.say(order, p.TaskRestarted(seconds(7), 1, 2), p.TaskEnded(seconds(9), 1, "COMPLETED"), first=5)
+
+    row.refresh_from_db()
+    assert (row.state, row.tries, row.error) == ("COMPLETED", 2, "")
+    assert (row.finished_at - row.started_at).total_seconds() == 2
+
+
+def test_a_run_that_was_ended_for_its_deadline_has_failed_and_not_crashed(worker, run):
+    order = worker.take()
+
+    worker.say(order, *started(p.ProcessExited(seconds(9), "timed_out: too long", signal=9, timed_out=True)))
+
+    run.refresh_from_db()
+    assert (run.state, run.state_reason) == ("FAILED", "timed_out: too long")
+
+
+def test_a_flow_called_inside_a_run_is_one_of_its_calls(worker, run):
+    order = worker.take()
+
+    worker.say(
+        order, *started(p.TaskStarted(seconds(0), 1, "inner", "Inner", kind="flow"),
+                        p.TaskStarted(seconds(0), 2, "step", parent=1), p.TaskEnded(seconds(1), 2, "COMPLETED"),
+                        p.TaskEnded(seconds(1), 1, "COMPLETED")),
+    )  # fmt: skip
+
+    assert list(run.task_runs.filter(key__in=["inner", "step"]).values_list("key", "state", "parent")) == [
+        ("inner", "COMPLETED", None), ("step", "COMPLETED", 1),
+    ]  # fmt: skip

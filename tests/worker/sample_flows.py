@@ -134,3 +134,69 @@ def hangs_at_exit() -> None:
 @flow
 def shows_itself() -> str:
     return f"{os.environ['PERFECT_RUN']} {os.getpid() == os.getsid(0)} {len(os.read(0, 1))}"
+
+
+@flow(timeout_seconds=0.3)
+def takes_too_long(how: str) -> None:
+    print("busy", flush=True)
+    WAYS[how]()
+
+
+@task(timeout_seconds=0.3)
+def too_slow(how: str) -> None:
+    WAYS[how]()
+
+
+@flow
+def has_a_slow_task(how: str) -> None:
+    print("busy", flush=True)
+    too_slow(how)
+
+
+@flow
+def has_a_slow_task_in_a_thread(how: str) -> None:
+    print("busy", flush=True)
+    future = too_slow.submit(how)
+    future.wait()
+    print("after it", future.state.name, flush=True)
+    time.sleep(1000)
+
+
+@flow(timeout_seconds=0.3)
+async def blocks_its_loop() -> None:
+    print("busy", flush=True)
+    time.sleep(1000)
+
+
+@flow
+def hears_of_its_end() -> None:
+    print("working", flush=True)
+    time.sleep(1000)
+
+
+@hears_of_its_end.on_cancellation
+def say_so(flow: object, flow_run: object, state: object) -> None:
+    print("hook", getattr(state, "name", ""))
+
+
+def _swallow() -> None:
+    while True:
+        try:
+            time.sleep(1000)
+        except Exception:
+            print("never mind", flush=True)
+
+
+def _with_a_child() -> None:
+    subprocess.run(["sleep", "1000"])
+
+
+def _count_in_c() -> None:
+    sum(range(10**12))
+
+
+def _sleep() -> None:
+    time.sleep(1e6)
+
+
+WAYS = {"sleeps": _sleep, "swallows": _swallow, "counts_in_c": _count_in_c, "waits_for_a_child": _with_a_child}

@@ -1,0 +1,75 @@
+"""Small parts around the calls of tasks that asked for them: the engine knows none of them by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Dict, Generic, List, Optional, Tuple, TypeVar
+
+if TYPE_CHECKING:
+    from perfect_client.decorators import Task
+    from perfect_client.recorder import Run, TaskRun
+
+V = TypeVar("V")
+
+
+class Hit(Generic[V]):
+    """The call is answered without running the function: its task ends CACHED, with this value."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: V) -> None:
+        self.value = value
+
+
+class TaskCall:
+    """One call of a task, as its parts see it."""
+
+    __slots__ = ("_bound", "args", "kwargs", "name", "return_state", "run", "task", "task_run", "wait_for")
+
+    def __init__(
+        self, task: Task[Any, Any], run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any],
+        return_state: bool = False, wait_for: Any = None,
+    ) -> None:  # fmt: skip
+        self.task, self.run, self.args, self.kwargs = task, run, args, kwargs
+        self.return_state, self.wait_for = return_state, wait_for
+        self.task_run: TaskRun
+        self.name: Optional[str] = None  # from a template, else it is the task's
+        self._bound: Optional[Dict[str, Any]] = None
+
+    @property
+    def parameters(self) -> Dict[str, Any]:
+        """The arguments by name, defaults included, futures resolved. Raises ``TypeError`` when they do not fit."""
+        if self._bound is None:
+            self._bound = bound(self.task, self.args, self.kwargs)
+        return self._bound
+
+
+class Part:
+    """A small part around every call of a task that asked for it. What it raises fails the call."""
+
+    def before(self, call: TaskCall) -> Optional[Hit[Any]]:
+        """Before the function is called, once a call: the attempts of a call share it."""
+
+    def after(self, call: TaskCall, value: Any) -> None:
+        """The call succeeded with this value."""
+
+
+# Asked once for each task, when it is decorated; None: the task does not need the part.
+FACTORIES: List[Callable[["Task[Any, Any]"], Optional[Part]]] = []
+
+
+def parts_of(task: Task[Any, Any]) -> Tuple[Part, ...]:
+    """What the factories say to a task."""
+    found = [make(task) for make in FACTORIES]
+    return tuple(part for part in found if part is not None)
+
+
+def bound(decorated: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:
+    """A call's arguments by the names of the parameters, defaults included. Raises ``TypeError``."""
+    signature = decorated.__dict__.get("_signature")
+    if signature is None:
+        from inspect import signature as signature_of  # heavy: most programs never ask
+
+        signature = decorated.__dict__["_signature"] = signature_of(decorated.fn)
+    found = signature.bind(*args, **kwargs)
+    found.apply_defaults()
+    return dict(found.arguments)

@@ -1,0 +1,135 @@
+"""A process that runs tasks for its parent: what it prints, logs and reports becomes facts of the parent's run."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import time
+import warnings
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from perfect_client import capture, context
+from perfect_client.deadlines import Limit, run_coroutine
+from perfect_client.errors import CrashedRun
+from perfect_client.protocol import TaskEnded
+from perfect_client.recorder import Run, TaskRun, new_id
+from perfect_client.steps import Call
+
+_LOOK_S = 1.0  # how often a process looks whether its parent is still there
+_METHOD = "fork" if sys.platform.startswith("linux") else "spawn"  # elsewhere fork is not safe beside threads
+
+
+class Child:
+    """The parent's side: one process, and one call in it at a time."""
+
+    def __init__(self, initializer: Optional[Callable[..., Any]], initargs: Tuple[Any, ...], captured: bool) -> None:
+        ways = multiprocessing.get_context(_METHOD)
+        self._pipe, other = ways.Pipe()
+        self._process: Any = ways.Process(  # type: ignore[attr-defined]
+            target=serve, args=(other, os.getpid(), initializer, initargs, captured), name="perfect-task"
+        )
+        with warnings.catch_warnings():  # Python 3.12 warns of threads; the child uses none of their locks
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._process.start()
+        other.close()
+
+    def call(self, call: Call, task: Any, current: TaskRun) -> Any:
+        """Have a call of a task performed there. Raises what it raises, and ``CrashedRun`` if the process dies."""
+        try:
+            order = pickle.dumps((task, call.args, call.kwargs))
+        except Exception as wrong:
+            raise TypeError(
+                "a task in another process, and its arguments, must be picklable (a task at the top of a module is): %s"
+                % wrong
+            ) from wrong
+        numbers = {1: current.number}
+        try:
+            self._pipe.send_bytes(order)
+            kind, said = self._until_done(call.limit, current.run, numbers)
+        except (EOFError, OSError):
+            self._process.join(5)
+            code = self._process.exitcode
+            how = "signal %d" % -code if code is not None and code < 0 else "exit code %s" % code
+            raise CrashedRun("The process of the task ended with %s." % how) from None
+        finally:
+            for number in list(numbers.values())[1:]:
+                current.run.tell(TaskEnded(current.run.clock(), number, "CANCELLED", "The task around it ended."))
+        if kind == "error":
+            raise said
+        return said
+
+    def _until_done(self, limit: Optional[Limit], run: Run, numbers: Dict[int, int]) -> Tuple[str, Any]:
+        until = None if limit is None else time.monotonic() + limit.seconds
+        while True:
+            if until is not None and not self._pipe.poll(max(0.0, until - time.monotonic())):
+                self.kill()
+                return "error", limit.missed() if limit is not None else None
+            kind, said = pickle.loads(self._pipe.recv_bytes())
+            if kind != "fact":
+                return kind, said
+            run.retell(said, numbers)
+
+    @property
+    def alive(self) -> bool:
+        return bool(self._process.is_alive())
+
+    def kill(self) -> None:
+        """End it at once; nothing in it is worth keeping."""
+        with contextlib.suppress(Exception):
+            self._process.kill()
+            self._process.join(5)
+        self._pipe.close()
+
+
+# ------------------------------------------------------------------------------------------------------ in the child
+
+
+def serve(pipe: Any, parent: int, initializer: Any, initargs: Tuple[Any, ...], captured: bool) -> None:
+    """The child's life: perform calls until the parent is gone."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which decides
+    with contextlib.suppress(EOFError, OSError):
+        if initializer is not None:
+            initializer(*initargs)
+        while os.getppid() == parent:
+            if pipe.poll(_LOOK_S):
+                _perform(pipe, pipe.recv_bytes(), captured)
+
+
+def _perform(pipe: Any, order: bytes, captured: bool) -> None:
+    def say(kind: str, said: Any) -> None:
+        pipe.send_bytes(pickle.dumps((kind, said)))
+
+    try:
+        task, args, kwargs = pickle.loads(order)
+        run = Run(id=new_id(), flow_name="", emit=lambda fact: say("fact", fact))
+        context.activate(run)
+        try:
+            with capture.Capture(run, 0) if captured else contextlib.nullcontext():
+                value = _called(run, task, args, kwargs)
+        finally:
+            run.closed = True
+            context.deactivate()
+        answer: Tuple[str, Any] = ("value", value)
+    except BaseException as error:
+        answer = ("error", error)
+    try:
+        say(*answer)
+    except OSError:
+        raise
+    except Exception as wrong:  # what cannot be pickled cannot be handed back
+        say("error", TypeError("%s of a task in another process cannot be pickled: %s" % (answer[0], wrong)))
+
+
+def _called(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    current = run.start(task, None)
+    context.task.set(current)
+    try:
+        call = Call(task.fn, args, kwargs, task.is_async)
+        return run_coroutine(None, call.later) if task.is_async else call.now()
+    finally:
+        context.task.set(None)
