@@ -150,7 +150,6 @@ class Book:
     def _task_retrying(self, fact: protocol.TaskRetrying) -> None:
         """An attempt failed and another follows: what it had reported counts no more, what was shown stays."""
         row = self._open_task(fact.task)
-        self._keep_shown()
         row.state, row.share, row.tries = TaskState.RETRYING, None, counted(fact.tries)
         row.error, row.traceback = clean_text(fact.error, 4_000), clean_text(fact.traceback)
         self._touch(row)
