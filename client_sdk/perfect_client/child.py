@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Union
 
-from perfect_client import engine, journal, procs, protocol, spool
+from perfect_client import engine, journal, lineage, procs, protocol, spool
 from perfect_client.channel import Channel
 from perfect_client.errors import Cancelled
 
@@ -241,11 +241,13 @@ def _execute(start: Start, place: Place, flows: Mapping[str, Any], stop: Stop) -
 
     emit = Emitter(spool.Writer(runs / ("%d.facts" % start.fence)), place.bell, cancel_reason, stop)
     code = 0
+    lineage.begin(entry.order.run, entry.order.lineage)
     try:
         engine.execute(flows[entry.order.flow], entry.order, emit)
     except (Cancelled, KeyboardInterrupt):
         emit(protocol.RunEnded(time.time(), "CANCELLED"))
     stop.over = True
+    lineage.end()
     if emit.withheld:
         code = procs.EXIT_STOPPED if stop.seen else procs.EXIT_INTERRUPTED
     return code

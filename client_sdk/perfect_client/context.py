@@ -11,6 +11,8 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Tuple
 
+from perfect_client.parts import Around
+
 if TYPE_CHECKING:
     from perfect_client.recorder import Run, TaskRun  # at run time this module stays light: every program loads it
 
@@ -83,13 +85,17 @@ def call(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> 
     current = run.start(task, above)
     _task.set(current)
     try:
-        value = task.fn(*args, **kwargs)
+        around = Around(task, run, current, args, kwargs)
+        hit = around.before()
+        value = task.fn(*args, **kwargs) if hit is None else hit.value
+        if hit is None:
+            around.after(value)
     except BaseException as error:
         run.fail(current, error)
         raise
     finally:
         _task.set(above)
-    run.end(current)
+    run.end(current, "COMPLETED" if hit is None else "CACHED")
     return value
 
 
@@ -99,11 +105,15 @@ async def call_async(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[st
     current = run.start(task, above)
     _task.set(current)
     try:
-        value = await task.fn(*args, **kwargs)
+        around = Around(task, run, current, args, kwargs)
+        hit = around.before()
+        value = await task.fn(*args, **kwargs) if hit is None else hit.value
+        if hit is None:
+            around.after(value)
     except BaseException as error:
         run.fail(current, error)
         raise
     finally:
         _task.set(above)
-    run.end(current)
+    run.end(current, "COMPLETED" if hit is None else "CACHED")
     return value

@@ -8,7 +8,7 @@ import time
 from difflib import get_close_matches
 from typing import Any, Callable, Optional
 
-from perfect_client import capture, context, discovery, signature
+from perfect_client import caching, capture, context, discovery, parts, signature
 from perfect_client.context import Configuration
 from perfect_client.decorators import Flow
 from perfect_client.errors import BadParameter
@@ -17,6 +17,8 @@ from perfect_client.protocol import OfferRun, RunEnded, RunStarted
 from perfect_client.recorder import Emit, Run
 
 COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
+
+parts.FACTORIES.append(caching.part_for)
 
 
 def execute(flow: Flow[Any, Any], order: OfferRun, emit: Emit, *, clock: Callable[[], float] = time.time) -> str:

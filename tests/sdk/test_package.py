@@ -27,7 +27,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
     assert not HEAVY & set(loaded)
     assert {name for name in loaded if name.startswith("perfect_client.")} <= {
         "perfect_client." + name
-        for name in ("context", "decorators", "errors", "reporting", "runlog", "runtime", "schedules")
+        for name in ("context", "decorators", "errors", "parts", "reporting", "runlog", "runtime", "schedules")
     }
 
 
