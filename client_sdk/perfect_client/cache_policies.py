@@ -1,4 +1,4 @@
-"""What makes two calls of a task the same: ``INPUTS``, ``TASK_SOURCE``, … joined with ``+``, without an argument by ``-``."""
+"""What makes two calls of a task the same: ``INPUTS``, ``TASK_SOURCE``, … joined by ``+``; ``-`` drops an argument."""
 
 from __future__ import annotations
 

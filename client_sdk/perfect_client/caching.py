@@ -13,7 +13,7 @@ import time
 from datetime import timedelta
 from typing import Any, Dict, NamedTuple, Optional, Set, Tuple
 
-from perfect_client import hashing, lineage, parts, runtime
+from perfect_client import hashing, lineage, runtime
 from perfect_client.cache_policies import DEFAULT, NO_CACHE, CachePolicy
 from perfect_client.errors import ConfigurationError, HashError, function_place
 from perfect_client.parts import Hit, Part, TaskCall
@@ -217,7 +217,7 @@ class Keeping(Part):
         return not known
 
 
-# --------------------------------------------------------------------------------------------------------- what is asked
+# -------------------------------------------------------------------------------------------------------- what is asked
 
 
 def part_for(task: Any) -> Optional[Part]:
@@ -278,4 +278,3 @@ def _seconds(given: Any) -> Optional[float]:
     if not isinstance(given, timedelta) or given <= timedelta():
         raise ConfigurationError("cache_expiration is a timedelta above 0, not %r" % (given,))
     return given.total_seconds()
-

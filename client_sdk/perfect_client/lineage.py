@@ -12,9 +12,7 @@ import os
 import struct
 import threading
 import time
-from collections import Counter
 from hashlib import blake2b
-from typing import Counter as CounterOf
 from typing import Dict, List, NamedTuple, Optional, Sequence
 from zlib import crc32
 
@@ -24,6 +22,7 @@ from perfect_client.results import RUNS, FolderStore, default_store
 SMALL_BYTES = 10 << 20  # results up to here are kept without being asked for
 _MAGIC = b"PfR1"
 _HEAD = struct.Struct("<4sII16s16sId")  # magic, crc32, size, slot, source, number, made
+_CRC = struct.Struct("<I")
 _AFTER_CRC = 8
 
 
@@ -50,38 +49,49 @@ class Past:
     def __init__(self, store: FolderStore, ancestor: Ancestor) -> None:
         self.run, self._before = ancestor.run, ancestor.before
         self._store, self._path = store, path_of(store, ancestor.run)
+        self._lock = threading.Lock()
         self._places: Optional[Dict[bytes, _Place]] = None
+        self._fd = -1
 
     @property
     def exists(self) -> bool:
         return self._store.is_private() and os.path.isfile(self._path)
 
     def find(self, slot: bytes) -> Optional[Found]:
-        if self._places is None:
-            self._places = self._read() if self.exists else {}
+        with self._lock:
+            if self._places is None:
+                self._places = self._read() if self.exists else {}
         place = self._places.get(slot)
         if place is None or (self._before and not 0 < place.number < self._before):
             return None
-        with contextlib.suppress(OSError), open(self._path, "rb") as file:
-            file.seek(place.offset)
-            head, data = file.read(_HEAD.size), file.read(place.size)
-            if len(data) == place.size and crc32(data, crc32(head[_AFTER_CRC:])) == _HEAD.unpack(head)[1]:
-                return Found(data, place.source, place.made, self.run)
+        with contextlib.suppress(OSError):
+            record = os.pread(self._fd, _HEAD.size + place.size, place.offset)
+            if len(record) == _HEAD.size + place.size and crc32(record[_AFTER_CRC:]) == _HEAD.unpack_from(record)[1]:
+                return Found(record[_HEAD.size :], place.source, place.made, self.run)
         return None
 
     def _read(self) -> Dict[bytes, _Place]:
         """Where each record stands; the last one of a slot counts. What is torn ends the file."""
         places: Dict[bytes, _Place] = {}
-        with contextlib.suppress(OSError), open(self._path, "rb") as file:
-            end, offset = os.fstat(file.fileno()).st_size, 0
-            while offset + _HEAD.size <= end:
-                magic, _, size, slot, source, number, made = _HEAD.unpack(file.read(_HEAD.size))
-                if magic != _MAGIC or offset + _HEAD.size + size > end:
-                    break
-                places[slot] = _Place(offset, size, source, number, made)
-                offset += _HEAD.size + size
-                file.seek(offset)
+        with contextlib.suppress(OSError):
+            self._fd = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            with open(self._fd, "rb", closefd=False) as file:
+                end, offset = os.fstat(self._fd).st_size, 0
+                while offset + _HEAD.size <= end:
+                    magic, _, size, slot, source, number, made = _HEAD.unpack(file.read(_HEAD.size))
+                    if magic != _MAGIC or offset + _HEAD.size + size > end:
+                        break
+                    places[slot] = _Place(offset, size, source, number, made)
+                    offset += _HEAD.size + size
+                    file.seek(size, os.SEEK_CUR)
         return places
+
+    def close(self) -> None:
+        with self._lock:
+            self._places = {}
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
 
 class Lineage:
@@ -91,7 +101,7 @@ class Lineage:
         self.run, self.store = run, store
         self.past: List[Past] = [Past(store, ancestor) for ancestor in ancestors]
         self._path = path_of(store, run)
-        self._calls: CounterOf[bytes] = Counter()
+        self._calls: Dict[bytes, int] = {}
         self._lock = threading.Lock()
         self._fd = -1
         self._size = 0
@@ -100,12 +110,12 @@ class Lineage:
 
     def slot(self, flow: str, task: str, inputs: bytes) -> bytes:
         """The slot of the next call with these arguments; each call takes one."""
-        base = blake2b(("%s\0%s\0" % (flow, task)).encode("utf-8", "backslashreplace") + inputs, digest_size=16)
+        name = ("%s\0%s\0" % (flow, task)).encode("utf-8", "backslashreplace") + inputs
+        base = blake2b(name, digest_size=16).digest()
         with self._lock:
-            number = self._calls[base.digest()]
-            self._calls[base.digest()] = number + 1
-        base.update(b"%d" % number)
-        return base.digest()
+            number = self._calls.get(base, 0)
+            self._calls[base] = number + 1
+        return base if number == 0 else blake2b(b"%s%d" % (base, number), digest_size=16).digest()
 
     def find(self, slot: bytes) -> Optional[Found]:
         """What the nearest ancestor kept for the slot."""
@@ -113,10 +123,12 @@ class Lineage:
 
     def news(self) -> Optional[str]:
         """Once, where this run resumes another one: a sentence for its log."""
+        if self._told or not self.past:
+            return None
         with self._lock:
-            if self._told or not self.past:
-                return None
-            self._told = True
+            told, self._told = self._told, True
+        if told:
+            return None
         nearest = self.past[0].run
         if any(past.exists for past in self.past):
             return "resuming run %s: its completed tasks are answered by their results" % nearest
@@ -128,8 +140,8 @@ class Lineage:
     def keep(self, slot: bytes, source: bytes, number: int, data: bytes, made: Optional[float] = None) -> None:
         """Append a record. A full disk ends it for this run and never reaches user code."""
         head = _HEAD.pack(_MAGIC, 0, len(data), slot, source, number, time.time() if made is None else made)
-        crc = crc32(data, crc32(head[_AFTER_CRC:]))
-        record = b"%s%s%s%s" % (_MAGIC, struct.pack("<I", crc), head[_AFTER_CRC:], data)
+        body = head[_AFTER_CRC:] + data
+        record = _MAGIC + _CRC.pack(crc32(body)) + body
         with self._lock:
             if not self._over:
                 try:
@@ -160,6 +172,8 @@ class Lineage:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
+        for past in self.past:
+            past.close()
 
 
 def path_of(store: FolderStore, run: str) -> str:

@@ -207,7 +207,7 @@ def default_store() -> FolderStore:
 
 
 def store_of(given: Any) -> Any:
-    """A folder's path, or an object with ``read``, ``write``, ``exists`` and ``remove``. Raises ``ConfigurationError``."""
+    """By a folder's path or an object with ``read``, ``write``, ``exists``, ``remove``. Else ``ConfigurationError``."""
     if isinstance(given, (str, os.PathLike)) and str(given).strip():
         return FolderStore(given)
     if all(callable(getattr(given, name, None)) for name in ("read", "write", "exists", "remove")):

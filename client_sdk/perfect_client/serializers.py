@@ -21,7 +21,8 @@ class _Limited:
     """A file that refuses to grow past a limit, so that a huge result is noticed long before it is written."""
 
     def __init__(self, limit: int) -> None:
-        self._left, self.parts = limit, []  # type: int, List[bytes]
+        self._left = limit
+        self.parts: List[bytes] = []
 
     def write(self, data: Any) -> None:
         self._left -= len(data)
@@ -48,6 +49,8 @@ class PickleSerializer(Serializer):
 
     def dumps_within(self, value: Any, limit: int) -> bytes:
         """The same; raises ``TooLarge`` as soon as it would be more than ``limit`` bytes."""
+        if value is None or type(value) in (bool, int, float):
+            return pickle.dumps(value, 5)
         file = _Limited(limit)
         pickle.Pickler(file, 5).dump(value)
         return b"".join(file.parts)
