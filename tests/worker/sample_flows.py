@@ -134,3 +134,35 @@ def hangs_at_exit() -> None:
 @flow
 def shows_itself() -> str:
     return f"{os.environ['PERFECT_RUN']} {os.getpid() == os.getsid(0)} {len(os.read(0, 1))}"
+
+
+@task
+def reads(path: str) -> str:
+    print("reading", path)
+    return "content"
+
+
+@task
+def checks(content: str, path: str) -> str:
+    if not os.path.exists(path):
+        raise FileNotFoundError("not there yet")
+    return content.upper()
+
+
+@task
+def hangs_until(path: str) -> None:
+    print("hanging", flush=True)
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
+@flow
+def resumable(path: str) -> str:
+    return checks(reads("source"), path)
+
+
+@flow
+def killable(path: str) -> str:
+    content = reads("source")
+    hangs_until(path)
+    return content
