@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db.models import QuerySet
-from perfect_client.protocol import CancelRun, DropRun, OfferRun, StartRun
+from perfect_client.protocol import Ancestor, CancelRun, DropRun, OfferRun, StartRun
 
 from flows.models import Schedule
 from runs import live
@@ -18,6 +18,7 @@ from runs.states import HELD, LIVE, RunState
 
 OFFER_LASTS = timedelta(seconds=20)
 CANCEL_GRACE_S = 10.0
+MAX_LINEAGE = 50
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Offer:
 def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
     """Offer waiting runs, oldest first, to the connected workers that have their flow and a free slot.
 
-    ``free`` are the slots that each worker connected to this process has left. The emptiest worker comes first.
+    ``free`` are the slots that each worker connected to this process has left. The emptiest worker comes first, but
+    for a run that resumes another one: the worker of that one has its results.
     """
     left = {worker: slots for worker, slots in free.items() if slots > 0}
     if not left:
@@ -37,10 +39,13 @@ def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
     able: dict[int, list[UUID]] = {}
     for worker, flow in Worker.flows.through.objects.filter(worker_id__in=left).values_list("worker_id", "flow_id"):
         able.setdefault(flow, []).append(worker)
-    waiting = Run.objects.filter(state=RunState.PENDING, flow_id__in=able).select_related("flow").order_by("pk")
+    waiting = Run.objects.filter(state=RunState.PENDING, flow_id__in=able).select_related("flow", "resume_of")
     offers: list[Offer] = []
-    for run in waiting[: sum(left.values())]:
-        worker = max((w for w in able[run.flow_id] if left[w] > 0), key=left.__getitem__, default=None)
+    for run in waiting.order_by("pk")[: sum(left.values())]:
+        home = run.resume_of.worker_id if run.resume_of else None
+        worker = max(
+            (w for w in able[run.flow_id] if left[w] > 0), key=lambda w: (w == home, left[w]), default=None
+        )  # fmt: skip
         if worker is not None and not _queued(run) and (made := _offer(run, worker, now)):
             left[worker] -= 1
             offers.append(made)
@@ -72,8 +77,22 @@ def _offer(run: Run, worker: UUID, now: datetime) -> Offer | None:
             attempt=run.attempt + 1,
             trigger=run.trigger,
             scheduled_for=run.scheduled_for.timestamp() if run.scheduled_for else None,
+            lineage=_lineage(run),
         ),
     )
+
+
+def _lineage(run: Run) -> list[Ancestor]:
+    """The runs whose results this one may use, nearest first.
+
+    Where a run repeats everything from some task on, the chain ends: what is older than it has been asked to go.
+    """
+    found: list[Ancestor] = []
+    child: Run | None = run
+    while child is not None and child.resume_of is not None and len(found) < MAX_LINEAGE:
+        found.append(Ancestor(str(child.resume_of.pk), child.resume_before))
+        child = None if child.resume_before else child.resume_of
+    return found
 
 
 def claim(*, worker: UUID, fence: int, run_id: str, now: datetime) -> StartRun | DropRun:

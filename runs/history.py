@@ -63,7 +63,10 @@ def lessons_of(flow_id: int) -> Lessons:
     kept = _kept.get(flow_id)
     if kept is not None and kept.runs >= A_FEW and time.monotonic() - kept.learned_at < LEARN_EVERY:
         return kept.lessons
-    completed = Run.objects.filter(flow_id=flow_id, state=RunState.COMPLETED, started_at__isnull=False)
+    # A run that resumed another one did a part of the work only.
+    completed = Run.objects.filter(
+        flow_id=flow_id, state=RunState.COMPLETED, started_at__isnull=False, resume_of__isnull=True
+    )
     runs = list(completed.order_by("-pk").only("started_at", "finished_at")[:RUNS_LOOKED_AT])
     if not runs:
         return NOTHING

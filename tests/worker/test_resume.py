@@ -72,7 +72,9 @@ def test_a_worker_without_the_results_runs_all_of_it_and_says_why(server, worker
     second = server.resume(first, path=path)
 
     assert outcomes(second) == ["reads COMPLETED", "checks FAILED"]
-    assert [line for line in second.lines if f"resuming run {first.run}, but its results are not on this worker" in line]
+    assert [
+        line for line in second.lines if f"resuming run {first.run}, but its results are not on this worker" in line
+    ]
 
 
 def test_from_a_task_on_all_run_again(server, worker, tmp_path):
