@@ -118,7 +118,7 @@ def _build(wish: Wish, now: datetime, trigger: str, who: str) -> Run:
         rerun_of=wish.rerun_of,
         resume_of=wish.resume_of,
         resume_from=wish.resume_from.key if wish.resume_from else "",
-        resume_before=wish.resume_from.number if wish.resume_from else 0,
+        resume_before=(wish.resume_from.number or 0) if wish.resume_from else 0,
         schedule=wish.schedule,
         due_at=wish.due_at,
         created_at=now,
