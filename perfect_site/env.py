@@ -30,6 +30,8 @@ KNOWN = frozenset(
         "PERFECT_HOME",
         "PERFECT_LOG_LEVEL",
         "PERFECT_REDIS_URL",
+        "PERFECT_RESULTS_DAYS",  # a worker's own, as is the next one
+        "PERFECT_RESULTS_MB",
         "PERFECT_RETENTION_DAYS",
         "PERFECT_RUN",  # the mark that a worker puts on a run's processes
         "PERFECT_SECRET_KEY",

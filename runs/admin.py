@@ -93,7 +93,7 @@ class RunAdmin(HistoryAdmin):
     sortable_by = ()
     search_fields = ("flow__name",)
     search_help_text = "A run's id (whole, or its last eight characters), or a flow's name"
-    actions = ("cancel_runs", "run_again")
+    actions = ("cancel_runs", "run_again", "resume_runs")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         return super().get_queryset(request).select_related("flow", "worker")
@@ -170,6 +170,13 @@ class RunAdmin(HistoryAdmin):
             services.retry(run_id=run.pk, now=now, trigger=Run.Trigger.CONSOLE, who=who)
 
         act_on_each(self, request, rows, "run again", deed)
+
+    @admin.action(description="Resume from failure", permissions=["retry"])
+    def resume_runs(self, request: HttpRequest, rows: QuerySet[Run]) -> None:
+        def deed(run: Run, now: datetime, who: str) -> None:
+            services.resume(run_id=run.pk, now=now, trigger=Run.Trigger.CONSOLE, who=who)
+
+        act_on_each(self, request, rows, "resumed", deed)
 
 
 class PartAdmin(HistoryAdmin):

@@ -27,7 +27,7 @@ from runs.models import Run, Worker
 from runs.problems import Problem, problem
 from runs.queries import run_json, task_json, task_runs_of
 from runs.refusals import answer_errors
-from runs.schemas import CancelIn, RetryIn, RunAllIn, RunIn, RunsIn, ScheduleChange, ScheduleIn
+from runs.schemas import CancelIn, ResumeIn, RetryIn, RunAllIn, RunIn, RunsIn, ScheduleChange, ScheduleIn
 from runs.shapes import flow_detail_json, flow_json, schedule_json, taken_slots, worker_json
 from runs.statements import find
 
@@ -254,10 +254,18 @@ async def retry(request: HttpRequest, run_id: str, wish: RetryIn | None = None) 
 
 
 @api.post("/runs/{run_id}/resume", auth=Gate(RUN, "runs.retry_run"), tags=["runs"])
-async def resume(request: HttpRequest, run_id: str) -> HttpResponse:
-    pk = uuid_of(run_id, "run")
-    await lanes.read(find_run, pk)
-    raise Problem(501, f"A run cannot be resumed yet. POST /api/runs/{pk}/retry runs it again from its start.")
+async def resume(request: HttpRequest, run_id: str, wish: ResumeIn | None = None) -> HttpResponse:
+    """A new run like this one, in which completed tasks are answered by their results; the old one stays as it is.
+
+    With ``from_task``, that task's ``call``-th call (from 0) and all that started later run again.
+    """
+    pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
+    options = dict(wish) if wish else {}
+
+    def deed() -> Run:
+        return services.resume(run_id=pk, now=now, trigger=Run.Trigger.API, who=who, **options)
+
+    return answer(created(await lanes.write(deed)), 201)
 
 
 @api.post("/runs/{run_id}/pause", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"])

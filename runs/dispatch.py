@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import connection
 from django.db.models import QuerySet
-from perfect_client.protocol import CancelRun, DropRun, OfferRun, StartRun
+from perfect_client.protocol import Ancestor, CancelRun, DropRun, OfferRun, StartRun
 
 from flows.models import Schedule
 from runs import live
@@ -22,6 +22,7 @@ from runs.states import HELD, LIVE, RunState
 OFFER_LASTS = timedelta(seconds=20)
 CANCEL_GRACE_S = 10.0
 QUEUE_REMEMBERED = 2_000
+MAX_LINEAGE = 50
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Offer:
 def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
     """Offer waiting runs, oldest first, to the connected workers that have their flow and a free slot.
 
-    ``free`` are the slots that each worker connected to this process has left. The emptiest worker comes first.
+    ``free`` are the slots that each worker connected to this process has left. The emptiest worker comes first, but
+    for a run that resumes another one: the worker of that one has its results.
     """
     left = {pk: slots for pk, slots in free.items() if slots > 0}
     able: dict[int, list[UUID]] = {}
@@ -42,7 +44,10 @@ def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
             able.setdefault(flow, []).append(pk)
     offers: list[Offer] = []
     for run in _waiting(list(able), sum(left.values())):
-        worker = max((pk for pk in able[run.flow_id] if left[pk] > 0), key=left.__getitem__, default=None)
+        home = run.resume_of.worker_id if run.resume_of else None
+        worker = max(
+            (pk for pk in able[run.flow_id] if left[pk] > 0), key=lambda pk: (pk == home, left[pk]), default=None
+        )
         if worker is not None and not _queued(run) and (made := _offer(run, worker, now)):
             left[worker] -= 1
             offers.append(made)
@@ -123,8 +128,22 @@ def _offer(run: Run, worker: UUID, now: datetime) -> Offer | None:
             attempt=run.attempt + 1,
             trigger=run.trigger,
             scheduled_for=run.scheduled_for.timestamp() if run.scheduled_for else None,
+            lineage=_lineage(run),
         ),
     )
+
+
+def _lineage(run: Run) -> list[Ancestor]:
+    """The runs whose results this one may use, nearest first.
+
+    Where a run repeats everything from some task on, the chain ends: what is older than it has been asked to go.
+    """
+    found: list[Ancestor] = []
+    child: Run | None = run
+    while child is not None and child.resume_of is not None and len(found) < MAX_LINEAGE:
+        found.append(Ancestor(str(child.resume_of.pk), child.resume_before))
+        child = None if child.resume_before else child.resume_of
+    return found
 
 
 def claim(*, worker: UUID, fence: int, run_id: str, now: datetime) -> StartRun | DropRun:

@@ -108,7 +108,7 @@ def _flow(match: re.Match[str], memory: Any, whole: bool, since: int, now: datet
 
 
 def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
-    rows = Run.objects.select_related("flow", "schedule__flow", "worker", "rerun_of__flow")
+    rows = Run.objects.select_related("flow", "schedule__flow", "worker", "rerun_of__flow", "resume_of__flow")
     run = rows.prefetch_related("flow__tasks").filter(pk=UUID(match["run"])).first()
     if run is None:
         return Drawing()

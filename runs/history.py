@@ -92,7 +92,10 @@ def learn_for(run: Run) -> Lessons:
     kept = _kept.get(kind)
     if kept is not None and kept.lessons.runs >= A_FEW and time.monotonic() - kept.learned_at < LEARN_EVERY:
         return kept.lessons
-    completed = Run.objects.filter(flow_id=run.flow_id, state=RunState.COMPLETED, started_at__isnull=False)
+    # A run that resumed another one did a part of the work only.
+    completed = Run.objects.filter(
+        flow_id=run.flow_id, state=RunState.COMPLETED, started_at__isnull=False, resume_of__isnull=True
+    )
     newest = completed.order_by("-pk").values_list("pk", flat=True).first()
     if newest is None:
         return NOTHING

@@ -75,6 +75,8 @@ def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
         "result": run.result,
         "worker": run.worker.name if run.worker else None,
         "rerun_of": str(run.rerun_of_id) if run.rerun_of_id else None,
+        "resume_of": str(run.resume_of_id) if run.resume_of_id else None,
+        "resume_from": run.resume_from or None,
         "cancel_requested_at": iso(run.cancel_requested_at),
         "url": f"/runs/{run.pk}/",
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from ninja import Schema
-from pydantic import AwareDatetime, ConfigDict
+from pydantic import AwareDatetime, ConfigDict, Field
 
 
 class Body(Schema):
@@ -35,6 +35,11 @@ class RunAllIn(Body):
 class RetryIn(Body):
     parameters: dict[str, Any] | None = None
     configuration: str | None = None
+
+
+class ResumeIn(Body):
+    from_task: str | None = None
+    call: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
 
 
 class CancelIn(Body):

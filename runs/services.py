@@ -1,4 +1,4 @@
-"""Wishes: trigger, cancel, run again, give up. Whoever wishes, through whatever door, it becomes a row here."""
+"""Wishes: trigger, cancel, run again, resume, give up. Whoever wishes, through whatever door, it becomes a row here."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from uuid import UUID
 from perfect_client.protocol import MAX_NAME, clean_text
 
 from flows.models import Flow, Schedule
-from flows.parameters import Conflict, Missing, Refused, clean, configuration_of
+from flows.parameters import Conflict, Missing, Refused, clean, configuration_of, nearest
 from runs import dispatch, live
 from runs.closing import close
-from runs.models import Attempt, Event, Run
-from runs.states import FINAL, HELD, RunState
+from runs.models import Attempt, Event, Run, TaskRun
+from runs.states import FINAL, HELD, RESUMABLE, RunState
 
 BULK_LIMIT = 1_000
 TAG_LIMIT = 50
@@ -33,6 +33,8 @@ class Wish:
     tags: Sequence[str] = field(default_factory=tuple)
     rerun_of: Run | None = None
     before: Mapping[str, Any] | None = None  # what a masked secret stands for
+    resume_of: Run | None = None
+    resume_from: TaskRun | None = None  # the outermost task run of resume_of that is to run again
     schedule: Schedule | None = None
     due_at: datetime | None = None
 
@@ -58,7 +60,7 @@ def trigger(
     return trigger_many(items=[wish], now=now, trigger=trigger, who=who)[0]
 
 
-def trigger_many(*, items: Sequence[Wish], now: datetime, trigger: str, who: str) -> list[Run]:
+def trigger_many(*, items: Sequence[Wish], now: datetime, trigger: str, who: str, why: str = "") -> list[Run]:
     """Queue all of them or, if one is refused, none; in one transaction. Raises ``Refused``."""
     if len(items) > BULK_LIMIT:
         raise Refused("items", f"{len(items):,} runs at once are too many; {BULK_LIMIT:,} are allowed")
@@ -74,7 +76,7 @@ def trigger_many(*, items: Sequence[Wish], now: datetime, trigger: str, who: str
                 known[item.idempotency_key] = run
         runs.append(run)
     if fresh:
-        Run.objects.admit(fresh, now=now, who=who, why=f"triggered {Run.Trigger(trigger).label}")
+        Run.objects.admit(fresh, now=now, who=who, why=why or f"triggered {Run.Trigger(trigger).label}")
         dispatch.remember(fresh)
         slugs = {run.flow.slug for run in fresh}
         later = [live.SCHEDULES] if any(run.state == RunState.SCHEDULED for run in fresh) else []
@@ -120,6 +122,9 @@ def _build(wish: Wish, now: datetime, trigger: str, who: str) -> Run:
         scheduled_for=wish.run_at if later else wish.due_at,
         idempotency_key=clean_text(key) if key else None,
         rerun_of=wish.rerun_of,
+        resume_of=wish.resume_of,
+        resume_from=wish.resume_from.key if wish.resume_from else "",
+        resume_before=(wish.resume_from.number or 0) if wish.resume_from else 0,
         schedule=wish.schedule,
         due_at=wish.due_at,
         created_at=now,
@@ -177,6 +182,38 @@ def retry(
         before=run.parameters,
     )
     return trigger_many(items=[wish], now=now, trigger=trigger, who=who)[0]
+
+
+def resume(*, run_id: UUID, now: datetime, trigger: str, who: str, from_task: str | None = None, call: int = 0) -> Run:
+    """A new run like this one, in which completed tasks with the same inputs are answered by their results.
+
+    With ``from_task``, a task's key or name, its ``call``-th call (from 0) and all that started later run again.
+    The old run stays as it is. Raises ``Conflict`` for a run that cannot be resumed, ``Refused`` for an unknown task.
+    """
+    run = _run(run_id)
+    if run.state not in FINAL:
+        raise Conflict("state", f"the run is {run.seen_state} still; cancel it first, then resume it")
+    first = _task_of(run, from_task, call) if from_task is not None else None
+    if first is None and run.state not in RESUMABLE:
+        raise Conflict("state", f"the run is {run.state}: there is nothing to resume; name a task, or run it again")
+    tags = [tag for tag in run.tags if tag not in run.flow.tags]
+    wish = Wish(run.flow, run.parameters, run.configuration, tags=tags, resume_of=run, resume_from=first)
+    again = f" and runs again from {first.name}" if first else ""
+    why = f"resumes run {run.pk}{again}, triggered {Run.Trigger(trigger).label}"
+    return trigger_many(items=[wish], now=now, trigger=trigger, who=who, why=why)[0]
+
+
+def _task_of(run: Run, key: str, call: int) -> TaskRun:
+    """The call of a task that was started in the run's last attempt; if another task made it, the outermost one."""
+    rows = TaskRun.objects.filter(run=run, attempt=run.attempt, number__isnull=False)
+    found = rows.filter(key=key, call=call).first() or rows.filter(name=key, call=call).order_by("number").first()
+    if found is None:
+        known = list(rows.values_list("key", flat=True).distinct()[:5_000])
+        hint = nearest(key, known) if known else " No task was called in it."
+        raise Refused("from_task", f"the run made no call {call} of a task {key[:MAX_NAME]!r}.{hint}")
+    while found.parent is not None:
+        found = rows.get(number=found.parent)
+    return found
 
 
 def give_up(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:

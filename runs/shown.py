@@ -66,6 +66,11 @@ class TaskShown:
     def is_running(self) -> bool:
         return self.state == TaskState.RUNNING
 
+    @property
+    def where(self) -> dict[str, Any]:
+        """What names this call in the wish to run again from it."""
+        return {"from_task": self.row.key, "call": self.row.call}
+
 
 @dataclass(frozen=True)
 class Stretch:

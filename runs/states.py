@@ -70,6 +70,7 @@ MOVES: dict[tuple[RunState, RunState], str] = {
 }
 
 FINAL = frozenset({S.COMPLETED, S.FAILED, S.CRASHED, S.CANCELLED, S.SKIPPED})
+RESUMABLE = frozenset({S.FAILED, S.CRASHED, S.CANCELLED})  # ended before their end
 WAITING = frozenset({S.SCHEDULED, S.PENDING, S.OFFERED, S.RETRYING})
 HELD = frozenset({S.RUNNING, S.LOST, S.PAUSED})  # owned by an attempt, occupying a slot
 LIVE = frozenset(S) - FINAL
@@ -105,7 +106,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     "LOST": ("◌", "Lost"),
     "RETRYING": ("↻", "Retrying"),
     "COMPLETED": ("✔", "Completed"),
-    "CACHED": ("✔", "Cached"),
+    "CACHED": ("≡", "Cached"),
     "FAILED": ("✖", "Failed"),
     "CRASHED": ("▲", "Crashed"),
     "CANCELLED": ("◼", "Cancelled"),

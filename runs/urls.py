@@ -30,6 +30,7 @@ urlpatterns = [
     path("runs/<uuid:pk>/download.<logform:form>", views.download, name="run-download"),
     path("runs/<uuid:pk>/cancel/", views.cancel, name="run-cancel"),
     path("runs/<uuid:pk>/retry/", views.retry, name="run-retry"),
+    path("runs/<uuid:pk>/resume/", views.resume, name="run-resume"),
     path("runs/<uuid:pk>/give-up/", views.give_up, name="run-give-up"),
     path("workers/", views.workers, name="workers"),
     path("workers/_rows/", views.worker_rows, name="worker-rows"),

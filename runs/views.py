@@ -17,9 +17,11 @@ from runs.filters import RunFilter, as_id, page_of, without
 from runs.models import Attempt, Run
 from runs.pages import action, came_from, page, say, who, wish
 from runs.shown import Reader, RunShown, drawn, first_error, in_words
+from runs.states import RESUMABLE
 
 TABS = ("timeline", "events", "parameters")
 EVENTS_SHOWN = 300
+RESUMES_SHOWN = 5
 
 
 # ------------------------------------------------------------------------------------------------------- the overview
@@ -125,7 +127,7 @@ def history_list(request: HttpRequest) -> HttpResponse:
 
 
 def _run(pk: UUID) -> Run:
-    rows = Run.objects.select_related("flow", "schedule__flow", "worker", "rerun_of__flow")
+    rows = Run.objects.select_related("flow", "schedule__flow", "worker", "rerun_of__flow", "resume_of__flow")
     return get_object_or_404(rows.prefetch_related("flow__tasks"), pk=pk)
 
 
@@ -138,8 +140,15 @@ def hero_of(shown: RunShown) -> dict[str, Any]:
         "error": first_error(run.error) or (run.state_reason if run.state in {"FAILED", "CRASHED"} else ""),
         "parameters": {name: in_words(value) for name, value in parameters.items()},
         "command": _as_shell(run, parameters),
+        "resumed_by": _resumes_of(run),
+        "can_resume": run.state in RESUMABLE,
         "json": in_words({"parameters": parameters, "configuration": run.configuration or None}),
     }
+
+
+def _resumes_of(run: Run) -> list[Run]:
+    """The newest runs that resume this one; only what is final can have any."""
+    return list(run.resumes.select_related("flow").order_by("-pk")[:RESUMES_SHOWN]) if run.is_final else []
 
 
 def _as_shell(run: Run, parameters: dict[str, Any]) -> str:
@@ -246,6 +255,21 @@ def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
 @action("runs.retry_run")
 def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
     made = wish(services.retry, run_id=pk, now=timezone.now(), trigger=Run.Trigger.PAGE, who=who(request))
+    return _to_the_new_one(request, made)
+
+
+@action("runs.retry_run")
+def resume(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """From its failure on; with ``from_task`` and ``call`` from that call of a task."""
+    call = request.POST.get("call", "0")
+    made = wish(
+        services.resume, run_id=pk, now=timezone.now(), trigger=Run.Trigger.PAGE, who=who(request),
+        from_task=request.POST.get("from_task"), call=int(call) if call.isdecimal() and len(call) < 10 else 0,
+    )  # fmt: skip
+    return _to_the_new_one(request, made)
+
+
+def _to_the_new_one(request: HttpRequest, made: Run) -> HttpResponse:
     if request.htmx:  # type: ignore[attr-defined]
         return HttpResponse(status=204, headers={"HX-Redirect": made.get_absolute_url()})
     return HttpResponseRedirect(made.get_absolute_url())

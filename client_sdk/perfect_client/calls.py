@@ -96,7 +96,7 @@ def _ready(call: TaskCall) -> Steps[Optional[State]]:
     template = call.task.task_run_name
     call.name = hooks.name_from(template, lambda: call.parameters) if template else None
     call.run.begin(call.task_run, call.name or call.task.name)
-    for part in call.task.parts:
+    for part in call.parts:
         hit = part.before(call)
         if hit is not None:
             return State(StateType.COMPLETED, "Cached", None, hit.value)
@@ -125,7 +125,7 @@ def _attempt(call: TaskCall, limit: Optional[Limit]) -> Steps[State]:
         value = yield Call(task.fn, call.args, call.kwargs, task.is_async, limit)
         state = states.of_value(value)
         if state.is_completed():
-            for part in task.parts:
+            for part in call.parts:
                 part.after(call, state.data)
     except Exception as error:
         if not is_own(error):

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Union
 
-from perfect_client import engine, journal, procs, protocol, spool
+from perfect_client import engine, journal, lineage, procs, protocol, spool
 from perfect_client.channel import Channel
 from perfect_client.decorators import flow
 from perfect_client.errors import Cancelled
@@ -269,11 +269,13 @@ def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: 
 
     emit = Emitter(spool.Writer(ready.files + ".facts"), bell, cancel_reason, stop)
     code = 0
+    lineage.begin(ready.order.run, ready.order.lineage)
     try:
         engine.execute(flows[ready.order.flow], ready.order, emit, guard=Guard(bell, ready.order.fence))
     except (Cancelled, KeyboardInterrupt):
         emit(protocol.RunEnded(time.time(), "CANCELLED"))
     stop.over = True
+    lineage.end()
     if emit.withheld:
         code = procs.EXIT_STOPPED if stop.seen else procs.EXIT_INTERRUPTED
     return code

@@ -69,9 +69,12 @@ class Task(Decorated[P, R]):
         self.lean = not asks and self.crucial and not self.is_generator
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if not self.lean or (kwargs and ("return_state" in kwargs or "wait_for" in kwargs)) or (
-            context.stand_ins and not _all_plain(args, kwargs)
-        ):  # fmt: skip
+        if (
+            not self.lean
+            or parts.keeper is not None
+            or (kwargs and ("return_state" in kwargs or "wait_for" in kwargs))
+            or (context.stand_ins and not _all_plain(args, kwargs))
+        ):
             return cast(R, self._call_in_full(args, kwargs))
         run = context.innermost.get() or context.active
         if run is None:

@@ -8,7 +8,7 @@ import time
 from difflib import get_close_matches
 from typing import Any, Callable, Dict, Optional
 
-from perfect_client import capture, context, discovery, flow_calls, outcomes, signature, states
+from perfect_client import caching, capture, context, discovery, flow_calls, lineage, outcomes, parts, signature, states
 from perfect_client.context import Configuration
 from perfect_client.decorators import Flow
 from perfect_client.errors import BadParameter, TimedOut
@@ -38,9 +38,11 @@ def execute(
         tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), keys=discovery.plan(flow).keys, flow=flow, guard=guard,
     )  # fmt: skip
     context.activate(run)
+    parts.keeper = caching.kept_for if lineage.current is not None else None
     try:
         return _execute(run, flow, order)
     finally:
+        parts.keeper = None
         run.closed = True
         context.deactivate()
 

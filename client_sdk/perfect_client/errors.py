@@ -22,6 +22,10 @@ class BadParameter(ValueError):
         return self.sentence
 
 
+class HashError(ValueError):
+    """A task is cached by its inputs, and one of them has no digest; the text names it and says what would be right."""
+
+
 class Cancelled(KeyboardInterrupt):
     """Raised in the main thread of a run that is to stop.
 

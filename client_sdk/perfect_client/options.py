@@ -22,6 +22,10 @@ OF_TASKS: Dict[str, Any] = {
     "retry_jitter_factor": None, "retry_condition_fn": None, "cache_policy": None, "cache_key_fn": None,
     "cache_expiration": None, "refresh_cache": None, "result_storage_key": None, "viz_return_value": None,
 }  # fmt: skip
+OF_RESULTS = (  # what a task says of them; without any of these words they are kept for resuming only
+    "cache_policy", "cache_key_fn", "cache_expiration", "refresh_cache", "persist_result", "result_storage",
+    "result_storage_key", "result_serializer",
+)  # fmt: skip
 OF_FLOWS: Dict[str, Any] = {
     **SHARED, "schedule": None, "configurations": None, "flow_run_name": None, "task_runner": None,
     "validate_parameters": True,

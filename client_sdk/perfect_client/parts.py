@@ -23,7 +23,7 @@ class Hit(Generic[V]):
 class TaskCall:
     """One call of a task, as its parts see it."""
 
-    __slots__ = ("_bound", "args", "kwargs", "name", "return_state", "run", "task", "task_run", "wait_for")
+    __slots__ = ("_bound", "args", "kwargs", "name", "parts", "return_state", "run", "task", "task_run", "wait_for")
 
     def __init__(
         self, task: Task[Any, Any], run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any],
@@ -33,6 +33,7 @@ class TaskCall:
         self.return_state, self.wait_for = return_state, wait_for
         self.task_run: TaskRun
         self.name: Optional[str] = None  # from a template, else it is the task's
+        self.parts: Tuple[Part, ...] = task.parts or (keeper(task) if keeper is not None else ())
         self._bound: Optional[Dict[str, Any]] = None
 
     @property
@@ -55,6 +56,10 @@ class Part:
 
 # Asked once for each task, when it is decorated; None: the task does not need the part.
 FACTORIES: List[Callable[["Task[Any, Any]"], Optional[Part]]] = []
+
+
+# In a run whose results are kept: the parts of a task that asks for none. Else None, and such a task costs nothing.
+keeper: Optional[Callable[["Task[Any, Any]"], Tuple[Part, ...]]] = None
 
 
 def parts_of(task: Task[Any, Any]) -> Tuple[Part, ...]:

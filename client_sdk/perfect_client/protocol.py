@@ -151,6 +151,14 @@ class Verdict:
     cancel: bool = False
 
 
+@dataclass(frozen=True)
+class Ancestor:
+    """An earlier run whose results a run may use; ``before`` > 0: only of its task runs with a smaller number."""
+
+    run: str
+    before: int = 0
+
+
 # ------------------------------------------------------------------------------------------- from the worker: facts
 
 
@@ -254,6 +262,7 @@ class OfferRun:
     attempt: int = 1
     trigger: str = ""
     scheduled_for: Optional[float] = None
+    lineage: List[Ancestor] = field(default_factory=list)  # what it resumes, nearest first
 
 
 @dataclass(frozen=True)
@@ -507,12 +516,13 @@ _READERS: Dict[str, Callable[[Any], Any]] = {
     "List[FlowSpec]": _list_of(FlowSpec),
     "List[Held]": _list_of(Held),
     "List[Verdict]": _list_of(Verdict),
+    "List[Ancestor]": _list_of(Ancestor),
 }
 
 # Per class: (field, reader, required). Annotations are texts here, which makes them the keys of _READERS.
 _FIELDS: Dict[type, List[Tuple[str, Callable[[Any], Any], bool]]] = {
     cls: [(f.name, _READERS[str(f.type)], f.default is MISSING and f.default_factory is MISSING) for f in fields(cls)]
-    for cls in (*TYPES.values(), TaskSpec, ScheduleSpec, FlowSpec, Held, Verdict)
+    for cls in (*TYPES.values(), TaskSpec, ScheduleSpec, FlowSpec, Held, Verdict, Ancestor)
 }
 
 

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, Mapping
+
+from perfect_client import hashing
 from perfect_client.decorators import Task, task
 from perfect_client.retrying import exponential_backoff
 
-__all__ = ["Task", "exponential_backoff", "task"]
+__all__ = ["Task", "exponential_backoff", "task", "task_input_hash"]
+
+
+def task_input_hash(context: Any, arguments: Mapping[str, Any]) -> str:
+    """For ``@task(cache_key_fn=…)``: a key that calls of the same task, with the same code and equal arguments, share;
+    over all runs.
+
+    Raises ``HashError`` for an argument that has no digest.
+    """
+    inputs = hashing.of_inputs(arguments, context.task.name)
+    return hashing.digest((context.task.key, hashing.of_code(context.task.code), inputs)).hex()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, List, Mapping, NoReturn, Optional, Sequence
 
-from perfect_client import procs
+from perfect_client import procs, results
 from perfect_client.journal import Folder, Occupied
 from perfect_client.launcher import PACKAGE_HOME
 from perfect_client.supervisor import STOP_GRACE_S, Setup, Supervisor
@@ -20,6 +20,7 @@ MAX_SLOTS = 1000
 KNOWN = (
     "PERFECT_HOME", "PERFECT_URL", "PERFECT_TOKEN", "PERFECT_DATABASE_URL", "PERFECT_REDIS_URL", "PERFECT_SECRET_KEY",
     "PERFECT_ALLOWED_HOSTS", "PERFECT_DEBUG", "PERFECT_RETENTION_DAYS", "PERFECT_LOG_LEVEL", "PERFECT_RUN",
+    "PERFECT_RESULTS_MB", "PERFECT_RESULTS_DAYS",
 )  # fmt: skip
 REFUSED = 2  # exit code: what was asked for cannot be done
 
@@ -124,6 +125,7 @@ def configure(
     checked_token = find_token(token, environ)
     server = url or environ.get("PERFECT_URL") or DEFAULT_URL
     try:
+        results.bounds(environ)
         Link(server, checked_token)
     except ValueError as wrong:
         raise Unusable(str(wrong)) from None

@@ -35,6 +35,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
             "options",
             "parts",
             "plain_calls",
+            "remembering",
             "reporting",
             "runlog",
             "runtime",

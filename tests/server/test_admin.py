@@ -136,6 +136,14 @@ def test_cancel_and_run_again_call_the_deeds(root: Client, run: Run) -> None:
     assert Run.objects.get(rerun_of=run).trigger == "console"
 
 
+def test_what_failed_is_resumed_and_the_rest_is_refused_with_its_reason(root: Client, run: Run, worker: Any) -> None:
+    assert "cancel it first" in act(root, "runs.run", "resume_runs", run)[0]
+    services.cancel(run_id=run.pk, now=run.created_at, who="ana")
+
+    assert act(root, "runs.run", "resume_runs", run) == ["1 resumed."]
+    assert Run.objects.get(resume_of=run).trigger == "console"
+
+
 def test_a_schedule_is_paused_and_resumed(root: Client, flow: Flow) -> None:
     row = Schedule.objects.create(flow=flow, kind="interval", expression="60", next_at=timezone.now())
     assert act(root, "flows.schedule", "pause", row) == ["1 paused."]

@@ -308,9 +308,30 @@ def test_retry_makes_a_new_run_of_a_final_one(call: Call, run: Run) -> None:
     assert (response.status_code, again.rerun_of_id, again.parameters) == (201, run.pk, {"limit": 1})
 
 
-@pytest.mark.parametrize(("verb", "instead"), [("pause", "cancel"), ("resume", "retry")])
-def test_what_is_not_there_yet_says_what_is(call: Call, run: Run, verb: str, instead: str) -> None:
-    assert f"/{instead} " in refused(call("POST", f"/runs/{run.pk}/{verb}"), 501)
+def test_resume_makes_a_new_run_that_knows_what_it_resumes(call: Call, run: Run) -> None:
+    refused(call("POST", f"/runs/{run.pk}/resume"), 409, "state")
+    call("POST", f"/runs/{run.pk}/cancel")
+
+    response = call("POST", f"/runs/{run.pk}/resume")
+
+    assert (response.status_code, response.data["state"]) == (201, "PENDING")
+    shown = call("GET", f"/runs/{response.data['id']}").data
+    assert (shown["resume_of"], shown["resume_from"], shown["trigger"]) == (str(run.pk), None, "api")
+
+
+def test_resume_refuses_a_task_that_was_not_called_and_a_body_that_it_does_not_know(call: Call, run: Run) -> None:
+    call("POST", f"/runs/{run.pk}/cancel")
+
+    assert "no call 0 of a task 'load'" in refused(
+        call("POST", f"/runs/{run.pk}/resume", {"from_task": "load"}), 422, "from_task"
+    )
+    assert call("POST", f"/runs/{run.pk}/resume", {"from": "load"}).status_code == 422
+    assert call("POST", f"/runs/{run.pk}/resume", {"from_task": "load", "call": -1}).status_code == 422
+    assert Run.objects.count() == 1
+
+
+def test_what_is_not_there_yet_says_what_is(call: Call, run: Run) -> None:
+    assert "/cancel " in refused(call("POST", f"/runs/{run.pk}/pause"), 501)
 
 
 def test_a_schedule_lives(call: Call, flow: Flow) -> None:

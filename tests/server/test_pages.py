@@ -176,7 +176,8 @@ def test_a_viewer_sees_but_cannot_act(see: Client) -> None:
     before = Run.objects.count()
 
     urls = [f"/flows/{flow.slug}/run/", "/run-all/", f"/runs/{run.pk}/cancel/", f"/runs/{run.pk}/retry/",
-            f"/runs/{run.pk}/give-up/", f"/schedules/{Schedule.objects.get().pk}/pause/"]  # fmt: skip
+            f"/runs/{run.pk}/give-up/", f"/runs/{run.pk}/resume/",
+            f"/schedules/{Schedule.objects.get().pk}/pause/"]  # fmt: skip
     for url in urls:
         answer = see.post(url)
         assert answer.status_code == 403, url
@@ -258,6 +259,23 @@ def test_the_values_of_an_earlier_run_fill_the_form_but_never_its_secrets(act: C
     page = act.get(f"/flows/{flow.slug}/?from={run.pk}").content.decode()
 
     assert 'value="52"' in page and "hush" not in page and "<option selected>release" in page
+
+
+def test_resume_from_failure_and_from_a_task(act: Client) -> None:
+    flow = make_flow(timezone.now())
+    failed, done = make_run(flow, timezone.now(), "FAILED"), make_run(flow, timezone.now())
+    make_tasks(failed, "COMPLETED", "FAILED", "SKIPPED")
+    htmx = {"HX-Request": "true"}
+
+    whole = act.post(f"/runs/{failed.pk}/resume/", headers=htmx)
+    part = act.post(f"/runs/{failed.pk}/resume/", {"from_task": "train", "call": "0"})
+    refused = act.post(f"/runs/{done.pk}/resume/", headers=htmx)
+    unknown = act.post(f"/runs/{failed.pk}/resume/", {"from_task": "keep", "call": "²"}, headers=htmx)
+
+    second, first = Run.objects.filter(resume_of=failed)
+    assert (whole["HX-Redirect"], part["Location"]) == (first.get_absolute_url(), second.get_absolute_url())
+    assert (first.resume_from, second.resume_from, second.resume_before) == ("", "train", 2)
+    assert (first.triggered_by, refused.status_code, unknown.status_code) == ("operator", 409, 422)
 
 
 def test_cancel_retry_and_their_refusals(act: Client) -> None:

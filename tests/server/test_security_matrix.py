@@ -50,6 +50,7 @@ PAGES: dict[str, dict[str, int]] = {
     "runs/<uuid:pk>/download.<logform:form>": {"GET": VIEWER},
     "runs/<uuid:pk>/cancel/": {"POST": OPERATOR},
     "runs/<uuid:pk>/retry/": {"POST": OPERATOR},
+    "runs/<uuid:pk>/resume/": {"POST": OPERATOR},
     "runs/<uuid:pk>/give-up/": {"POST": OPERATOR},
     "workers/": {"GET": VIEWER},
     "workers/_rows/": {"GET": VIEWER},

@@ -38,7 +38,9 @@ GOLDEN: list[str] = [
     for path in sorted((Path(__file__).parent / "v1").glob("*.jsonl"))
     for line in path.read_text(encoding="utf-8").splitlines()
 ]
-NESTED = (protocol.TaskSpec, protocol.ScheduleSpec, protocol.FlowSpec, protocol.Held, protocol.Verdict)
+NESTED = (
+    protocol.TaskSpec, protocol.ScheduleSpec, protocol.FlowSpec, protocol.Held, protocol.Verdict, protocol.Ancestor,
+)  # fmt: skip
 
 
 def contains(whole: Any, part: Any) -> bool:
@@ -271,7 +273,7 @@ BY_ANNOTATION: dict[str, st.SearchStrategy[Any]] = {
     "Optional[int]": st.none() | whole,
     "Optional[float]": st.none() | numbers,
 }
-for noun in (protocol.TaskSpec, protocol.ScheduleSpec, protocol.FlowSpec, protocol.Held, protocol.Verdict):
+for noun in NESTED:
     built: Any = st.builds(noun, **{f.name: BY_ANNOTATION[str(f.type)] for f in fields(noun)})
     BY_ANNOTATION[f"List[{noun.__name__}]"] = st.lists(built, max_size=2)
 MESSAGES: st.SearchStrategy[Any] = st.sampled_from(sorted(TYPES)).flatmap(

@@ -93,11 +93,20 @@ class FakeServer:
         self.wait(lambda: flow in self.names())
         return self.offer_unseen(flow, **parameters)
 
-    def offer_unseen(self, flow, **parameters):
+    def offer_unseen(self, flow, lineage=(), **parameters):
         self.wait(lambda: self._connections and self.announced)
         fence = next(self._fences)
         attempt = self.attempts[fence] = Attempt(fence, flow)
-        self.send(protocol.OfferRun(fence=fence, run=attempt.run, flow=flow, parameters=parameters))
+        self.send(
+            protocol.OfferRun(fence=fence, run=attempt.run, flow=flow, parameters=parameters, lineage=list(lineage))
+        )
+        return attempt
+
+    def resume(self, *earlier, before=0, **parameters):
+        """Run again what ``earlier`` ran, nearest first, answered by its results; wait for the end."""
+        lineage = [protocol.Ancestor(attempt.run, before) for attempt in earlier]
+        attempt = self.offer(earlier[0].flow, lineage=lineage, **parameters)
+        self.wait(lambda: attempt.end)
         return attempt
 
     def run(self, flow, **parameters):

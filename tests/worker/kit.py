@@ -69,6 +69,10 @@ def children_of(pid):
     return [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
 
 
+def name_of(pid):
+    return _read(f"/proc/{pid}/comm").decode().strip()
+
+
 def is_alive(pid):
     state = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return bool(state) and state[0] not in (b"Z", b"X")

@@ -200,3 +200,35 @@ def _sleep() -> None:
 
 
 WAYS = {"sleeps": _sleep, "swallows": _swallow, "counts_in_c": _count_in_c, "waits_for_a_child": _with_a_child}
+
+
+@task
+def reads(path: str) -> str:
+    print("reading", path)
+    return "content"
+
+
+@task
+def checks(content: str, path: str) -> str:
+    if not os.path.exists(path):
+        raise FileNotFoundError("not there yet")
+    return content.upper()
+
+
+@task
+def hangs_until(path: str) -> None:
+    print("hanging", flush=True)
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
+@flow
+def resumable(path: str) -> str:
+    return checks(reads("source"), path)
+
+
+@flow
+def killable(path: str) -> str:
+    content = reads("source")
+    hangs_until(path)
+    return content

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.worker.kit import children_of, eventually, is_alive
+from perfect_client import procs
+
+from tests.worker.kit import children_of, eventually, is_alive, name_of
 
 
 def kinds(attempt):
@@ -120,11 +122,11 @@ def test_a_run_that_is_prepared_and_then_withdrawn_never_starts_and_leaves_nothi
     eventually(lambda: set(children_of(worker.zygote)) - {first.facts[0]["pid"]})
     attempt = server.offer("hello")
     server.wait(lambda: attempt.claimed)
-    prepared = set(children_of(worker.zygote))
+    taken = procs.process_name(attempt.fence, server.joined[0].worker)
 
     server.drop(attempt)
 
-    eventually(lambda: not prepared & set(children_of(worker.zygote)))
+    eventually(lambda: taken not in [name_of(pid) for pid in children_of(worker.zygote)])
     eventually(lambda: not worker.runs)
     assert not attempt.facts
     server.wait(lambda: server.free == 4)

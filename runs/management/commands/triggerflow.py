@@ -12,6 +12,7 @@ import sys
 from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, transaction
@@ -32,7 +33,11 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # a check would cost more than the deed
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("name", help="the flow's name or its slug")
+        parser.add_argument("name", nargs="?", help="the flow's name or its slug")
+        parser.add_argument(
+            "--resume", metavar="RUN", help="in place of a name: the id of a run to go on from where it failed"
+        )
+        parser.add_argument("--from-task", metavar="KEY", help="with --resume: run this task and all later ones again")
         parser.add_argument(
             "-p", "--parameter", action="append", default=[], metavar="KEY=JSON", dest="parameters",
             help="a parameter; what is not JSON is taken as text",
@@ -64,7 +69,26 @@ class Command(BaseCommand):
         if wait or follow:
             sys.exit(following.exit_code(run))
 
-    def _trigger(self, *, name: str, parameters: list[str], config: str | None, at: str | None, **_: Any) -> Run:
+    def _trigger(self, *, resume: str | None, **options: Any) -> Run:
+        return self._new(**options) if resume is None else self._resumed(resume, **options)
+
+    def _resumed(
+        self, run: str, *, name: str | None, parameters: list[str], config: str | None, at: str | None,
+        from_task: str | None, **_: Any,
+    ) -> Run:  # fmt: skip
+        if name or parameters or config is not None or at:
+            raise Refused("resume", "--resume takes flow, parameters and configuration from the run: give no others.")
+        with transaction.atomic():
+            return services.resume(
+                run_id=read_id(run), now=timezone.now(), trigger=Run.Trigger.SHELL, who=_who(), from_task=from_task
+            )
+
+    def _new(
+        self, *, name: str | None, parameters: list[str], config: str | None, at: str | None, from_task: str | None,
+        **_: Any,
+    ) -> Run:  # fmt: skip
+        if not name or from_task is not None:
+            raise Refused("name", "Name a flow, or a run to resume: triggerflow --resume RUN [--from-task KEY].")
         flow, now = find_flow(name), timezone.now()
         with transaction.atomic():
             return services.trigger(
@@ -94,6 +118,14 @@ def find_flow(name: str) -> Flow:
         hint = nearest(name, known) if known else " No worker has announced a flow yet."
         raise Missing("flow", f"There is no flow {name!r}.{hint}")
     return flow
+
+
+def read_id(text: str) -> UUID:
+    """A run's id. Raises ``Refused``."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Refused("resume", f"--resume takes a run's whole id, as its page copies it, not {text!r}.") from None
 
 
 def read_parameters(words: list[str]) -> dict[str, Any]:

@@ -1,0 +1,284 @@
+"""The part around a task's calls that keeps what they return, and answers the same call from what was kept.
+
+Two things may answer: the cache, for a task that asked for one (``cache_policy``, ``cache_key_fn``, …), and the
+lineage, for every task of a run that resumes another one. Whatever goes wrong in keeping is a debug line, never an
+error of the task; only arguments that a cache was asked to compare and cannot are one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import timedelta
+from typing import Any, Dict, NamedTuple, Optional, Set, Tuple
+
+from perfect_client import hashing, lineage, runtime
+from perfect_client.cache_policies import DEFAULT, NO_CACHE, CachePolicy
+from perfect_client.errors import ConfigurationError, HashError, function_place
+from perfect_client.options import OF_RESULTS
+from perfect_client.parts import Hit, Part, TaskCall
+from perfect_client.results import Envelope, default_store, pack, store_of, unpack
+from perfect_client.serializers import PickleSerializer, TooLarge, serializer_of
+
+INPUTS_BYTES = 64 << 20  # larger arguments are not compared unless a cache was asked for: it would take too long
+_OPEN_CALLS = 20_000  # of one task; what is beyond them is not kept
+
+logger = logging.getLogger("perfect_client.results")
+
+
+class _Asked(NamedTuple):
+    """What a task's decorator asked for."""
+
+    policy: Optional[CachePolicy]
+    storage_key: Optional[str]
+    expires_after_s: Optional[float]
+    refresh: bool
+    explicit: bool  # whether results of any size are to be kept
+    serializer: Any
+    storage: Any  # None: the worker's own
+
+
+class _Wanted(NamedTuple):
+    """Where the result of one call belongs; None: nowhere."""
+
+    key: Optional[str]
+    slot: Optional[bytes]
+    storage_key: Optional[str]
+
+
+class Keeping(Part):
+    """Around the calls of one task."""
+
+    def __init__(self, task: Any, asked: _Asked) -> None:
+        self._task, self._asked = task, asked
+        self._source: Optional[bytes] = None
+        self._open: Dict[Tuple[str, int], _Wanted] = {}
+        self._said: Set[str] = set()
+        self._lock = threading.Lock()
+
+    # ------------------------------------------------------------------------------------------------------- the part
+
+    def before(self, call: TaskCall) -> Optional[Hit[Any]]:
+        line = lineage.current
+        if line is None and self._asked.policy is None and self._asked.storage_key is None:
+            return None
+        storage_key = self._storage_key(call)
+        wanted = _Wanted(self._key(call, storage_key), self._slot(call, line), storage_key)
+        cached = self._from_cache(wanted)
+        found = cached or self._from_lineage(line, wanted)
+        if found is not None:
+            self._keep_for_later_runs(call, wanted, found[0])
+            if cached is None:
+                self._keep_in_cache(wanted, found[0])
+            return Hit(found[1])
+        if wanted != (None, None, None) and len(self._open) < _OPEN_CALLS:
+            self._open[call.run.id, call.task_run.number] = wanted
+        return None
+
+    def after(self, call: TaskCall, value: Any) -> None:
+        wanted = self._open.pop((call.run.id, call.task_run.number), None) if self._open else None
+        if wanted is None:
+            return
+        try:
+            data = self._dumps(value)
+        except TooLarge:
+            self._note("its result is larger than %d MiB" % (lineage.SMALL_BYTES >> 20))
+        except Exception as wrong:  # a value may do anything when it is pickled
+            self._note("its result cannot be written: %s: %s" % (type(wrong).__name__, str(wrong)[:200]))
+        else:
+            envelope = Envelope(data, time.time(), self._expiry())
+            self._keep_for_later_runs(call, wanted, envelope)
+            self._keep_in_cache(wanted, envelope)
+
+    # ------------------------------------------------------------------------------------------------------- the keys
+
+    def _key(self, call: TaskCall, storage_key: Optional[str]) -> Optional[str]:
+        policy = self._asked.policy
+        if policy is None:
+            return storage_key
+        key = policy.compute_key(call, call.parameters, dict(call.run.parameters or {}))
+        if key is None or not policy.per_task:
+            return key
+        return hashing.digest(("task", getattr(self._task, "__module__", ""), self._task.key, key)).hex()
+
+    def _storage_key(self, call: TaskCall) -> Optional[str]:
+        template = self._asked.storage_key
+        if template is None:
+            return None
+        try:
+            return template.format(
+                parameters=call.parameters, flow_run=runtime.flow_run, task_run=runtime.task_run, **call.parameters
+            )
+        except (KeyError, IndexError, AttributeError, ValueError, TypeError) as wrong:
+            raise ConfigurationError(
+                "result_storage_key %r cannot be filled in: %s: %s; it may name parameters[…], flow_run and task_run "
+                "(task %s)" % (template, type(wrong).__name__, wrong, function_place(self._task.fn))
+            ) from None
+
+    def _slot(self, call: TaskCall, line: Optional[lineage.Lineage]) -> Optional[bytes]:
+        if line is None:
+            return None
+        news = line.news()
+        if news is not None:
+            logger.info(news)
+        try:
+            inputs = hashing.of_inputs(call.parameters, self._task.name, INPUTS_BYTES)
+        except (HashError, hashing.TooLarge) as wrong:
+            reason = str(wrong) or "its arguments are larger than %d MiB" % (INPUTS_BYTES >> 20)
+            self._note(reason)
+            return None
+        return line.slot(call.run.flow_name, call.task_run.key, inputs)
+
+    # ---------------------------------------------------------------------------------------------------- the answers
+
+    def _from_cache(self, wanted: _Wanted) -> Optional[Tuple[Envelope, Any]]:
+        if wanted.key is None or self._asked.refresh:
+            return None
+        try:
+            envelope = unpack(wanted.key, self._store().read(wanted.key))
+        except Exception as wrong:  # any store may fail in its own way
+            self._note("its result cannot be read: %s: %s" % (type(wrong).__name__, str(wrong)[:200]))
+            return None
+        if envelope is None or (envelope.expires is not None and envelope.expires <= time.time()):
+            return None
+        return self._loaded(envelope)
+
+    def _from_lineage(self, line: Optional[lineage.Lineage], wanted: _Wanted) -> Optional[Tuple[Envelope, Any]]:
+        found = line.find(wanted.slot) if line is not None and wanted.slot is not None else None
+        if found is None:
+            return None
+        expires = None if self._asked.expires_after_s is None else found.made + self._asked.expires_after_s
+        if found.source != self._code():
+            self._say("the code of task %r has changed since run %s: it runs again" % (self._task.name, found.run))
+            return None
+        if expires is not None and expires <= time.time():
+            self._say("the results of task %r have expired since run %s: it runs again" % (self._task.name, found.run))
+            return None
+        return self._loaded(Envelope(found.data, found.made, expires))
+
+    def _loaded(self, envelope: Envelope) -> Optional[Tuple[Envelope, Any]]:
+        try:
+            return envelope, self._asked.serializer.loads(envelope.data)
+        except Exception as wrong:  # its class may be gone, or be another one by now
+            self._note("its kept result cannot be read: %s: %s" % (type(wrong).__name__, str(wrong)[:200]))
+            return None
+
+    # -------------------------------------------------------------------------------------------------------- keeping
+
+    def _dumps(self, value: Any) -> bytes:
+        serializer = self._asked.serializer
+        if not self._asked.explicit and isinstance(serializer, PickleSerializer):
+            return serializer.dumps_within(value, lineage.SMALL_BYTES)
+        data: bytes = serializer.dumps(value)
+        if not self._asked.explicit and len(data) > lineage.SMALL_BYTES:
+            raise TooLarge
+        return data
+
+    def _keep_for_later_runs(self, call: TaskCall, wanted: _Wanted, envelope: Envelope) -> None:
+        line = lineage.current
+        if line is not None and wanted.slot is not None:
+            number = call.task_run.number if call.run.id == line.run else 0
+            line.keep(wanted.slot, self._code(), number, envelope.data, envelope.made)
+
+    def _keep_in_cache(self, wanted: _Wanted, envelope: Envelope) -> None:
+        for key in sorted({key for key in (wanted.key, wanted.storage_key) if key is not None}):
+            try:
+                self._store().write(key, pack(key, envelope))
+            except Exception as wrong:  # any store may fail in its own way; the task has done its work
+                self._note("its result cannot be kept: %s: %s" % (type(wrong).__name__, str(wrong)[:200]))
+
+    def _expiry(self) -> Optional[float]:
+        return None if self._asked.expires_after_s is None else time.time() + self._asked.expires_after_s
+
+    def _store(self) -> Any:
+        return default_store() if self._asked.storage is None else self._asked.storage
+
+    def _code(self) -> bytes:
+        if self._source is None:
+            try:
+                self._source = hashing.of_code(self._task.code)
+            except HashError:  # an object with __call__: there is nothing to compare
+                self._source = bytes(hashing.SIZE)
+        return self._source
+
+    def _note(self, why: str) -> None:
+        """Once for each reason, for those who look for it."""
+        if self._first(why):
+            logger.debug("task %r is not kept for a later run: %s", self._task.name, why)
+
+    def _say(self, sentence: str) -> None:
+        if self._first(sentence):
+            logger.info(sentence)
+
+    def _first(self, sentence: str) -> bool:
+        with self._lock:
+            known = sentence in self._said or len(self._said) > 100
+            self._said.add(sentence)
+        return not known
+
+
+# -------------------------------------------------------------------------------------------------------- what is asked
+
+
+def part_for(task: Any) -> Optional[Part]:
+    """The part that a task asked for; None where nothing of it is to be kept. Raises ``ConfigurationError``."""
+    if getattr(task, "persist_result", None) is False:
+        return None
+    try:
+        asked = _asked(task)
+    except ConfigurationError as wrong:
+        raise ConfigurationError("%s (task %s)" % (wrong, function_place(task.fn))) from None
+    return None if isinstance(asked.policy, type(NO_CACHE)) else Keeping(task, asked)
+
+
+def kept_for(task: Any) -> Tuple[Part, ...]:
+    """What keeps the results of a task that asks for nothing, in a run that may be resumed."""
+    kept: Optional[Tuple[Part, ...]] = task.__dict__.get("_kept_by")
+    if kept is None:
+        part = part_for(task)
+        kept = task.__dict__["_kept_by"] = () if part is None else (part,)
+    return kept
+
+
+def _asked(task: Any) -> _Asked:
+    option = {name: getattr(task, name, None) for name in OF_RESULTS}
+    explicit = any(option[name] for name in OF_RESULTS if name not in ("refresh_cache", "cache_expiration"))
+    policy, storage = _policy(option, explicit), option["result_storage"]
+    if storage is None and policy is not None:
+        storage = policy.key_storage
+    return _Asked(
+        policy=policy,
+        storage_key=_template(option["result_storage_key"]),
+        expires_after_s=_seconds(option["cache_expiration"]),
+        refresh=bool(option["refresh_cache"]),
+        explicit=explicit,
+        serializer=serializer_of("pickle" if option["result_serializer"] is None else option["result_serializer"]),
+        storage=None if storage is None else store_of(storage),
+    )
+
+
+def _policy(option: Dict[str, Any], explicit: bool) -> Optional[CachePolicy]:
+    """``cache_key_fn``, else ``cache_policy``, else ``DEFAULT`` for a task that asked for anything of the kind."""
+    if option["cache_key_fn"] is not None:
+        return CachePolicy.from_cache_key_fn(option["cache_key_fn"])
+    policy = option["cache_policy"]
+    if isinstance(policy, CachePolicy):
+        return policy
+    if policy is not None:
+        raise ConfigurationError("cache_policy is a policy of perfect_client.cache_policies, not %r" % (policy,))
+    return DEFAULT if explicit and option["result_storage_key"] is None else None
+
+
+def _template(given: Any) -> Optional[str]:
+    if given is not None and not (isinstance(given, str) and given.strip()):
+        raise ConfigurationError("result_storage_key is a text like 'sales-{parameters[day]}', not %r" % (given,))
+    return given
+
+
+def _seconds(given: Any) -> Optional[float]:
+    if given is None:
+        return None
+    if not isinstance(given, timedelta) or given <= timedelta():
+        raise ConfigurationError("cache_expiration is a timedelta above 0, not %r" % (given,))
+    return given.total_seconds()

@@ -1,0 +1,213 @@
+"""What a run's completed tasks returned, kept so that a later run can resume it.
+
+Each run appends to a file of its own, ``PERFECT_HOME/results/runs/<run>``: one record a completed call, whole or not
+there. A record is found by its *slot*: the flow, the task, the digest of the arguments, and the how-manieth call with
+just these it was. A run that resumes another one looks into that one's file, then into what that one itself resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import threading
+import time
+from hashlib import blake2b
+from typing import Dict, List, NamedTuple, Optional, Sequence
+from zlib import crc32
+
+from perfect_client.protocol import Ancestor
+from perfect_client.results import RUNS, FolderStore, default_store
+
+SMALL_BYTES = 10 << 20  # results up to here are kept without being asked for
+_MAGIC = b"PfR1"
+_HEAD = struct.Struct("<4sII16s16sId")  # magic, crc32, size, slot, source, number, made
+_CRC = struct.Struct("<I")
+_AFTER_CRC = 8
+
+
+class Found(NamedTuple):
+    """A result of an earlier run: the digest of the code that made it, and when (seconds since the epoch)."""
+
+    data: bytes
+    source: bytes
+    made: float
+    run: str
+
+
+class _Place(NamedTuple):
+    offset: int
+    size: int
+    source: bytes
+    number: int
+    made: float
+
+
+class Past:
+    """The results of an earlier run, read when first asked for; ``before`` as in ``protocol.Ancestor``."""
+
+    def __init__(self, store: FolderStore, ancestor: Ancestor) -> None:
+        self.run, self._before = ancestor.run, ancestor.before
+        self._store, self._path = store, path_of(store, ancestor.run)
+        self._lock = threading.Lock()
+        self._places: Optional[Dict[bytes, _Place]] = None
+        self._fd = -1
+
+    @property
+    def exists(self) -> bool:
+        return self._store.is_private() and os.path.isfile(self._path)
+
+    def find(self, slot: bytes) -> Optional[Found]:
+        with self._lock:
+            if self._places is None:
+                self._places = self._read() if self.exists else {}
+        place = self._places.get(slot)
+        if place is None or (self._before and not 0 < place.number < self._before):
+            return None
+        with contextlib.suppress(OSError):
+            record = os.pread(self._fd, _HEAD.size + place.size, place.offset)
+            if len(record) == _HEAD.size + place.size and crc32(record[_AFTER_CRC:]) == _HEAD.unpack_from(record)[1]:
+                return Found(record[_HEAD.size :], place.source, place.made, self.run)
+        return None
+
+    def _read(self) -> Dict[bytes, _Place]:
+        """Where each record stands; the last one of a slot counts. What is torn ends the file."""
+        places: Dict[bytes, _Place] = {}
+        with contextlib.suppress(OSError):
+            self._fd = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            with open(self._fd, "rb", closefd=False) as file:
+                end, offset = os.fstat(self._fd).st_size, 0
+                while offset + _HEAD.size <= end:
+                    magic, _, size, slot, source, number, made = _HEAD.unpack(file.read(_HEAD.size))
+                    if magic != _MAGIC or offset + _HEAD.size + size > end:
+                        break
+                    places[slot] = _Place(offset, size, source, number, made)
+                    offset += _HEAD.size + size
+                    file.seek(size, os.SEEK_CUR)
+        return places
+
+    def close(self) -> None:
+        with self._lock:
+            self._places = {}
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+
+class Lineage:
+    """The run of this process: what it leaves for later runs, and what it may take from earlier ones."""
+
+    def __init__(self, run: str, ancestors: Sequence[Ancestor], store: FolderStore) -> None:
+        self.run, self.store = run, store
+        self.past: List[Past] = [Past(store, ancestor) for ancestor in ancestors]
+        self._path = path_of(store, run)
+        self._calls: Dict[bytes, int] = {}
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._size = 0
+        self._over = not store.max_bytes
+        self._told = False
+
+    def slot(self, flow: str, task: str, inputs: bytes) -> bytes:
+        """The slot of the next call with these arguments; each call takes one."""
+        name = ("%s\0%s\0" % (flow, task)).encode("utf-8", "backslashreplace") + inputs
+        base = blake2b(name, digest_size=16).digest()
+        with self._lock:
+            number = self._calls.get(base, 0)
+            self._calls[base] = number + 1
+        return base if number == 0 else blake2b(b"%s%d" % (base, number), digest_size=16).digest()
+
+    def find(self, slot: bytes) -> Optional[Found]:
+        """What the nearest ancestor kept for the slot."""
+        return next((found for past in self.past for found in [past.find(slot)] if found is not None), None)
+
+    def news(self) -> Optional[str]:
+        """Once, where this run resumes another one: a sentence for its log."""
+        if self._told or not self.past:
+            return None
+        with self._lock:
+            told, self._told = self._told, True
+        if told:
+            return None
+        nearest = self.past[0].run
+        if any(past.exists for past in self.past):
+            return "resuming run %s: its completed tasks are answered by their results" % nearest
+        return (
+            "resuming run %s, but its results are not on this worker (another one has them, or they were removed for "
+            "their age or size): every task runs again" % nearest
+        )
+
+    def keep(self, slot: bytes, source: bytes, number: int, data: bytes, made: Optional[float] = None) -> None:
+        """Append a record. A full disk ends it for this run and never reaches user code."""
+        head = _HEAD.pack(_MAGIC, 0, len(data), slot, source, number, time.time() if made is None else made)
+        body = head[_AFTER_CRC:] + data
+        record = _MAGIC + _CRC.pack(crc32(body)) + body
+        with self._lock:
+            if not self._over:
+                try:
+                    self._append(record)
+                except OSError:
+                    self._over = True
+        self.store.grown(len(record))
+
+    def _append(self, record: bytes) -> None:
+        if self._fd < 0:
+            self.store.make(RUNS)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+            self._fd = os.open(self._path, flags, 0o600)
+            self._size = os.fstat(self._fd).st_size
+        left = memoryview(record)
+        try:
+            while left:
+                left = left[os.write(self._fd, left) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)  # half a record would hide those after it
+            raise
+        self._size += len(record)
+
+    def close(self) -> None:
+        with self._lock:
+            self._over = True
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+        for past in self.past:
+            past.close()
+
+
+def path_of(store: FolderStore, run: str) -> str:
+    """The file of a run's results; a run's id comes from the server, so it is not trusted to be a file name."""
+    name = run if run and all(c.isascii() and (c.isalnum() or c == "-") for c in run) and len(run) <= 64 else (
+        blake2b(run.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+    )  # fmt: skip
+    return os.path.join(store.path, RUNS, name)
+
+
+current: Optional[Lineage] = None
+
+
+def begin(run: str, ancestors: Sequence[Ancestor], store: Optional[FolderStore] = None) -> Lineage:
+    """From here on this process executes ``run``, and keeps what its tasks return."""
+    global current
+    current = Lineage(run, ancestors, default_store() if store is None else store)
+    return current
+
+
+def end() -> None:
+    """The run is over; a good moment to sweep."""
+    global current
+    ended, current = current, None
+    if ended is not None:
+        ended.close()
+        ended.store.sweep_if_due()
+
+
+def _forget_in_child() -> None:
+    """A forked child is not the run, and must not write into its file."""
+    global current
+    current = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
