@@ -71,8 +71,11 @@ def forget_all() -> None:
 
 
 def remember(runs: Sequence[Run]) -> None:
-    """These runs were just written: they need not be read again to be offered, at best in the same transaction."""
-    _queue.update((run.pk, run) for run in runs if run.state == RunState.PENDING)
+    """These runs were just written: they need not be read again to be offered, at best in the same transaction.
+
+    A run that resumes another one is: what it resumes may be gone by then.
+    """
+    _queue.update((run.pk, run) for run in runs if run.state == RunState.PENDING and run.resume_of_id is None)
     while len(_queue) > QUEUE_REMEMBERED:
         _queue.popitem(last=False)
 
@@ -98,7 +101,7 @@ def _waiting(flows: list[int], limit: int) -> list[Run]:
     known = {key: _queue.pop(key) for key in keys if key in _queue}
     others = [key for key in keys if key not in known]
     if others:
-        known.update(Run.objects.select_related("flow").in_bulk(others))
+        known.update(Run.objects.select_related("flow", "resume_of").in_bulk(others))
     return [known[key] for key in keys if key in known]
 
 

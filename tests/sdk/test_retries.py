@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any, Callable, List
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perfect_client import flow, runtime, task
+from perfect_client.cache_policies import INPUTS
 from perfect_client.errors import ConfigurationError
 from perfect_client.protocol import TaskRestarted, TaskRetrying
 from perfect_client.retrying import Retries, delays_of
@@ -175,8 +177,8 @@ def test_nonsense_is_refused_where_it_is_written(options: Any, sentence: str) ->
 def test_every_option_of_prefect_is_accepted_and_kept() -> None:
     given_options: Any = {
         "version": "1", "log_prints": True, "persist_result": True, "result_storage": "x", "result_serializer": "json",
-        "cache_result_in_memory": False, "cache_policy": "p", "cache_key_fn": print, "cache_expiration": 5,
-        "refresh_cache": True, "result_storage_key": "k", "viz_return_value": 5,
+        "cache_result_in_memory": False, "cache_policy": INPUTS, "cache_key_fn": print,
+        "cache_expiration": timedelta(5), "refresh_cache": True, "result_storage_key": "k", "viz_return_value": 5,
     }  # fmt: skip
     made = task(**given_options)(lambda: None)
     assert {name: getattr(made, name) for name in given_options} == given_options

@@ -150,7 +150,8 @@ def test_a_resumed_run_teaches_nothing_about_a_whole_one(broken: Run, worker: Fa
     order = worker.take()
     worker.say(order, p.RunStarted(seconds(0)), p.RunEnded(seconds(1), "COMPLETED"))
 
-    assert history.lessons_of(flow.pk) == history.NOTHING
+    fresh = services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+    assert history.learn_for(fresh) == history.NOTHING
 
 
 def test_only_what_ended_before_its_end_can_be_resumed(worker: FakeWorker, run: Run) -> None:
