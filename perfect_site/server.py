@@ -17,6 +17,7 @@ from perfect_site.limits import LimitedFactory
 
 GOING_AWAY = 4012  # autobahn sends only 1000 and 3000-4999, so 1012 "service restart" becomes 4012
 FINISH_WITHIN = 5.0  # seconds for requests in flight
+CANCEL_WITHIN = 2.0  # seconds for what waits for nothing any more
 OPEN_HANDSHAKE_WITHIN = 5
 # Seconds after which the interpreter changes threads when another waits. Python's 5 ms are a third of a run's whole
 # start, and a thread of the database waits for the event loop, or it for them, several times in each.
@@ -112,6 +113,7 @@ class Server(daphne.server.Server):
         while self._in_flight() and asyncio.get_event_loop().time() < deadline:
             await asyncio.sleep(0.02)
         await _guarded(self._on_end)
+        await _guarded(_cancel_the_rest)
         self.stop()
 
     def _in_flight(self) -> int:
@@ -130,6 +132,16 @@ class Server(daphne.server.Server):
             reactor.stop()  # type: ignore[attr-defined]
         else:
             self.abort_start = True
+
+
+async def _cancel_the_rest() -> None:
+    """Let every coroutine that still waits come to its end while there is a loop: what the interpreter finds waiting
+    when it is torn down, it closes in the middle of collecting garbage, and CPython 3.11 has crashed in that."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    if rest:
+        await asyncio.wait(rest, timeout=CANCEL_WITHIN)
 
 
 async def _guarded(step: Callable[[], Awaitable[None]]) -> None:
