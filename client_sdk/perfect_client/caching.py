@@ -11,15 +11,18 @@ import logging
 import threading
 import time
 from datetime import timedelta
-from typing import Any, Dict, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Set, Tuple
 
 from perfect_client import hashing, lineage, runtime
 from perfect_client.cache_policies import DEFAULT, NO_CACHE, CachePolicy
 from perfect_client.errors import ConfigurationError, HashError, function_place
 from perfect_client.options import OF_RESULTS
-from perfect_client.parts import Hit, Part, TaskCall
+from perfect_client.parts import Hit, Keeper, Taken, TaskCall
 from perfect_client.results import Envelope, default_store, pack, store_of, unpack
 from perfect_client.serializers import PickleSerializer, TooLarge, serializer_of
+
+if TYPE_CHECKING:
+    from perfect_client.recorder import Run, TaskRun
 
 INPUTS_BYTES = 64 << 20  # larger arguments are not compared unless a cache was asked for: it would take too long
 _OPEN_CALLS = 20_000  # of one task; what is beyond them is not kept
@@ -47,7 +50,7 @@ class _Wanted(NamedTuple):
     storage_key: Optional[str]
 
 
-class Keeping(Part):
+class Keeping(Keeper):
     """Around the calls of one task."""
 
     def __init__(self, task: Any, asked: _Asked) -> None:
@@ -64,11 +67,12 @@ class Keeping(Part):
         if line is None and self._asked.policy is None and self._asked.storage_key is None:
             return None
         storage_key = self._storage_key(call)
-        wanted = _Wanted(self._key(call, storage_key), self._slot(call, line), storage_key)
+        slot = self._slot(call.run.flow_name, call.task_run.key, call.args, call.kwargs)
+        wanted = _Wanted(self._key(call, storage_key), slot, storage_key)
         cached = self._from_cache(wanted)
-        found = cached or self._from_lineage(line, wanted)
+        found = cached or self._from_lineage(line, slot)
         if found is not None:
-            self._keep_for_later_runs(call, wanted, found[0])
+            self._keep_for_later_runs(call.run, call.task_run, slot, found[0])
             if cached is None:
                 self._keep_in_cache(wanted, found[0])
             return Hit(found[1])
@@ -80,16 +84,25 @@ class Keeping(Part):
         wanted = self._open.pop((call.run.id, call.task_run.number), None) if self._open else None
         if wanted is None:
             return
-        try:
-            data = self._dumps(value)
-        except TooLarge:
-            self._note("its result is larger than %d MiB" % (lineage.SMALL_BYTES >> 20))
-        except Exception as wrong:  # a value may do anything when it is pickled
-            self._note("its result cannot be written: %s: %s" % (type(wrong).__name__, str(wrong)[:200]))
-        else:
+        data = self._written(value)
+        if data is not None:
             envelope = Envelope(data, time.time(), self._expiry())
-            self._keep_for_later_runs(call, wanted, envelope)
+            self._keep_for_later_runs(call.run, call.task_run, wanted.slot, envelope)
             self._keep_in_cache(wanted, envelope)
+
+    def take(self, run: Run, current: TaskRun, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Taken:
+        slot = self._slot(run.flow_name, current.key, args, kwargs)
+        line = lineage.current
+        found = self._from_lineage(line, slot) if line is not None and line.past else None
+        if found is None:
+            return slot, None
+        self._keep_for_later_runs(run, current, slot, found[0])
+        return slot, Hit(found[1])
+
+    def leave(self, run: Run, current: TaskRun, slot: bytes, value: Any) -> None:
+        data = self._written(value)
+        if data is not None:
+            self._keep_for_later_runs(run, current, slot, Envelope(data, time.time(), None))
 
     # ------------------------------------------------------------------------------------------------------- the keys
 
@@ -116,19 +129,17 @@ class Keeping(Part):
                 "(task %s)" % (template, type(wrong).__name__, wrong, function_place(self._task.fn))
             ) from None
 
-    def _slot(self, call: TaskCall, line: Optional[lineage.Lineage]) -> Optional[bytes]:
+    def _slot(self, flow: str, key: str, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Optional[bytes]:
+        """Arguments as they are written in the call: the same code writes them the same way."""
+        line = lineage.current
         if line is None:
             return None
-        news = line.news()
-        if news is not None:
-            logger.info(news)
         try:
-            inputs = hashing.of_inputs(call.parameters, self._task.name, INPUTS_BYTES)
+            inputs = hashing.of_call(args, kwargs, self._task.name, INPUTS_BYTES)
         except (HashError, hashing.TooLarge) as wrong:
-            reason = str(wrong) or "its arguments are larger than %d MiB" % (INPUTS_BYTES >> 20)
-            self._note(reason)
+            self._note(str(wrong) or "its arguments are larger than %d MiB" % (INPUTS_BYTES >> 20))
             return None
-        return line.slot(call.run.flow_name, call.task_run.key, inputs)
+        return line.slot(flow, key, inputs)
 
     # ---------------------------------------------------------------------------------------------------- the answers
 
@@ -144,8 +155,13 @@ class Keeping(Part):
             return None
         return self._loaded(envelope)
 
-    def _from_lineage(self, line: Optional[lineage.Lineage], wanted: _Wanted) -> Optional[Tuple[Envelope, Any]]:
-        found = line.find(wanted.slot) if line is not None and wanted.slot is not None else None
+    def _from_lineage(self, line: Optional[lineage.Lineage], slot: Optional[bytes]) -> Optional[Tuple[Envelope, Any]]:
+        if line is None or slot is None:
+            return None
+        news = line.news()
+        if news is not None:
+            logger.info(news)
+        found = line.find(slot)
         if found is None:
             return None
         expires = None if self._asked.expires_after_s is None else found.made + self._asked.expires_after_s
@@ -166,6 +182,16 @@ class Keeping(Part):
 
     # -------------------------------------------------------------------------------------------------------- keeping
 
+    def _written(self, value: Any) -> Optional[bytes]:
+        """The value as bytes; None, with a note, where there are none or too many."""
+        try:
+            return self._dumps(value)
+        except TooLarge:
+            self._note("its result is larger than %d MiB" % (lineage.SMALL_BYTES >> 20))
+        except Exception as wrong:  # a value may do anything when it is pickled
+            self._note("its result cannot be written: %s: %s" % (type(wrong).__name__, str(wrong)[:200]))
+        return None
+
     def _dumps(self, value: Any) -> bytes:
         serializer = self._asked.serializer
         if not self._asked.explicit and isinstance(serializer, PickleSerializer):
@@ -175,11 +201,11 @@ class Keeping(Part):
             raise TooLarge
         return data
 
-    def _keep_for_later_runs(self, call: TaskCall, wanted: _Wanted, envelope: Envelope) -> None:
+    def _keep_for_later_runs(self, run: Run, current: TaskRun, slot: Optional[bytes], envelope: Envelope) -> None:
         line = lineage.current
-        if line is not None and wanted.slot is not None:
-            number = call.task_run.number if call.run.id == line.run else 0
-            line.keep(wanted.slot, self._code(), number, envelope.data, envelope.made)
+        if line is not None and slot is not None:
+            number = current.number if run.id == line.run else 0
+            line.keep(slot, self._code(), number, envelope.data, envelope.made)
 
     def _keep_in_cache(self, wanted: _Wanted, envelope: Envelope) -> None:
         for key in sorted({key for key in (wanted.key, wanted.storage_key) if key is not None}):
@@ -221,7 +247,7 @@ class Keeping(Part):
 # -------------------------------------------------------------------------------------------------------- what is asked
 
 
-def part_for(task: Any) -> Optional[Part]:
+def part_for(task: Any) -> Optional[Keeper]:
     """The part that a task asked for; None where nothing of it is to be kept. Raises ``ConfigurationError``."""
     if getattr(task, "persist_result", None) is False:
         return None
@@ -232,12 +258,12 @@ def part_for(task: Any) -> Optional[Part]:
     return None if isinstance(asked.policy, type(NO_CACHE)) else Keeping(task, asked)
 
 
-def kept_for(task: Any) -> Tuple[Part, ...]:
+def kept_for(task: Any) -> Optional[Keeper]:
     """What keeps the results of a task that asks for nothing, in a run that may be resumed."""
-    kept: Optional[Tuple[Part, ...]] = task.__dict__.get("_kept_by")
-    if kept is None:
-        part = part_for(task)
-        kept = task.__dict__["_kept_by"] = () if part is None else (part,)
+    known = task.__dict__
+    if "_keeper" not in known:
+        known["_keeper"] = part_for(task)
+    kept: Optional[Keeper] = known["_keeper"]
     return kept
 
 

@@ -69,19 +69,21 @@ class Task(Decorated[P, R]):
         self.lean = not asks and self.crucial and not self.is_generator
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if (
-            not self.lean
-            or parts.keeper is not None
-            or (kwargs and ("return_state" in kwargs or "wait_for" in kwargs))
-            or (context.stand_ins and not _all_plain(args, kwargs))
-        ):
+        if not self.lean or (kwargs and ("return_state" in kwargs or "wait_for" in kwargs)) or (
+            context.stand_ins and not _all_plain(args, kwargs)
+        ):  # fmt: skip
             return cast(R, self._call_in_full(args, kwargs))
         run = context.innermost.get() or context.active
         if run is None:
             value = self.fn(*args, **kwargs)
             return cast(R, plain_calls.settled(None, value)) if type(value) in context.special else value
-        record: Any = plain_calls.call_async if self.is_async else plain_calls.call
-        return cast(R, record(run, self, args, kwargs))
+        keeper = parts.keeper(self) if parts.keeper is not None else None
+        if self.is_async:
+            plain: Any = plain_calls.call_async
+            return cast(R, plain(run, self, args, kwargs) if keeper is None else self._call_in_full(args, kwargs))
+        if keeper is not None:
+            return cast(R, plain_calls.call_kept(run, self, keeper, args, kwargs))
+        return cast(R, plain_calls.call(run, self, args, kwargs))
 
     def _call_in_full(self, args: Any, kwargs: Any) -> Any:
         if self.is_generator:

@@ -33,7 +33,7 @@ class TaskCall:
         self.return_state, self.wait_for = return_state, wait_for
         self.task_run: TaskRun
         self.name: Optional[str] = None  # from a template, else it is the task's
-        self.parts: Tuple[Part, ...] = task.parts or (keeper(task) if keeper is not None else ())
+        self.parts = _around(task)
         self._bound: Optional[Dict[str, Any]] = None
 
     @property
@@ -58,8 +58,25 @@ class Part:
 FACTORIES: List[Callable[["Task[Any, Any]"], Optional[Part]]] = []
 
 
-# In a run whose results are kept: the parts of a task that asks for none. Else None, and such a task costs nothing.
-keeper: Optional[Callable[["Task[Any, Any]"], Tuple[Part, ...]]] = None
+class Keeper(Part):
+    """The part that keeps results in a run that may be resumed, also of tasks that ask for nothing: the short way."""
+
+    def take(self, run: Run, current: TaskRun, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Taken:
+        """Where the result of this call belongs (None: nowhere), and the result if an earlier run has left it."""
+        raise NotImplementedError
+
+    def leave(self, run: Run, current: TaskRun, slot: bytes, value: Any) -> None:
+        """The call has returned ``value``."""
+
+
+Taken = Tuple[Optional[bytes], Optional[Hit[Any]]]
+# While a run's results are kept: the keeper of a task, if it has one. Else None, and a call costs nothing for it.
+keeper: Optional[Callable[["Task[Any, Any]"], Optional[Keeper]]] = None
+
+
+def _around(task: Task[Any, Any]) -> Tuple[Part, ...]:
+    kept = keeper(task) if keeper is not None and not task.parts else None
+    return task.parts if kept is None else (kept,)
 
 
 def parts_of(task: Task[Any, Any]) -> Tuple[Part, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 from perfect_client import context
 
 if TYPE_CHECKING:
+    from perfect_client.parts import Keeper
     from perfect_client.recorder import Run, TaskRun  # heavy at run time: every program loads this module
 
 
@@ -25,6 +26,27 @@ def call(run: Run, called: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -
     finally:
         context.task.set(above)
     run.end(current)
+    return value
+
+
+def call_kept(run: Run, called: Any, keeper: Keeper, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    """The same in a run that may be resumed: what a call returns is kept, or an earlier run has left it."""
+    above = context.task.get()
+    current = run.start(called, above)
+    context.task.set(current)
+    try:
+        slot, hit = keeper.take(run, current, args, kwargs)
+        value = called.fn(*args, **kwargs) if hit is None else hit.value
+        if type(value) in context.special:
+            value = settled(current, value)
+        if hit is None and slot is not None:
+            keeper.leave(run, current, slot, value)
+    except BaseException as error:
+        run.fail(current, error)
+        raise
+    finally:
+        context.task.set(above)
+    run.end(current, "COMPLETED" if hit is None else "CACHED")
     return value
 
 
