@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Opt
 
 from perfect_client import engine, journal, lineage, procs, protocol, spool
 from perfect_client.channel import Channel
-from perfect_client.decorators import flow
+from perfect_client.decorators import flow, task
 from perfect_client.errors import Cancelled
 from perfect_client.hiding import fact_without_secrets
 from perfect_client.watching import Guard
@@ -224,9 +224,15 @@ def _make_ready(start: Start, place: Place) -> Optional[Ready]:
     return None if entry is None else Ready(entry.order, files)
 
 
+@task
+def _no_task() -> None:
+    """What it calls."""
+
+
 @flow
 def _nothing() -> None:
     """The flow that warms up."""
+    _no_task()
 
 
 def _await(channel: Channel, place: Place) -> Optional[Ready]:
@@ -234,7 +240,7 @@ def _await(channel: Channel, place: Place) -> Optional[Ready]:
 
     Once its offer is claimed the run is prepared here; the user's code waits for the start.
     """
-    _warm_up()
+    warm_up()
     ready: Optional[Ready] = None
     try:
         while True:
@@ -248,8 +254,12 @@ def _await(channel: Channel, place: Place) -> Optional[Ready]:
         os._exit(0)
 
 
-def _warm_up() -> None:
-    """Do once all that a start does: a fork copies each page at the first write to it, and that takes time."""
+def warm_up() -> None:
+    """Do once all that a start does: a fork copies each page at the first write to it, and that takes time.
+
+    In the zygote it is done often enough that the interpreter has settled on how to run this code: it notes that
+    within the code, which would be such writes in every run.
+    """
     order = protocol.OfferRun(1, "", "", {})
     protocol.from_dict(protocol.OfferRun, json.loads(protocol.dumps(protocol.to_dict(order))))
     engine.execute(_nothing, order, lambda fact: None)

@@ -25,6 +25,7 @@ from perfect_client.errors import function_place
 
 _REMEMBERED = 1000  # ended attempts
 STANDBY_AFTER_S = 0.05  # without an order
+WARM_UPS = 20  # CPython specialises code after 8 to 16 calls
 
 Born = Union[child.Start, Channel]  # a child with its order, or one in reserve with the channel to wait on
 
@@ -179,6 +180,8 @@ def _live(control: Channel, lifeline: int, bell: int, worker: str, runs: str, ta
     try:
         zygote.load()
         procs.keep_alive_without(lifeline)
+        for _ in range(WARM_UPS):
+            child.warm_up()
         gc.freeze()
         born = zygote.serve()
     except (EOFError, ConnectionError):
