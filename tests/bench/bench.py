@@ -75,20 +75,20 @@ def start_latency(house: House, runs: int) -> None:
 
 
 def thousand_tasks(house: House, times: int) -> None:
-    took, inside = [], []
+    took, overheads = [], []
     for _ in range(times):
         begun = time.perf_counter()
         run_id = house.trigger("thousand")
-        while (run := house.run(run_id))["state"] != "COMPLETED":
+        while house.run(run_id)["state"] != "COMPLETED":
             time.sleep(0.005)
         took.append(time.perf_counter() - begun)
-        inside.append(run["duration_ms"] / 1000)
+        overheads.append(task_overhead(house))
     value = statistics.median(took)
     note(
         f"one run of 1,000 no-op tasks until COMPLETED is readable by API, median of {times}",
         f"{value:.2f} s", "≤ 0.5 s", value <= 0.5,
     )  # fmt: skip
-    per_task = task_overhead(house)
+    per_task = statistics.median(overheads)
     note("time added inside the flow, a task", f"{per_task:.3f} ms", "≤ 0.1 ms", per_task <= 0.1)
 
 
