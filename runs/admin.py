@@ -133,7 +133,7 @@ class RunAdmin(HistoryAdmin):
     def shown_progress(self, run: Run) -> str:
         percent = run.progress
         if run.state in HELD:  # a few at most, as many as there are slots
-            percent, _ = queries.progress_now(run, queries.task_runs_of(run), timezone.now())
+            percent, _ = queries.standing(run, timezone.now())
         return format_html('<progress max="100" value="{}"></progress> {} %', round(percent, 2), int(percent))
 
     @admin.display(description="took")

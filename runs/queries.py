@@ -67,7 +67,7 @@ def standing(run: Run, now: datetime) -> tuple[float, Eta | None]:
 def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
     """The run as doors show it, secrets masked.
 
-    ``exact`` asks for the progress of this moment (two more queries while it runs).
+    ``exact`` asks also where it stands and why it waits (a few more queries).
     """
     percent, eta = run.progress, None
     if exact and run.state in HELD:

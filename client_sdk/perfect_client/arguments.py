@@ -12,11 +12,6 @@ from perfect_client.states import State
 _ATOMS = frozenset({str, int, float, bool, bytes, type(None), complex})
 
 
-def may_hold(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> bool:
-    """False when no future can be among the arguments."""
-    return not _ATOMS.issuperset(map(type, args)) or not _ATOMS.issuperset(map(type, kwargs.values()))
-
-
 def is_future(value: Any) -> bool:
     """Whether the value is one of our futures, without loading their module."""
     return getattr(type(value), "is_perfect_future", False) is True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Generic, Iterable, Tuple, TypeVar
 
-from perfect_client.masking import MASK
+from perfect_client.masking import MASK, leaves
 
 T = TypeVar("T")
 MIN_HIDDEN = 4  # characters: a shorter value stands in too many innocent texts
@@ -78,18 +78,13 @@ class Hidden:
 
 
 def _texts_of(value: Any) -> Iterable[str]:
-    if isinstance(value, Secret):
-        yield from _texts_of(value.get())
-    elif isinstance(value, bytes):
-        yield value.decode("utf-8", "backslashreplace")
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _texts_of(item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from _texts_of(item)
-    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        yield str(value)
+    for leaf in leaves(value):
+        if isinstance(leaf, Secret):
+            yield from _texts_of(leaf.get())
+        elif isinstance(leaf, bytes):
+            yield leaf.decode("utf-8", "backslashreplace")
+        elif isinstance(leaf, (str, int, float)):
+            yield str(leaf)
 
 
 def _forms(text: str) -> Tuple[str, ...]:

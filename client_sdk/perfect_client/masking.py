@@ -113,24 +113,25 @@ class Rules:
 
     def secrets(self, value: Any, schemas: List[Schema]) -> Iterator[Any]:
         if any(is_secret("", schema, value) for schema in schemas):
-            yield from _leaves(value)
+            yield from leaves(value)
         elif isinstance(value, Mapping):
             for name, item in value.items():
                 inside = self.under(schemas, str(name))
                 secret = self.secret(str(name), inside, item)
-                yield from _leaves(item) if secret else self.secrets(item, inside)
+                yield from leaves(item) if secret else self.secrets(item, inside)
         elif isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
                 yield from self.secrets(item, self.at(schemas, index))
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def leaves(value: Any) -> Iterator[Any]:
+    """What a value holds, however deep; nothing for null and booleans."""
     if isinstance(value, Mapping):
         for item in value.values():
-            yield from _leaves(item)
+            yield from leaves(item)
     elif isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
-            yield from _leaves(item)
+            yield from leaves(item)
     elif value is not None and not isinstance(value, bool):
         yield value
 

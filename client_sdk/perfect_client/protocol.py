@@ -84,7 +84,7 @@ def dumps(value: Any) -> str:
     return _encode(value)
 
 
-# Made once: ``json.dumps`` with arguments makes an encoder for each call, which takes as long as encoding a fact.
+# Made once: ``json.dumps`` with arguments makes an encoder for each call, a fifth of the time that a fact takes.
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
