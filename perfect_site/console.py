@@ -15,7 +15,7 @@ from django.views.decorators.cache import never_cache
 from perfect_site import __version__
 
 # What is used most comes first; what is not named follows by name.
-ORDER = ["Run", "Flow", "Schedule", "Worker", "Token", "Event", "TaskRun", "LogLine", "Quarantine"]
+ORDER = ["Run", "Flow", "Schedule", "Worker", "Limit", "Variable", "Token", "Event", "TaskRun", "LogLine", "Quarantine"]
 
 
 class Console(AdminSite):

@@ -11,19 +11,22 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
+from perfect_client.protocol import clean_text
 
 from flows.models import Flow
-from flows.parameters import masked
-from runs import live, queries, services
+from flows.parameters import Refused, masked
+from runs import live, queries, services, sharing
 from runs.access import Token
 from runs.listing import FLOWS_LOOKED_AT
-from runs.models import Event, LogLine, Quarantine, Run, TaskRun, Worker
+from runs.models import Event, Limit, LogLine, Quarantine, Run, TaskRun, Variable, Worker
 from runs.readonly import HistoryAdmin, act_on_each
 from runs.states import HELD, SHOWN, RunState, TaskState
 
@@ -282,3 +285,77 @@ class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         count = rows.filter(revoked_at=None).update(revoked_at=timezone.now())
         live.touch(live.WORKERS)
         self.message_user(request, f"{count} revoked.", messages.SUCCESS)
+
+
+class SharedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """What people keep here and running code shares: written as everybody writes it."""
+
+    show_full_result_count = False
+    actions_on_bottom = False
+
+
+@admin.register(Limit)
+class LimitAdmin(SharedAdmin):
+    list_display = ("name", "slots", "taken", "per_second", "waiting")
+    search_fields = ("name",)
+    readonly_fields = ("holders",)
+
+    @admin.display(description="taken")
+    def taken(self, limit: Limit) -> int:
+        return sum(held.slots for held in limit.holdings.all())
+
+    @admin.display(description="held by")
+    def holders(self, limit: Limit) -> str:
+        rows = limit.holdings.select_related("question__attempt__run__flow")[:50] if limit.pk else []
+        return format_html_join(
+            mark_safe("<br>"), '<a href="{}">{}</a>: {} since {}',
+            ((run.get_absolute_url(), run, row.slots, row.since) for row in rows for run in [row.question.attempt.run]),
+        ) or "nobody"  # fmt: skip
+
+    @admin.display(description="waiting")
+    def waiting(self, limit: Limit) -> int:
+        return sum(limit.name in question.body["names"] for question in sharing.waiting())
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Limit]:
+        return super().get_queryset(request).prefetch_related("holdings")
+
+    def save_model(self, request: HttpRequest, obj: Limit, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        sharing.settle(now=timezone.now())
+
+    def delete_model(self, request: HttpRequest, obj: Limit) -> None:
+        sharing.remove_limit(name=obj.name, now=timezone.now())
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Limit]) -> None:
+        for limit in queryset:
+            self.delete_model(request, limit)
+
+
+class VariableForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = Variable
+        fields = ("name", "value", "tags")
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or {}
+        try:
+            sharing.checked_value(values.get("name", ""), values.get("value"))
+        except Refused as refused:
+            raise ValidationError({"value": refused.sentence}) from None
+        return values
+
+
+@admin.register(Variable)
+class VariableAdmin(SharedAdmin):
+    form = VariableForm
+    list_display = ("name", "shown_value", "changed_by", "changed_at")
+    search_fields = ("name",)
+    readonly_fields = ("changed_by", "changed_at")
+
+    @admin.display(description="value")
+    def shown_value(self, row: Variable) -> str:
+        return clean_text(json.dumps(row.value, ensure_ascii=False), 200)
+
+    def save_model(self, request: HttpRequest, obj: Variable, form: Any, change: bool) -> None:
+        obj.changed_by, obj.changed_at = request.user.get_username(), timezone.now()
+        super().save_model(request, obj, form, change)

@@ -21,15 +21,36 @@ from flows import services as flow_services
 from flows import timetable
 from flows.models import Flow, Schedule
 from flows.parameters import Missing, nearest
-from runs import lanes, listing, services
+from runs import lanes, listing, services, sharing
 from runs.gate import Gate, caller_of
-from runs.models import Run, Worker
+from runs.models import Run, Variable, Worker
 from runs.problems import Problem, problem
 from runs.queries import run_json, task_json, task_runs_of
 from runs.refusals import answer_errors
-from runs.schemas import CancelIn, ResumeIn, RetryIn, RunAllIn, RunIn, RunsIn, ScheduleChange, ScheduleIn
-from runs.shapes import flow_detail_json, flow_json, schedule_json, taken_slots, worker_json
+from runs.schemas import (
+    CancelIn,
+    LimitChange,
+    LimitIn,
+    ResumeIn,
+    RetryIn,
+    RunAllIn,
+    RunIn,
+    RunsIn,
+    ScheduleChange,
+    ScheduleIn,
+    VariableIn,
+)  # fmt: skip
+from runs.shapes import (
+    flow_detail_json,
+    flow_json,
+    limit_json,
+    schedule_json,
+    taken_slots,
+    variable_json,
+    worker_json,
+)  # fmt: skip
 from runs.statements import find
+from runs.states import RunState
 
 logger = logging.getLogger(__name__)
 
@@ -255,17 +276,21 @@ async def retry(request: HttpRequest, run_id: str, wish: RetryIn | None = None) 
 
 @api.post("/runs/{run_id}/resume", auth=Gate(RUN, "runs.retry_run"), tags=["runs"])
 async def resume(request: HttpRequest, run_id: str, wish: ResumeIn | None = None) -> HttpResponse:
-    """A new run like this one, in which completed tasks are answered by their results; the old one stays as it is.
+    """Let a paused run go on, with the ``input`` that its form asks for. Of a run that has ended: a new run like it, in
+    which completed tasks are answered by their results; the old one stays as it is.
 
     With ``from_task``, that task's ``call``-th call (from 0) and all that started later run again.
     """
     pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
-    options = dict(wish) if wish else {}
+    options = wish.model_dump(exclude={"input"}) if wish else {}
+    given = wish.input if wish else None
 
-    def deed() -> Run:
-        return services.resume(run_id=pk, now=now, trigger=Run.Trigger.API, who=who, **options)
+    def deed() -> tuple[dict[str, Any], int]:
+        if given is not None or find_run(pk).state == RunState.PAUSED:
+            return run_json(services.go_on(run_id=pk, given=given, now=now, who=who), now), 200
+        return created(services.resume(run_id=pk, now=now, trigger=Run.Trigger.API, who=who, **options)), 201
 
-    return answer(created(await lanes.write(deed)), 201)
+    return answer(*await lanes.write(deed))
 
 
 @api.post("/runs/{run_id}/pause", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"])
@@ -329,6 +354,65 @@ def _pause_or_resume(row: Schedule, paused: bool | None, now: datetime, who: str
         return row
     deed = flow_services.pause if paused else flow_services.resume
     return deed(schedule_id=row.pk, now=now, who=who)
+
+
+# Limits and variables
+
+
+@api.get("/limits", auth=Gate(READ, "runs.view_limit"), tags=["limits"])
+async def list_limits(request: HttpRequest) -> HttpResponse:
+    now = timezone.now()
+    return items(await lanes.read(lambda: [limit_json(row, now) for row in sharing.limits()]))
+
+
+@api.post("/limits", auth=Gate(ADMIN, "runs.add_limit"), tags=["limits"])
+async def create_limit(request: HttpRequest, wish: LimitIn) -> HttpResponse:
+    """A limit that flows share: ``concurrency(name)`` holds slots, ``rate_limit(name)`` wants ``per_second``."""
+    now = timezone.now()
+
+    def deed() -> dict[str, Any]:
+        return limit_json(sharing.create_limit(**wish.model_dump(), now=now), now)
+
+    return answer(await lanes.write(deed), 201)
+
+
+@api.patch("/limits/{str:name}", auth=Gate(ADMIN, "runs.change_limit"), tags=["limits"])
+async def change_limit(request: HttpRequest, name: str, wish: LimitChange) -> HttpResponse:
+    now, values = timezone.now(), wish.model_dump(exclude_unset=True)
+    return answer(await lanes.write(lambda: limit_json(sharing.change_limit(name=name, values=values, now=now), now)))
+
+
+@api.delete("/limits/{str:name}", auth=Gate(ADMIN, "runs.delete_limit"), tags=["limits"])
+async def delete_limit(request: HttpRequest, name: str) -> HttpResponse:
+    """What waited for it goes on, unlimited."""
+    await lanes.write(sharing.remove_limit, name=name, now=timezone.now())
+    return HttpResponse(status=204)
+
+
+@api.get("/variables", auth=Gate(READ, "runs.view_variable"), tags=["variables"])
+async def list_variables(request: HttpRequest) -> HttpResponse:
+    return items(await lanes.read(lambda: [variable_json(row) for row in Variable.objects.all()]))
+
+
+@api.get("/variables/{str:name}", auth=Gate(READ, "runs.view_variable"), tags=["variables"])
+async def get_variable(request: HttpRequest, name: str) -> HttpResponse:
+    return answer(await lanes.read(lambda: variable_json(sharing.find_variable(name))))
+
+
+@api.put("/variables/{str:name}", auth=Gate(ADMIN, "runs.change_variable"), tags=["variables"])
+async def set_variable(request: HttpRequest, name: str, wish: VariableIn) -> HttpResponse:
+    now, who = timezone.now(), caller_of(request)
+
+    def deed() -> dict[str, Any]:
+        return variable_json(sharing.set_variable(name=name, value=wish.value, tags=wish.tags, now=now, who=who))
+
+    return answer(await lanes.write(deed))
+
+
+@api.delete("/variables/{str:name}", auth=Gate(ADMIN, "runs.delete_variable"), tags=["variables"])
+async def delete_variable(request: HttpRequest, name: str) -> HttpResponse:
+    await lanes.write(sharing.remove_variable, name=name)
+    return HttpResponse(status=204)
 
 
 # Workers

@@ -18,7 +18,7 @@ from django.db import transaction
 from perfect_client import protocol
 from perfect_client.protocol import FACTS, clean_text
 
-from runs import history, live
+from runs import answers, history, live
 from runs.closing import end
 from runs.models import Attempt, LogLine, Run, TaskRun
 from runs.statements import insert, insert_values, swap
@@ -69,6 +69,7 @@ class Book:
         self.lines: list[tuple[Any, ...]] = []  # values of LINE
         self.counts = [0, 0]
         self.ending: tuple[RunState, str, dict[str, Any]] | None = None
+        self.told: list[answers.Told] = []
         self.progressed = False
 
     def belongs_to(self, worker: UUID, run: str) -> bool:
@@ -182,6 +183,10 @@ class Book:
         self.counts[0] += WARNING <= level < ERROR
         self.counts[1] += level >= ERROR
 
+    def _asks(self, fact: answers.Told) -> None:
+        counted(fact.ask)
+        self.told.append(fact)
+
     def _run_ended(self, fact: protocol.RunEnded) -> None:
         if fact.outcome not in _OUTCOMES:
             raise ValueError(f"a run cannot end as {fact.outcome!r}")
@@ -224,16 +229,21 @@ class Book:
         """Write what the batch changed, and how far the stream has come; raises ``Outdated``."""
         column = f"{stream}_seq"
         mine = {"id": self.attempt.pk, "revoked_at": None, column: getattr(self.attempt, column)}
-        if not swap(Attempt, mine, {column: seq}):
+        if not swap(Attempt, mine, {column: seq, **({"asks": True} if self.told else {})}):
             raise Outdated
         setattr(self.attempt, column, seq)
+        self.attempt.asks = self.attempt.asks or bool(self.told)
         if self.ending is not None:
             self._close_tasks(self.ending[0], self.ending[2]["finished_at"])
         if self.changed:
             insert(list(self.changed.values()), replacing=ONE_CALL)
             self.has_rows = True
         insert_values(LogLine, LINE, self.lines, run_id=self.run.pk, attempt=self.attempt.number)
+        if self.told:
+            answers.take(self.run, self.attempt, self.told, now)
         self._save_run(now)
+        if self.ending is not None and self.attempt.asks:
+            answers.forget(run=self.run, now=now)
         live.touch(live.run_topic(self.run.pk), *([live.log_topic(self.run.pk)] if self.lines else []))
         if self.progressed and self.ending is None:
             live.touch(live.OVERVIEW)
@@ -285,6 +295,8 @@ _HANDLERS: dict[type, Callable[[Book, Any], None]] = {
     protocol.TaskRestarted: Book._task_restarted,
     protocol.TaskProgressed: Book._task_progressed,
     protocol.TaskEnded: Book._task_ended,
+    protocol.Asked: Book._asks,
+    protocol.Released: Book._asks,
     protocol.RunEnded: Book._run_ended,
     protocol.ProcessExited: Book._process_exited,
 }

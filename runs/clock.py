@@ -18,7 +18,7 @@ from flows import schedules
 from flows.models import Schedule
 from flows.parameters import Refused
 from flows.services import plan
-from runs import dispatch, live
+from runs import dispatch, live, sharing
 from runs.closing import close
 from runs.models import Attempt, Run, Worker
 from runs.retention import BATCH, prune
@@ -41,6 +41,7 @@ class Clock:
     def __init__(self, started: datetime) -> None:
         self.started = started
         self._prune_at = started + PRUNE_EVERY
+        self._grant_at: datetime | None = None
 
     def step(self, now: datetime) -> datetime:
         """Do all that is due; returns when to look again, at the latest after one sweep."""
@@ -49,10 +50,11 @@ class Clock:
             self.release_scheduled,
             self.expire_offers,
             self.watch_workers,
+            self.grant_limits,
             self.prune_history,
         ):
             _guarded(part, now)
-        return min([now + SWEEP, *_next_times()])
+        return min(at for at in (now + SWEEP, self._grant_at, *_next_times()) if at is not None)
 
     def fire_schedules(self, now: datetime) -> None:
         due = Schedule.objects.select_related("flow").filter(next_at__lte=now, paused_at=None, flow__archived=False)
@@ -66,6 +68,10 @@ class Clock:
 
     def expire_offers(self, now: datetime) -> None:
         dispatch.expire(now=now)
+
+    def grant_limits(self, now: datetime) -> None:
+        """Slots of a rate have come back meanwhile."""
+        self._grant_at = sharing.settle(now=now)
 
     def prune_history(self, now: datetime) -> None:
         """Let go of history that is older than the operator keeps; in small steps while there is more."""
@@ -82,7 +88,7 @@ class Clock:
             worker = run.worker
             assert worker is not None
             quiet = now - max(worker.last_seen_at, self.started)
-            if run.state == RunState.RUNNING and quiet >= LOST_AFTER:
+            if run.state in (RunState.RUNNING, RunState.PAUSED) and quiet >= LOST_AFTER:
                 why = f"no contact with worker {worker.name} for {round(quiet.total_seconds())} s; the work may go on"
                 Run.objects.filter(pk=run.pk).move(RunState.LOST, now=now, who="clock", why=why)
                 Worker.objects.filter(pk=worker.pk).update(connected=False)

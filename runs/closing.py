@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
-from runs import history, live
+from runs import answers, history, live
 from runs.models import Run, TaskRun
 from runs.states import HELD, LEFT_OPEN, TASK_FINAL, RunState, TaskState
 
@@ -24,6 +24,7 @@ def close(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values
         rows = TaskRun.objects.filter(run_id=run.pk).exclude(state__in=TASK_FINAL)
         rows.filter(state=TaskState.PENDING).update(state=never_started)
         rows.update(state=started, finished_at=now)
+        answers.forget(run=run, now=now)
     return True
 
 

@@ -22,7 +22,7 @@ from django.db import DatabaseError, DataError, IntegrityError, transaction
 from django.utils import timezone
 from perfect_client import protocol
 
-from runs import dispatch, ingest, lanes, live
+from runs import answers, dispatch, ingest, lanes, live
 from runs.access import Token
 
 HEARTBEAT_S = 10.0
@@ -42,7 +42,7 @@ class Fleet:
     def __init__(self) -> None:
         self.workers: dict[UUID, WorkerConsumer] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._asked = self._cancels = False
+        self._asked = self._cancels = self._answers = False
         self._sending: set[asyncio.Task[None]] = set()
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -50,13 +50,14 @@ class Fleet:
 
     def notice(self, topics: frozenset[str]) -> None:
         """Within the transaction that changes something: hand out orders before it is committed."""
-        if self.workers and not topics.isdisjoint((live.WORK, live.CANCELS)):
+        if self.workers and not topics.isdisjoint((live.WORK, live.CANCELS, live.ANSWERS)):
             self._cancels = self._cancels or live.CANCELS in topics
+            self._answers = self._answers or live.ANSWERS in topics
             lanes.before_commit(self._hand_out)
 
-    def wake(self, cancels: bool = False) -> None:
-        """Hand out orders soon; from any thread."""
-        self._cancels = self._cancels or cancels
+    def wake(self, everything: bool = False) -> None:
+        """Hand out orders soon, or whatever is there for the workers; from any thread."""
+        self._cancels, self._answers = self._cancels or everything, self._answers or everything
         if self.workers and not self._asked:
             self._asked = True
             lanes.write_soon(self._hand_out).add_done_callback(_log_failure)
@@ -73,6 +74,9 @@ class Fleet:
         if self._cancels:
             self._cancels = False
             orders += dispatch.cancels(workers=list(workers))
+        if self._answers:
+            self._answers = False
+            orders += answers.due(workers=list(workers), now=timezone.now())
         if orders and self._loop is not None:
             transaction.on_commit(partial(self._loop.call_soon_threadsafe, self._send, orders))
 
@@ -208,6 +212,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             await older.close(code=protocol.REPLACED if older.boot != self.boot else protocol.RESTARTING)
         self.accepted = True
         await self.order(accept)
+        fleet.wake(everything=True)
 
     async def _flows_announced(self, message: protocol.FlowsAnnounced) -> None:
         assert self.worker is not None

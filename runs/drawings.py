@@ -22,7 +22,7 @@ from runs import logs, overview
 from runs.models import Run
 from runs.shown import Reader, RunShown
 from runs.states import HELD
-from runs.views import PARTS, hero_of, timeline_of
+from runs.views import PARTS, hero_of, pause_of, timeline_of
 
 LINES_AT_ONCE = 500
 LINES_BEHIND = 2_000  # a page that misses more gets the last ones, and says how many it skipped
@@ -120,6 +120,7 @@ def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: dateti
     grown = shown.is_held and len(shown.tasks) <= REDRAWN_TASKS and time.monotonic() - drawn_at >= REDRAWN_EVERY
     if changed or (whole and since < run.version and not shown.is_held):
         messages.append(html("#run-hero", "runs/_hero.html", hero_of(shown)))
+        messages.append(html("#run-pause", "runs/_pause.html", pause_of(run)))
     if changed or grown:
         messages.append(html("#run-timeline", "runs/_timeline.html", timeline_of(shown)))
         drawn_at = time.monotonic()

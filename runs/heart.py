@@ -29,7 +29,7 @@ async def start(*, clock: bool = True) -> None:
 
 def _others_wrote() -> None:
     live.ring(EVERYTHING)
-    fleet.wake(cancels=True)
+    fleet.wake(everything=True)
 
 
 async def stop() -> None:

@@ -15,7 +15,7 @@ from perfect_client import protocol
 from perfect_client.protocol import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
 
 from flows.services import announce as announce_flows
-from runs import dispatch, live
+from runs import answers, dispatch, live
 from runs.book import Book, Outdated, shelf
 from runs.closing import close
 from runs.models import Attempt, Quarantine, Run, Worker
@@ -58,9 +58,10 @@ def join(*, message: protocol.Joined, now: datetime) -> Accept:
     )  # fmt: skip
     dispatch.forget(identity)
     dispatch.release(worker=identity, now=now, why="the worker came back and had not claimed it")
+    answers.send_again(worker=identity)
     held = {item.fence: item for item in message.held}
     _settle_missing(identity, held, now)
-    live.touch(live.WORKERS, live.OVERVIEW, live.WORK)
+    live.touch(live.WORKERS, live.OVERVIEW, live.WORK, live.ANSWERS)
     return Accept(server_time=now.timestamp(), attempts=[_verdict(identity, item, now) for item in held.values()])
 
 
@@ -86,10 +87,15 @@ def _verdict(worker: UUID, item: protocol.Held, now: datetime) -> Verdict:
     if attempt.worker_id != worker or attempt.revoked_at is not None or run.fence != item.fence:
         return Verdict(item.fence, "stale")
     if run.state == RunState.LOST:
-        Run.objects.filter(pk=run.pk).move(RunState.RUNNING, now=now, who="worker", why="its worker is back")
+        _is_back(run, now)
         live.touch(live.run_topic(run.pk), live.OVERVIEW)
     cancel = run.state in HELD and run.cancel_requested_at is not None
     return Verdict(item.fence, "current", attempt.facts_seq, attempt.output_seq, cancel)
+
+
+def _is_back(run: Run, now: datetime) -> None:
+    """A run that was given up for lost goes on, or goes on waiting for a person."""
+    run.move(answers.state_of_held(run), now=now, who="worker", why="its worker is back")
 
 
 def announce(*, worker: UUID, message: protocol.FlowsAnnounced, now: datetime) -> None:
@@ -108,9 +114,9 @@ def beat(*, worker: UUID, now: datetime) -> None:
     """The worker is alive, and so is every run of it that was given up for lost."""
     Worker.objects.filter(pk=worker).update(last_seen_at=now, connected=True)
     lost = Run.objects.filter(worker_id=worker, state=RunState.LOST)
-    if lost.exists():
-        lost.move(RunState.RUNNING, now=now, who="worker", why="its worker is back")
-        live.touch(live.OVERVIEW)
+    for run in lost:
+        _is_back(run, now)
+        live.touch(live.OVERVIEW, live.run_topic(run.pk))
 
 
 def leave(*, worker: UUID, boot: str, now: datetime, why: str) -> None:

@@ -14,6 +14,8 @@ from django.db import transaction
 
 WORK = "work"  # a run waits
 CANCELS = "cancels"  # a running run is to be stopped
+ANSWERS = "answers"  # a question of a run's code has its answer
+RATES = "rates"  # something waits until the rate of a limit lets it pass
 OVERVIEW = "overview"
 WORKERS = "workers"
 SCHEDULES = "schedules"

@@ -19,7 +19,10 @@ from runs.access import SignInLink, Token
 from runs.statements import insert, swap
 from runs.states import FINAL, HELD, LIVE, MOVES, RunState, TaskState, seen, sources
 
-__all__ = ["Attempt", "Event", "LogLine", "Quarantine", "Run", "SignInLink", "TaskRun", "Token", "Worker"]
+__all__ = [
+    "Attempt", "Event", "Holding", "Limit", "LogLine", "Quarantine", "Question", "Run", "SignInLink", "TaskRun",
+    "Token", "Variable", "Worker",
+]  # fmt: skip
 
 
 _uuid7_lock = threading.Lock()
@@ -228,6 +231,7 @@ class Attempt(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True, help_text="When the server took the run away from it")
     facts_seq = models.BigIntegerField(default=0, help_text="The last applied record of the facts stream")
     output_seq = models.BigIntegerField(default=0, help_text="The last applied record of the output stream")
+    asks = models.BooleanField(default=False, help_text="Whether its code has asked the server anything")
 
     class Meta:
         ordering = ("pk",)
@@ -298,6 +302,79 @@ class Event(models.Model):
     after = models.CharField(max_length=10, blank=True)
     who = models.CharField(max_length=200)
     why = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("pk",)
+
+
+class Limit(models.Model):
+    """What all runs share: so many may hold a slot at a time, or slots that are taken come back at a rate."""
+
+    name = models.CharField(max_length=200, unique=True, help_text="As in concurrency(name) and rate_limit(name)")
+    slots = models.PositiveIntegerField(help_text="How many can be taken at a time; 0 lets nobody pass")
+    per_second = models.FloatField(
+        null=True, blank=True, help_text="For rate_limit(): how many slots come back each second; empty: no rate limit"
+    )
+    level = models.FloatField(default=0.0, editable=False, help_text="Slots of the rate that were taken, at level_at")
+    level_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [
+            models.CheckConstraint(condition=Q(per_second=None) | Q(per_second__gt=0), name="limit_rate_is_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def taken_by_rate(self, now: datetime) -> float:
+        """How many of the slots have not come back yet."""
+        if self.level_at is None or not self.per_second:
+            return 0.0
+        return max(0.0, self.level - (now - self.level_at).total_seconds() * self.per_second)
+
+
+class Variable(models.Model):
+    """A named JSON value that people and flows share."""
+
+    name = models.CharField(max_length=200, unique=True)
+    value = models.JSONField(null=True, blank=True, help_text="Any JSON; empty: null")
+    tags = models.JSONField(default=list, blank=True)
+    changed_at = models.DateTimeField()
+    changed_by = models.CharField(max_length=200)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Question(models.Model):
+    """What the code of an attempt asked the server and still needs: it waits for the answer, or holds what it was
+    granted. ``answer`` is None until there is one."""
+
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="questions")
+    number = models.PositiveIntegerField()
+    kind = models.CharField(max_length=20)
+    body = models.JSONField()
+    task = models.PositiveIntegerField(null=True, blank=True, help_text="Number of the task run that asked")
+    asked_at = models.DateTimeField()
+    answer = models.JSONField(null=True, blank=True)
+    sent_at = models.DateTimeField(null=True, blank=True, help_text="When the answer went to the worker that is there")
+
+    class Meta:
+        ordering = ("pk",)
+        constraints = [models.UniqueConstraint(fields=["attempt", "number"], name="question_once")]
+
+
+class Holding(models.Model):
+    """Slots of a limit that the code of an attempt holds."""
+
+    limit = models.ForeignKey(Limit, on_delete=models.CASCADE, related_name="holdings")
+    question = models.ForeignKey(Question, on_delete=models.CASCADE, related_name="holdings")
+    slots = models.PositiveIntegerField()
+    since = models.DateTimeField()
 
     class Meta:
         ordering = ("pk",)

@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 from flows.models import Flow
-from flows.parameters import masked
-from runs import history, progress
+from flows.parameters import masked, masked_schema
+from runs import answers, history, progress
 from runs.models import LogLine, Run, TaskRun, Worker
 from runs.states import HELD, RunState
 
@@ -98,7 +98,23 @@ def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
         "resume_of": str(run.resume_of_id) if run.resume_of_id else None,
         "resume_from": run.resume_from or None,
         "cancel_requested_at": iso(run.cancel_requested_at),
+        "pause": pause_json(run) if exact and run.state == RunState.PAUSED else None,
         "url": f"/runs/{run.pk}/",
+    }
+
+
+def pause_json(run: Run) -> dict[str, Any] | None:
+    """What a paused run waits for: ``schema`` is the JSON Schema of its form."""
+    question = answers.open_pause(run)
+    if question is None:
+        return None
+    body = question.body
+    return {
+        "key": body.get("key") or None,
+        "description": body.get("description") or "",
+        "schema": masked_schema(answers.form_of(question, run)),
+        "since": iso(question.asked_at),
+        "until": iso(answers.ends_at(question)),
     }
 
 
@@ -147,11 +163,13 @@ def log_json(line: LogLine, names: dict[tuple[int, int], str]) -> dict[str, Any]
 
 
 def waiting_reason(run: Run) -> str:
-    """Why the run does not run yet, in one sentence; empty if it does or did."""
+    """Why the run does not run yet, or what its code waits for, in one sentence; else empty."""
     if run.state == RunState.SCHEDULED:
         return f"waits for its time, {iso(run.scheduled_for)}"
     if run.state == RunState.OFFERED:
         return "offered to a worker"
+    if run.state == RunState.RUNNING:
+        return answers.waiting([run.fence]).get(run.fence or 0, "")
     if run.state != RunState.PENDING:
         return ""
     return flow_waits_for(run.flow)

@@ -40,6 +40,7 @@ class RetryIn(Body):
 class ResumeIn(Body):
     from_task: str | None = None
     call: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    input: dict[str, Any] | None = None
 
 
 class CancelIn(Body):
@@ -62,3 +63,18 @@ class ScheduleIn(ScheduleChange):
     flow: str
     kind: str
     expression: str
+
+
+class LimitChange(Body):
+    slots: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
+    per_second: Annotated[float, Field(gt=0, lt=1e9)] | None = None
+
+
+class LimitIn(LimitChange):
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    slots: Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
+class VariableIn(Body):
+    value: Any
+    tags: list[str] = []

@@ -12,7 +12,7 @@ from perfect_client.protocol import MAX_NAME, clean_text
 
 from flows.models import Flow, Schedule
 from flows.parameters import Conflict, Missing, Refused, clean, configuration_of, nearest
-from runs import dispatch, live
+from runs import answers, dispatch, live
 from runs.closing import close
 from runs.models import Attempt, Event, Run, TaskRun
 from runs.states import FINAL, HELD, RESUMABLE, RunState
@@ -214,6 +214,15 @@ def _task_of(run: Run, key: str, call: int) -> TaskRun:
     while found.parent is not None:
         found = rows.get(number=found.parent)
     return found
+
+
+def go_on(*, run_id: UUID, given: Mapping[str, Any] | None, now: datetime, who: str) -> Run:
+    """Let a paused run go on, with what its form asks for. Raises ``Conflict`` if it does not wait for a person,
+    ``Refused`` for input that does not fit."""
+    run = _run(run_id)
+    if not answers.fill_in(run, given, now=now, who=who, why=f"let go on by {who}"):
+        raise Conflict("state", f"the run is {run.seen_state} and waits for nobody")
+    return _run(run_id)
 
 
 def give_up(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:

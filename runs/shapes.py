@@ -10,7 +10,7 @@ from django.db.models import Count
 
 from flows.models import Flow, Schedule
 from flows.parameters import masked, masked_schema
-from runs.models import Run, Worker
+from runs.models import Limit, Run, Variable, Worker
 from runs.queries import iso
 from runs.states import HELD, RunState
 
@@ -99,4 +99,24 @@ def worker_json(worker: Worker, taken: int, now: datetime) -> dict[str, Any]:
         "silent_seconds": round(silent.total_seconds(), 1) if silent else None,
         "left_reason": worker.left_reason,
         "flows": [flow.slug for flow in worker.flows.all()],
+    }
+
+
+def limit_json(row: Limit, now: datetime) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "slots": row.slots,
+        "taken": row.held or 0,  # type: ignore[attr-defined]  # as sharing reads them
+        "per_second": row.per_second,
+        "taken_by_rate": round(row.taken_by_rate(now), 3),
+    }
+
+
+def variable_json(row: Variable) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "value": row.value,
+        "tags": row.tags,
+        "changed_at": iso(row.changed_at),
+        "changed_by": row.changed_by,
     }

@@ -14,7 +14,7 @@ from django.db.models import F
 from perfect_client.protocol import dumps
 
 from flows.models import Flow
-from runs import history, pictures, progress, queries
+from runs import answers, history, pictures, progress, queries
 from runs.models import Run, TaskRun
 from runs.states import HELD, TASK_DONE, WAITING, RunState, TaskState
 
@@ -86,8 +86,9 @@ class Stretch:
 
 @dataclass(frozen=True)
 class RunShown:
-    """A run with its tasks. ``percent`` is 0–100 now, ``eta`` the seconds left, ``waits`` why it does not run yet,
-    ``usual`` how many seconds such a run takes and ``longest`` how many it may take and still be called usual."""
+    """A run with its tasks. ``percent`` is 0–100 now, ``eta`` the seconds left, ``waits`` why it does not run yet or
+    what its code waits for, ``usual`` how many seconds such a run takes and ``longest`` how many it may take and still
+    be called usual."""
 
     run: Run
     now: datetime
@@ -123,9 +124,10 @@ class RunShown:
         """What it does now, in a few words; empty while no task runs."""
         task = self.current
         if task is None or not self.is_held:
-            return ""
+            return self.waits if self.is_held else ""
         others = sum(other.is_running for other in self.tasks) - 1
-        words = [f"{task.row.name} · {task.percent} %", task.row.note, f"and {others} more" if others else ""]
+        more = f"and {others} more" if others else ""
+        words = [f"{task.row.name} · {task.percent} %", self.waits or task.row.note, more]
         return " · ".join(filter(None, words))
 
     @cached_property
@@ -194,10 +196,13 @@ class Reader:
     def __init__(self, now: datetime) -> None:
         self.now = now
         self._reasons: dict[int, str] = {}
+        self._waiting: dict[int, str] = {}  # for a limit, by the attempt
 
     def shown(self, runs: Iterable[Run], *, tasks: bool = True) -> list[RunShown]:
         found = list(runs)
         rows = self._task_runs(found) if tasks else {}
+        if tasks:
+            self._waiting = answers.waiting([run.fence for run in found if run.state == RunState.RUNNING])
         return [self.one(run, rows.get(run.pk, [])) for run in found]
 
     def one(self, run: Run, rows: Sequence[TaskRun]) -> RunShown:
@@ -250,6 +255,8 @@ class Reader:
         ]  # fmt: skip
 
     def _waits(self, run: Run) -> str:
+        if run.state == RunState.RUNNING:
+            return self._waiting.get(run.fence or 0, "")
         if run.state != RunState.PENDING:
             return queries.waiting_reason(run)
         if run.flow_id not in self._reasons:

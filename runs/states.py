@@ -51,6 +51,8 @@ MOVES: dict[tuple[RunState, RunState], str] = {
     (S.LOST, S.RUNNING): "Its worker is back with the same attempt.",
     (S.RUNNING, S.PAUSED): "It waits for a person.",
     (S.PAUSED, S.RUNNING): "A person let it go on.",
+    (S.PAUSED, S.LOST): "No word from its worker; the run may well be there, and waits.",
+    (S.LOST, S.PAUSED): "Its worker is back with the same attempt, which still waits for a person.",
     (S.RUNNING, S.RETRYING): "The attempt failed and another is allowed.",
     (S.LOST, S.RETRYING): "The attempt is given up and another is allowed.",
     (S.RETRYING, S.PENDING): "The delay before the next attempt is over.",

@@ -28,7 +28,7 @@ class Ticker:
         self._task = loop.create_task(self._run())
 
     def _heard(self, loop: asyncio.AbstractEventLoop, topics: frozenset[str]) -> None:
-        if live.SCHEDULES in topics:
+        if live.SCHEDULES in topics or live.RATES in topics:
             loop.call_soon_threadsafe(self._wake.set)
 
     async def stop(self) -> None:

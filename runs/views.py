@@ -11,13 +11,15 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 
-from flows.parameters import masked
-from runs import logs, overview, services
+from flows import forms
+from flows.models import Flow
+from flows.parameters import Conflict, Refused, masked
+from runs import answers, logs, overview, services
 from runs.filters import RunFilter, as_id, page_of, without
 from runs.models import Attempt, Run
-from runs.pages import action, came_from, page, say, who, wish
+from runs.pages import action, came_from, page, say, status_of, who, wish
 from runs.shown import Reader, RunShown, drawn, first_error, in_words
-from runs.states import RESUMABLE
+from runs.states import RESUMABLE, RunState
 
 TABS = ("timeline", "events", "parameters")
 EVENTS_SHOWN = 300
@@ -162,6 +164,15 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
+def pause_of(run: Run) -> dict[str, Any]:
+    """The form that a paused run waits for, if it does."""
+    question = answers.open_pause(run) if run.state == RunState.PAUSED else None
+    if question is None:
+        return {"run": run, "pause": None}
+    fields = forms.fields(answers.form_of(question, run))
+    return {"run": run, "pause": question, "until": answers.ends_at(question), "fields": fields}
+
+
 def timeline_of(shown: RunShown) -> dict[str, Any]:
     tasks, left_out = drawn(shown.tasks)
     return {"shown": shown, "run": shown.run, "tasks": tasks, "left_out": left_out}
@@ -187,20 +198,28 @@ _TABS: dict[str, Callable[[RunShown], dict[str, Any]]] = {
 
 @page("runs.view_run")
 def run(request: HttpRequest, pk: UUID) -> HttpResponse:
-    shown = Reader(timezone.now()).shown([_run(pk)])[0]
+    return render(request, "runs/run.html", _page(request, _run(pk)))
+
+
+def _page(request: HttpRequest, found: Run) -> dict[str, Any]:
+    shown = Reader(timezone.now()).shown([found])[0]
     tab = request.GET.get("tab", "timeline")
     tab = tab if tab in TABS else "timeline"
-    context = {
-        **hero_of(shown), **_TABS[tab](shown), **_log(request, shown.run),
+    return {
+        **hero_of(shown), **pause_of(shown.run), **_TABS[tab](shown), **_log(request, shown.run),
         "tab": tab, "tabs": TABS, "origin": request.build_absolute_uri("/").rstrip("/"),
         "traceback": shown.run.traceback,
     }  # fmt: skip
-    return render(request, "runs/run.html", context)
 
 
 @page("runs.view_run")
 def hero(request: HttpRequest, pk: UUID) -> HttpResponse:
     return render(request, "runs/_hero.html", hero_of(Reader(timezone.now()).shown([_run(pk)])[0]))
+
+
+@page("runs.view_run")
+def pause(request: HttpRequest, pk: UUID) -> HttpResponse:
+    return render(request, "runs/_pause.html", pause_of(_run(pk)))
 
 
 @page("runs.view_run")
@@ -267,6 +286,36 @@ def resume(request: HttpRequest, pk: UUID) -> HttpResponse:
         from_task=request.POST.get("from_task"), call=int(call) if call.isdecimal() and len(call) < 10 else 0,
     )  # fmt: skip
     return _to_the_new_one(request, made)
+
+
+@action("runs.retry_run")
+def go_on(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Let a paused run go on, with what its form asks for; a form of an earlier pause answers no later one."""
+    found = _run(pk)
+    question = answers.open_pause(found)
+    if question is None or str(question.pk) != request.POST.get("question"):
+        raise Conflict("state", "The run does not wait for this any more; look at what it waits for now.")
+    form = answers.form_of(question, found)
+    try:
+        given = forms.read(form, request.POST)
+        made = wish(services.go_on, run_id=pk, given=given, now=timezone.now(), who=who(request))
+    except Refused as refused:
+        return _not_yet(request, found, form, refused)
+    if not request.htmx:  # type: ignore[attr-defined]
+        return say(request, f"{found.flow.name} goes on.", to=found.get_absolute_url())
+    return render(request, "runs/_pause.html", pause_of(made))
+
+
+def _not_yet(request: HttpRequest, found: Run, form: Flow, refused: Refused) -> HttpResponse:
+    """The form once more, with what was sent and what is wrong with it."""
+    fields = forms.sent(form, request.POST, refused)
+    said = "" if any(field.error for field in fields) else refused.sentence
+    changed = {**pause_of(found), "fields": fields, "sentence": said}
+    if not request.htmx:  # type: ignore[attr-defined]
+        return render(request, "runs/run.html", {**_page(request, found), **changed}, status=status_of(refused))
+    response = render(request, "runs/_pause.html", changed, status=status_of(refused))
+    response.headers["HX-Retarget"], response.headers["HX-Reswap"] = "#run-pause", "outerHTML"
+    return response
 
 
 def _to_the_new_one(request: HttpRequest, made: Run) -> HttpResponse:

@@ -13,24 +13,53 @@ from perfect_client.schedules import CronSchedule, IntervalSchedule
 
 if TYPE_CHECKING:
     from perfect_client.annotations import allow_failure, opaque, quote, unmapped
+    from perfect_client.flow_runs import apause_flow_run, aresume_flow_run, pause_flow_run, resume_flow_run
     from perfect_client.hiding import Secret
+    from perfect_client.inputs import RunInput
     from perfect_client.parameters import Field
     from perfect_client.states import State
+    from perfect_client.variables import Variable
     from perfect_client.worker import serve
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule", "Secret",
-    "State", "Task", "allow_failure", "flow", "get_run_logger", "opaque", "progress", "quote", "runtime", "serve",
-    "task", "unmapped",
+    "BadParameter",
+    "Cancelled",
+    "ConfigurationError",
+    "CronSchedule",
+    "Field",
+    "Flow",
+    "IntervalSchedule",
+    "RunInput",
+    "Secret",
+    "State",
+    "Task",
+    "Variable",
+    "allow_failure",
+    "apause_flow_run",
+    "aresume_flow_run",
+    "flow",
+    "get_run_logger",
+    "opaque",
+    "pause_flow_run",
+    "progress",
+    "quote",
+    "resume_flow_run",
+    "runtime",
+    "serve",
+    "task",
+    "unmapped",
 ]  # fmt: skip
 
 # What is loaded only when it is asked for (PEP 562): a program that only defines flows needs none of it.
 _LATER: Dict[str, str] = {
     "serve": "worker",
+    "RunInput": "inputs",
+    "Variable": "variables",
     "State": "states",
     "Field": "parameters",
     "Secret": "hiding",
+    **dict.fromkeys(("apause_flow_run", "aresume_flow_run", "pause_flow_run", "resume_flow_run"), "flow_runs"),
     **dict.fromkeys(("allow_failure", "opaque", "quote", "unmapped"), "annotations"),
 }
 

@@ -49,7 +49,8 @@ class Attempt:
         self._output = Output(house.folder.output(self.fence), clean=house.secrets(entry.order).without)
         self._facts: Optional[spool.Reader] = None
         self._lines: Optional[spool.Reader] = None
-        self._lifeline = -1
+        self._lifeline = self._answers = -1
+        self._unsent = b""  # of the answers to its questions
         self._timers: List[Timer] = []
         self._stop_reason: Optional[str] = None  # why the worker ends it, when no cancel was asked for
         self._stopping_since: Optional[float] = None
@@ -105,16 +106,18 @@ class Attempt:
         self._house.session.watch(self.fence, self.run, protocol.FACTS, self._facts)
 
     def open_pipes(self) -> Optional[List[int]]:
-        """The child's stdout, stderr and lifeline, made in the moment in which they are handed to it."""
+        """The child's stdout, stderr, lifeline and answers, made in the moment in which they are handed to it."""
         if self.stage not in (OFFERED, STARTING):
             return None
         self._close_pipes()  # of a child that was prepared and died
         self._oom_kills = procs.oom_kills()
         fds = [self._output.pipe(STDOUT_LEVEL), self._output.pipe(STDERR_LEVEL)]
         lifeline, self._lifeline = os.pipe()
+        answers, self._answers = os.pipe()
+        os.set_blocking(self._answers, False)
         for fd in self._output.open_pipes:
             self._house.loop.on_read(fd, lambda fd=fd: self._drain(fd))  # type: ignore[misc]
-        return [*fds, lifeline]
+        return [*fds, lifeline, answers]
 
     def _close_pipes(self) -> None:
         """Our ends of them; a child that is prepared but not started ends with its lifeline."""
@@ -126,7 +129,28 @@ class Attempt:
     def _close_lifeline(self) -> None:
         if self._lifeline >= 0:
             os.close(self._lifeline)
-            self._lifeline = -1
+            self._house.loop.forget(self._answers)
+            os.close(self._answers)
+            self._lifeline = self._answers = -1
+
+    def answer(self, ask: int, body: Dict[str, Any]) -> None:
+        """The server's answer to a question of the code, for the process that asked."""
+        if self._answers >= 0:
+            self._unsent += protocol.dumps([ask, body]).encode("utf-8", "backslashreplace") + b"\n"
+            self._send_answers()
+
+    def _send_answers(self) -> None:
+        """What the pipe does not take now goes when there is room: nobody waits here for a run to read."""
+        try:
+            self._unsent = self._unsent[os.write(self._answers, self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it reads no more
+            self._unsent = b""
+        if self._unsent:
+            self._house.loop.on_write(self._answers, self._send_answers)
+        else:
+            self._house.loop.forget(self._answers)
 
     def forked(self, pid: int, born: int) -> None:
         self.entry.pid, self.entry.born = pid, born

@@ -35,6 +35,7 @@ class Start(NamedTuple):
     stdout: int
     stderr: int
     lifeline: int
+    answers: int
 
 
 class Place(NamedTuple):
@@ -210,10 +211,12 @@ def _die_at_end_of(lifeline: int) -> None:
 
 
 class Ready(NamedTuple):
-    """A run that has only to begin: what was ordered, and where its files are, without their endings."""
+    """A run that has only to begin: what was ordered, where its files are (without their endings), and where
+    the server's answers come in."""
 
     order: protocol.OfferRun
     files: str
+    answers: int
 
 
 def _make_ready(start: Start, place: Place) -> Optional[Ready]:
@@ -221,7 +224,7 @@ def _make_ready(start: Start, place: Place) -> Optional[Ready]:
     _take_over(start, place)
     files = os.path.join(place.runs, str(start.fence))
     entry = journal.load(Path(files + ".json"))
-    return None if entry is None else Ready(entry.order, files)
+    return None if entry is None else Ready(entry.order, files, start.answers)
 
 
 @task
@@ -281,7 +284,8 @@ def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: 
     code = 0
     lineage.begin(ready.order.run, ready.order.lineage)
     try:
-        engine.execute(flows[ready.order.flow], ready.order, emit, guard=Guard(bell, ready.order.fence))
+        guard = Guard(bell, ready.order.fence)
+        engine.execute(flows[ready.order.flow], ready.order, emit, guard=guard, answers=ready.answers)
     except (Cancelled, KeyboardInterrupt):
         emit(protocol.RunEnded(time.time(), "CANCELLED"))
     stop.over = True

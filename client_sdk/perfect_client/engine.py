@@ -23,12 +23,14 @@ _WITH_EXCEPTION = frozenset({StateType.FAILED, StateType.CRASHED, StateType.CANC
 
 
 def execute(
-    flow: Flow[Any, Any], order: OfferRun, emit: Emit, *, clock: Callable[[], float] = time.time, guard: Any = None
-) -> str:
+    flow: Flow[Any, Any], order: OfferRun, emit: Emit, *, clock: Callable[[], float] = time.time, guard: Any = None,
+    answers: Optional[int] = None,
+) -> str:  # fmt: skip
     """Execute the flow as ordered; returns the outcome: COMPLETED, FAILED or CANCELLED.
 
     ``guard`` is told of deadlines (``watch(key, seconds, sentence)``, ``rest(key)``) and ends this process when one
-    of them is missed by far.
+    of them is missed by far. ``answers`` is the pipe on which the server's answers to the code's questions come in;
+    without it the questions are answered here.
 
     The first fact is ``RunStarted``, the last ``RunEnded``. No exception of the flow leaves this function, only those
     of ``emit``. Raises ``RuntimeError`` when this process executes a run already.
@@ -37,6 +39,7 @@ def execute(
         id=order.run, flow_name=flow.name, emit=emit, clock=clock, attempt=order.attempt,
         tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), keys=discovery.plan(flow).keys, flow=flow, guard=guard,
     )  # fmt: skip
+    run.answers = answers
     context.activate(run)
     parts.keeper = caching.kept_for if lineage.current is not None else None
     try:

@@ -68,6 +68,22 @@ class UpstreamTaskError(UnfinishedRun):
     """A task was not run because one that it waits for did not complete."""
 
 
+class Unanswered(PrefectException, ValueError):
+    """The server refused what the code asked for; the text is its sentence."""
+
+
+class MissingContextError(PrefectException, RuntimeError):
+    """The code asks for the run that it is in, and is in none."""
+
+
+class NotPausedError(PrefectException):
+    """A run is to go on that is not paused."""
+
+
+class FlowPauseTimeout(PrefectException, TimeoutError):
+    """A paused run was not let go on in time."""
+
+
 class MappingLengthMismatch(PrefectException, ValueError):
     """``map`` was given iterables of different lengths."""
 

@@ -239,8 +239,8 @@ class Launcher:
             prepared[1].channel.close()
 
     def start(self, fence: int, pipes: MakePipes) -> None:
-        """Have a run started, now or when the zygote is ready. ``pipes`` makes the child's stdout, stderr and lifeline
-        at that moment (None: no longer wanted), unless it was prepared and has them."""
+        """Have a run started, now or when the zygote is ready. ``pipes`` makes the child's stdout, stderr, lifeline
+        and answers at that moment (None: no longer wanted), unless it was prepared and has them."""
         zygote, standby = self._prepared.pop(fence, (None, None))
         if zygote is not None and standby is not None and zygote.use(standby, fence):
             self._on_event(zygote, _forked(standby, fence))

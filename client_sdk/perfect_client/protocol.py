@@ -292,6 +292,18 @@ class CancelRun:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What became of a run's question ``ask``: ``body`` is what was asked for, or ``{"error": sentence}``.
+
+    May come more than once, since the server cannot know whether it arrived.
+    """
+
+    fence: int
+    ask: int
+    body: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Acknowledge:
     """Records up to ``upto`` are on disk."""
 
@@ -395,6 +407,29 @@ class Logged:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """The code waits for an answer of the server. ``ask`` numbers an attempt's questions from 1; they may come out of
+    order. Every question up to ``heard`` has its answer, which need not be sent again.
+    """
+
+    time: float
+    ask: int
+    kind: str
+    body: Dict[str, Any] = field(default_factory=dict)
+    task: Optional[int] = None
+    heard: int = 0
+
+
+@dataclass(frozen=True)
+class Released:
+    """The code waits no more for question ``ask``, or gives back what it was granted."""
+
+    time: float
+    ask: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class RunEnded:
     """The explicit outcome without which nothing counts as success: COMPLETED, FAILED or CANCELLED.
 
@@ -440,10 +475,11 @@ _FROM_WORKER: Tuple[type, ...] = (
     Joined, FlowsAnnounced, SlotsFreed, OfferClaimed, OfferDeclined, FactsRecorded, Beaten, Left,
 )  # fmt: skip
 _FROM_SERVER: Tuple[type, ...] = (
-    Accept, Refuse, OfferRun, StartRun, DropRun, CancelRun, Acknowledge, Resend, Echo,
+    Accept, Refuse, OfferRun, StartRun, DropRun, CancelRun, Answer, Acknowledge, Resend, Echo,
 )  # fmt: skip
 _IN_SPOOL: Tuple[type, ...] = (
-    RunStarted, TaskStarted, TaskRetrying, TaskRestarted, TaskProgressed, TaskEnded, Logged, RunEnded, ProcessExited,
+    RunStarted, TaskStarted, TaskRetrying, TaskRestarted, TaskProgressed, TaskEnded, Logged, Asked, Released, RunEnded,
+    ProcessExited,
 )  # fmt: skip
 TYPES: Dict[str, type] = {cls.__name__: cls for cls in _FROM_WORKER + _FROM_SERVER + _IN_SPOOL}
 

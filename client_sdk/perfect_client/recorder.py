@@ -103,6 +103,7 @@ class Run:
         self._describe(id, flow_name, attempt, tags, configuration, flow)
         self.root: Run = self
         self.guard = guard
+        self.answers: Any = None  # where the server's answers come in, if there is a server
         self.clock = clock
         self._closed = False
         self._emit = emit

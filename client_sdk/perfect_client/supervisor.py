@@ -221,6 +221,11 @@ class Supervisor:
         if attempt is not None:
             attempt.cancel(order.reason, order.grace_s)
 
+    def _answer(self, answer: protocol.Answer) -> None:
+        attempt = self.attempts.get(answer.fence)
+        if attempt is not None:
+            attempt.answer(answer.ask, answer.body)
+
     def _drop(self, order: protocol.DropRun) -> None:
         self._offers = [offer for offer in self._offers if offer.fence != order.fence]
         attempt = self.attempts.get(order.fence)
@@ -366,5 +371,6 @@ _ORDERS: Dict[type, Callable[[Supervisor, Any], None]] = {
     protocol.OfferRun: Supervisor._offered,
     protocol.StartRun: Supervisor._start,
     protocol.CancelRun: Supervisor._cancel,
+    protocol.Answer: Supervisor._answer,
     protocol.DropRun: Supervisor._drop,
 }

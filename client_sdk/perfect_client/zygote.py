@@ -1,9 +1,9 @@
 """The process that has imported the flows; every run is a fork of it.
 
 It is single-threaded and does nothing but import once, announce, fork, reap and report. Messages (``Channel``):
-from the supervisor ``{"start": fence}`` with the run's stdout, stderr and lifeline, ``{"used": pid, "fence": fence}``
-and ``{"retire": true}``; to the supervisor ``importing``, ``flows``, ``standby`` (with the socket on which the child
-in reserve waits for its ``start``), ``forked``, ``failed`` and ``exited``.
+from the supervisor ``{"start": fence}`` with the run's stdout, stderr, lifeline and answers, ``{"used": pid, "fence":
+fence}`` and ``{"retire": true}``; to the supervisor ``importing``, ``flows``, ``standby`` (with the socket on which the
+child in reserve waits for its ``start``), ``forked``, ``failed`` and ``exited``.
 """
 
 from __future__ import annotations

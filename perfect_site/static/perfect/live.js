@@ -105,6 +105,7 @@ function counts([all, warnings, errors]) {
 function fragment(m) {
   const old = $(m.target); if (!old) return;
   const box = document.createElement("template"); box.innerHTML = m.html;
+  if ("key" in old.dataset && old.dataset.key === box.content.firstElementChild.dataset.key) return; // a form that is being filled in
   const fresh = box.content.firstElementChild, focus = old.contains(document.activeElement) ? document.activeElement : null;
   const widths = new Map($$("rect[data-seg]", old).map((rect) => [rect.dataset.seg, rect.getAttribute("width")]));
   const wide = $$("rect[data-seg]", fresh).filter((rect) => widths.has(rect.dataset.seg)).map((rect) => [rect, rect.getAttribute("width")]);

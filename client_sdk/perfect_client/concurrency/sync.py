@@ -1,0 +1,17 @@
+"""Limits in synchronous code, as ``prefect.concurrency.sync`` has them."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from perfect_client import limits
+from perfect_client.limits import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, concurrency
+
+__all__ = ["AcquireConcurrencySlotTimeoutError", "ConcurrencySlotAcquisitionError", "concurrency", "rate_limit"]
+
+
+def rate_limit(
+    names: limits.Names, occupy: int = 1, timeout_seconds: Optional[float] = None, strict: bool = False
+) -> None:  # fmt: skip
+    """``limits.rate_limit`` that always blocks."""
+    limits.rate_limited(limits.body(names, occupy, strict), timeout_seconds)
