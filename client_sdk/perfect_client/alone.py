@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from typing import Any, Callable, Dict, Tuple
 
 from perfect_client import context
+from perfect_client.fitting import fit_all
 from perfect_client.questions import Body, Question
 
 _lock = threading.RLock()
@@ -112,23 +113,38 @@ def _pause(run_id: str, body: Body, answer: "Future[Body]") -> Any:
         _paused[run_id] = answer, body
     sys.stderr.write("Paused%s.\n" % (": " + body["description"] if body["description"] else ""))
     if sys.stdin is not None and sys.stdin.isatty():
-        threading.Thread(target=_ask_person, args=(body, answer), daemon=True, name="perfect-pause").start()
+        threading.Thread(target=_ask_person, args=(run_id, body, answer), daemon=True, name="perfect-pause").start()
 
 
-def _ask_person(body: Body, answer: "Future[Body]") -> None:
-    """One line a field; JSON where it is JSON, else the text itself."""
-    given = {}
+def _ask_person(run_id: str, body: Body, answer: "Future[Body]") -> None:
+    """One line a field, until it fits: JSON where it is JSON, else the text itself."""
     with contextlib.suppress(EOFError, OSError):
-        for name, schema in (body["schema"].get("properties") or {}).items():
-            default = " [%s]" % json.dumps(schema["default"]) if "default" in schema else ""
-            sys.stderr.write("%s%s: " % (name, default))
-            text = sys.stdin.readline().strip()
-            if text:
-                given[name] = _value(text)
-        if not given:
-            sys.stderr.write("Press Enter to go on. ")
-            sys.stdin.readline()
-        _let_go_on(answer, given)
+        while not answer.done():
+            try:
+                _let_go_on(run_id, _filled_in(body["schema"]))
+            except ValueError as wrong:
+                sys.stderr.write("%s\n" % wrong)
+
+
+def _filled_in(schema: Dict[str, Any]) -> Dict[str, Any]:
+    given = {}
+    for name, field in schema["properties"].items():
+        default = " [%s]" % json.dumps(field["default"]) if "default" in field else ""
+        text = _line_for("%s%s: " % (name, default))
+        if text:
+            given[name] = _value(text)
+    if not schema["properties"]:
+        _line_for("Press Enter to go on. ")
+    return given
+
+
+def _line_for(prompt: str) -> str:
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.strip()
 
 
 def _value(text: str) -> Any:
@@ -139,18 +155,20 @@ def _value(text: str) -> Any:
 
 
 def _resume(run_id: str, body: Body, answer: Any) -> Body:
-    with _lock:
-        waiting, _ = _paused.get(body["run"], (None, {}))
-    if waiting is None:
+    if not _let_go_on(body["run"], body["input"] or {}):
         return {"not_paused": "Run %s is not paused in this process." % body["run"]}
-    _let_go_on(waiting, body["input"] or {})
     return {}
 
 
-def _let_go_on(answer: "Future[Body]", given: Dict[str, Any]) -> None:
+def _let_go_on(run_id: str, given: Dict[str, Any]) -> bool:
+    """Whether the run is paused. Raises ``ValueError`` for input that does not fit the form."""
     with _lock:
-        if not answer.done():
-            answer.set_result({"input": given})
+        answer, body = _paused.get(run_id, (None, {}))
+        if answer is None:
+            return False
+        answer.set_result({"input": fit_all(body["schema"], given)})
+        del _paused[run_id]
+    return True
 
 
 _ANSWERS: Dict[str, Callable[[str, Body, Any], Any]] = {

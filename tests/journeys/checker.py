@@ -14,8 +14,9 @@ FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED", "SKIPPED"}
 TASK_FINAL = {"COMPLETED", "CACHED", "FAILED", "SKIPPED", "CANCELLED", "CRASHED"}
 MOVES = {
     ("", "PENDING"), ("", "SCHEDULED"), ("SCHEDULED", "PENDING"), ("PENDING", "OFFERED"), ("OFFERED", "PENDING"),
-    ("OFFERED", "RUNNING"), ("RUNNING", "LOST"), ("LOST", "RUNNING"),
-    *((before, after) for before in ("RUNNING", "LOST") for after in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")),
+    ("OFFERED", "RUNNING"), ("RUNNING", "LOST"), ("LOST", "RUNNING"), ("RUNNING", "PAUSED"), ("PAUSED", "RUNNING"),
+    ("PAUSED", "LOST"), ("LOST", "PAUSED"),
+    *((before, after) for before in ("RUNNING", "LOST", "PAUSED") for after in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")),
     *((before, "CANCELLED") for before in ("SCHEDULED", "PENDING", "OFFERED")),
     *((before, "SKIPPED") for before in ("SCHEDULED", "PENDING")),
 }  # fmt: skip
@@ -52,6 +53,14 @@ def faults(database: Path, ledger: Path | None = None, *, settled: bool = True) 
             database,
             "SELECT schedule_id, due_at, count(*) AS n FROM runs_run WHERE due_at IS NOT NULL"
             " GROUP BY 1, 2 HAVING n > 1",
+        )
+    ]
+    found += [
+        f"question {row['id']} of attempt {row['attempt_id']} outlives its run"
+        for row in rows(
+            database,
+            "SELECT q.id, q.attempt_id FROM runs_question q JOIN runs_attempt a ON a.id = q.attempt_id"
+            " JOIN runs_run r ON r.id = a.run_id WHERE r.finished_at IS NOT NULL",
         )
     ]
     if ledger is not None:

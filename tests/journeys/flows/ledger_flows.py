@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from perfect_client import flow, get_run_logger, progress, runtime, task
+from perfect_client import RunInput, Variable, flow, get_run_logger, pause_flow_run, progress, runtime, task
+from perfect_client.concurrency import concurrency, rate_limit
+from perfect_client.task_runners import ProcessPoolTaskRunner
 
 LEDGER = Path(os.environ.get("JOURNEY_LEDGER", "/dev/null"))
 GATE = Path(os.environ.get("JOURNEY_GATE", "/nonexistent"))
@@ -123,6 +125,53 @@ def grandchild() -> None:
     child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     tell(start=True, pid=child.pid)
     child.wait()
+
+
+class Approval(RunInput):
+    ok: bool
+    why: str = "because"
+
+
+@flow(name="Asks a person")
+def asks_a_person() -> str:
+    tell(start=True)
+    answer = pause_flow_run(wait_for_input=Approval.with_initial_data(description="Ship it?"), timeout=60)
+    say(f"ledger {answer.ok} {answer.why}")
+    tell(end=True)
+    return str(answer.ok)
+
+
+@flow(name="Holds a slot")
+def holds_a_slot(gate: str = "slot") -> None:
+    tell(start=True)
+    with concurrency("db"):
+        say("ledger holds")
+        wait_for_gate(GATE.with_name(gate))
+    tell(end=True)
+
+
+@flow(name="Shares a variable")
+def shares_a_variable(number: int = 1) -> int:
+    tell(start=True)
+    before = Variable.get("journey", default=0)
+    Variable.set("journey", before + number, overwrite=True)
+    tell(end=True)
+    return before + number
+
+
+@task
+def in_a_process(number: int) -> int:
+    with concurrency("db"):
+        rate_limit("api")
+        return Variable.get("journey", default=0) + number
+
+
+@flow(name="Asks from processes", task_runner=ProcessPoolTaskRunner(max_workers=2))
+def asks_from_processes() -> int:
+    tell(start=True)
+    found = sum(in_a_process.map([1, 2, 3]).result())
+    tell(end=True)
+    return found
 
 
 @flow(name="Raises")
