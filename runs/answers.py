@@ -115,7 +115,13 @@ def open_pause(run: Run) -> Question | None:
 
 def state_of_held(run: Run) -> RunState:
     """What a run is whose worker is back: it runs, or still waits for a person."""
-    return RunState.RUNNING if open_pause(run) is None else RunState.PAUSED
+    waits = is_held(run) or open_pause(run) is not None
+    return RunState.PAUSED if waits else RunState.RUNNING
+
+
+def is_held(run: Run) -> bool:
+    """Whether a person has it stand still."""
+    return Attempt.objects.filter(pk=run.fence or 0, hold=True).exists()
 
 
 def ends_at(question: Question) -> datetime | None:

@@ -295,9 +295,9 @@ async def resume(request: HttpRequest, run_id: str, wish: ResumeIn | None = None
 
 @api.post("/runs/{run_id}/pause", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"])
 async def pause(request: HttpRequest, run_id: str) -> HttpResponse:
-    pk = uuid_of(run_id, "run")
-    await lanes.read(find_run, pk)
-    raise Problem(501, f"A run cannot be paused yet. POST /api/runs/{pk}/cancel ends it; a schedule can be paused.")
+    """Have a running run stand still, all its processes, until it is resumed; its time limits go on."""
+    pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
+    return answer(await lanes.write(lambda: run_json(services.pause(run_id=pk, now=now, who=who), now, exact=False)))
 
 
 # Schedules

@@ -27,6 +27,7 @@ from runs.access import Token
 
 HEARTBEAT_S = 10.0
 SILENCE_S = 30.0
+NEWS = frozenset({live.CANCELS, live.HOLDS, live.ANSWERS})  # for workers, beside work
 RETRY_PAUSE = 1.0  # seconds before a worker is asked to send again what the database could not take
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ class Fleet:
     def __init__(self) -> None:
         self.workers: dict[UUID, WorkerConsumer] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._asked = self._cancels = self._answers = False
+        self._asked = False
+        self._news: set[str] = set()  # beside work
         self._sending: set[asyncio.Task[None]] = set()
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -50,14 +52,14 @@ class Fleet:
 
     def notice(self, topics: frozenset[str]) -> None:
         """Within the transaction that changes something: hand out orders before it is committed."""
-        if self.workers and not topics.isdisjoint((live.WORK, live.CANCELS, live.ANSWERS)):
-            self._cancels = self._cancels or live.CANCELS in topics
-            self._answers = self._answers or live.ANSWERS in topics
+        if self.workers and (live.WORK in topics or not topics.isdisjoint(NEWS)):
+            self._news.update(NEWS & topics)
             lanes.before_commit(self._hand_out)
 
     def wake(self, everything: bool = False) -> None:
         """Hand out orders soon, or whatever is there for the workers; from any thread."""
-        self._cancels, self._answers = self._cancels or everything, self._answers or everything
+        if everything:
+            self._news.update(NEWS)
         if self.workers and not self._asked:
             self._asked = True
             lanes.write_soon(self._hand_out).add_done_callback(_log_failure)
@@ -71,11 +73,12 @@ class Fleet:
             for offer in dispatch.offer(free=free, now=timezone.now()):
                 workers[offer.worker].offered[offer.order.fence] = time.monotonic()
                 orders.append((offer.worker, offer.order))
-        if self._cancels:
-            self._cancels = False
+        news, self._news = self._news, set()
+        if live.CANCELS in news:
             orders += dispatch.cancels(workers=list(workers))
-        if self._answers:
-            self._answers = False
+        if live.HOLDS in news:
+            orders += dispatch.holds(workers=list(workers))
+        if live.ANSWERS in news:
             orders += answers.due(workers=list(workers), now=timezone.now())
         if orders and self._loop is not None:
             transaction.on_commit(partial(self._loop.call_soon_threadsafe, self._send, orders))

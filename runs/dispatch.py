@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import QuerySet
-from perfect_client.protocol import Ancestor, CancelRun, DropRun, OfferRun, StartRun
+from django.db.models import Case, QuerySet, When
+from perfect_client.protocol import Ancestor, CancelRun, DropRun, HoldRun, OfferRun, StartRun
 
 from flows.models import Schedule
 from runs import live
@@ -208,6 +208,22 @@ def _back(offered: QuerySet[Run], now: datetime, why: str) -> int:
     if moved:
         live.touch(live.WORK, live.OVERVIEW)
     return moved
+
+
+def holds(*, workers: list[UUID]) -> list[tuple[UUID, HoldRun]]:
+    """The orders for attempts that are to stand still, or to go on, as far as their worker does not know yet."""
+    rows = Attempt.objects.filter(worker__in=workers, revoked_at=None, run__state__in=HELD)
+    unknown = rows.filter(hold=True).exclude(hold_sent=True) | rows.filter(hold=False, hold_sent=True)
+    found = list(unknown.values_list("worker_id", "pk", "hold"))
+    for on in (True, False):
+        Attempt.objects.filter(pk__in=[pk for _, pk, hold in found if hold is on]).update(hold_sent=on)
+    return [(worker, HoldRun(pk, hold)) for worker, pk, hold in found]
+
+
+def tell_holds_again(*, worker: UUID) -> None:
+    """The worker is back: what it was told before may not have arrived."""
+    told = Attempt.objects.filter(worker=worker, revoked_at=None, run__state__in=HELD, hold_sent__isnull=False)
+    told.update(hold_sent=Case(When(hold=True, then=False), default=True))
 
 
 def cancels(*, workers: list[UUID]) -> list[tuple[UUID, CancelRun]]:

@@ -59,6 +59,7 @@ def join(*, message: protocol.Joined, now: datetime) -> Accept:
     dispatch.forget(identity)
     dispatch.release(worker=identity, now=now, why="the worker came back and had not claimed it")
     answers.send_again(worker=identity)
+    dispatch.tell_holds_again(worker=identity)
     held = {item.fence: item for item in message.held}
     _settle_missing(identity, held, now)
     live.touch(live.WORKERS, live.OVERVIEW, live.WORK, live.ANSWERS)

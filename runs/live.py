@@ -15,6 +15,7 @@ from django.db import transaction
 WORK = "work"  # a run waits
 CANCELS = "cancels"  # a running run is to be stopped
 ANSWERS = "answers"  # a question of a run's code has its answer
+HOLDS = "holds"  # a running run is to stand still, or to go on
 RATES = "rates"  # something waits until the rate of a limit lets it pass
 OVERVIEW = "overview"
 WORKERS = "workers"

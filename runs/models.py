@@ -231,6 +231,8 @@ class Attempt(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True, help_text="When the server took the run away from it")
     facts_seq = models.BigIntegerField(default=0, help_text="The last applied record of the facts stream")
     output_seq = models.BigIntegerField(default=0, help_text="The last applied record of the output stream")
+    hold = models.BooleanField(default=False, help_text="Whether a person wants its processes to stand still")
+    hold_sent = models.BooleanField(null=True, blank=True, help_text="What its worker was told of that last")
     asks = models.BooleanField(default=False, help_text="Whether its code has asked the server anything")
 
     class Meta:

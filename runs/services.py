@@ -216,10 +216,29 @@ def _task_of(run: Run, key: str, call: int) -> TaskRun:
     return found
 
 
+def pause(*, run_id: UUID, now: datetime, who: str) -> Run:
+    """Have a running run stand still, all its processes, until somebody lets it go on. Its time limits go on.
+
+    Raises ``Conflict`` for a run that does not run.
+    """
+    run = _run(run_id)
+    if run.state != RunState.RUNNING or run.cancel_requested_at is not None:
+        told = "is to be cancelled" if run.state == RunState.RUNNING else f"is {run.seen_state}"
+        raise Conflict("state", f"only a running run can be paused; this one {told}")
+    Attempt.objects.filter(pk=run.fence or 0).update(hold=True)
+    run.move(RunState.PAUSED, now=now, who=who, why=f"paused by {who}")
+    live.touch(live.HOLDS, live.OVERVIEW, live.run_topic(run.pk))
+    return _run(run_id)
+
+
 def go_on(*, run_id: UUID, given: Mapping[str, Any] | None, now: datetime, who: str) -> Run:
     """Let a paused run go on, with what its form asks for. Raises ``Conflict`` if it does not wait for a person,
     ``Refused`` for input that does not fit."""
     run = _run(run_id)
+    if run.state == RunState.PAUSED and Attempt.objects.filter(pk=run.fence or 0, hold=True).update(hold=False):
+        run.move(answers.state_of_held(run), now=now, who=who, why=f"let go on by {who}")
+        live.touch(live.HOLDS, live.OVERVIEW, live.run_topic(run.pk))
+        return _run(run_id)
     if not answers.fill_in(run, given, now=now, who=who, why=f"let go on by {who}"):
         raise Conflict("state", f"the run is {run.seen_state} and waits for nobody")
     return _run(run_id)

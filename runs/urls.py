@@ -32,6 +32,7 @@ urlpatterns = [
     path("runs/<uuid:pk>/cancel/", views.cancel, name="run-cancel"),
     path("runs/<uuid:pk>/retry/", views.retry, name="run-retry"),
     path("runs/<uuid:pk>/resume/", views.resume, name="run-resume"),
+    path("runs/<uuid:pk>/pause/", views.hold, name="run-hold"),
     path("runs/<uuid:pk>/go-on/", views.go_on, name="run-go-on"),
     path("runs/<uuid:pk>/give-up/", views.give_up, name="run-give-up"),
     path("workers/", views.workers, name="workers"),

@@ -24,6 +24,7 @@ from runs.states import RESUMABLE, RunState
 TABS = ("timeline", "events", "parameters")
 EVENTS_SHOWN = 300
 RESUMES_SHOWN = 5
+HELD = {"pk": "held"}  # stands where a question stands: a person has the run stand still
 
 
 # ------------------------------------------------------------------------------------------------------- the overview
@@ -166,6 +167,8 @@ def _quoted(text: str) -> str:
 
 def pause_of(run: Run) -> dict[str, Any]:
     """The form that a paused run waits for, if it does."""
+    if run.state == RunState.PAUSED and answers.is_held(run):
+        return {"run": run, "pause": HELD}
     question = answers.open_pause(run) if run.state == RunState.PAUSED else None
     if question is None:
         return {"run": run, "pause": None}
@@ -288,10 +291,19 @@ def resume(request: HttpRequest, pk: UUID) -> HttpResponse:
     return _to_the_new_one(request, made)
 
 
+@action("runs.cancel_run")
+def hold(request: HttpRequest, pk: UUID) -> HttpResponse:
+    made = wish(services.pause, run_id=pk, now=timezone.now(), who=who(request))
+    return say(request, f"{made.flow.name} stands still; its time limits go on.", to=made.get_absolute_url())
+
+
 @action("runs.retry_run")
 def go_on(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Let a paused run go on, with what its form asks for; a form of an earlier pause answers no later one."""
     found = _run(pk)
+    if request.POST.get("question") == HELD["pk"] and answers.is_held(found):
+        made = wish(services.go_on, run_id=pk, given=None, now=timezone.now(), who=who(request))
+        return _gone_on(request, made)
     question = answers.open_pause(found)
     if question is None or str(question.pk) != request.POST.get("question"):
         raise Conflict("state", "The run does not wait for this any more; look at what it waits for now.")
@@ -301,8 +313,12 @@ def go_on(request: HttpRequest, pk: UUID) -> HttpResponse:
         made = wish(services.go_on, run_id=pk, given=given, now=timezone.now(), who=who(request))
     except Refused as refused:
         return _not_yet(request, found, form, refused)
+    return _gone_on(request, made)
+
+
+def _gone_on(request: HttpRequest, made: Run) -> HttpResponse:
     if not request.htmx:  # type: ignore[attr-defined]
-        return say(request, f"{found.flow.name} goes on.", to=found.get_absolute_url())
+        return say(request, f"{made.flow.name} goes on.", to=made.get_absolute_url())
     return render(request, "runs/_pause.html", pause_of(made))
 
 

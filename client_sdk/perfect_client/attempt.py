@@ -50,6 +50,7 @@ class Attempt:
         self._facts: Optional[spool.Reader] = None
         self._lines: Optional[spool.Reader] = None
         self._lifeline = self._answers = -1
+        self._stands_still = False
         self._unsent = b""  # of the answers to its questions
         self._timers: List[Timer] = []
         self._stop_reason: Optional[str] = None  # why the worker ends it, when no cancel was asked for
@@ -160,6 +161,8 @@ class Attempt:
             self.kill()
         elif self._stopping_since is not None:
             procs.send(pid, signal.SIGTERM)
+        elif self._stands_still:
+            self._signal_group(signal.SIGSTOP)
 
     def adopt(self, reason: str) -> None:
         """Found in the journal after the worker's restart: its process is dead, say so unless it had finished."""
@@ -232,8 +235,15 @@ class Attempt:
             self._stopping_since = self._house.loop.now
             if self.stage == RUNNING:
                 procs.send(self.entry.pid, signal.SIGTERM)
+                self._signal_group(signal.SIGCONT)  # who stands still hears nothing
             self._later(min(GROUP_AFTER_S, grace_s / 4), lambda: self._signal_group(signal.SIGTERM))
             self._later(grace_s, lambda: self._grace_over(grace_s))
+
+    def hold(self, on: bool) -> None:
+        """Have the run's processes stand still, or go on; what the code has left of its time goes on meanwhile."""
+        if on != self._stands_still and self._stopping_since is None:
+            self._stands_still = on
+            self._signal_group(signal.SIGSTOP if on else signal.SIGCONT)
 
     def watch(self, key: int, seconds: Optional[float], sentence: str, grace_s: float) -> None:
         """The code is to come to the end of something in ``seconds``, and then gets the grace; None: it has."""

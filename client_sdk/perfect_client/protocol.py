@@ -292,6 +292,14 @@ class CancelRun:
 
 
 @dataclass(frozen=True)
+class HoldRun:
+    """``on``: the run's processes stop where they are; else they go on. Told again, it changes nothing."""
+
+    fence: int
+    on: bool = True
+
+
+@dataclass(frozen=True)
 class Answer:
     """What became of a run's question ``ask``: ``body`` is what was asked for, or ``{"error": sentence}``.
 
@@ -475,7 +483,7 @@ _FROM_WORKER: Tuple[type, ...] = (
     Joined, FlowsAnnounced, SlotsFreed, OfferClaimed, OfferDeclined, FactsRecorded, Beaten, Left,
 )  # fmt: skip
 _FROM_SERVER: Tuple[type, ...] = (
-    Accept, Refuse, OfferRun, StartRun, DropRun, CancelRun, Answer, Acknowledge, Resend, Echo,
+    Accept, Refuse, OfferRun, StartRun, DropRun, CancelRun, HoldRun, Answer, Acknowledge, Resend, Echo,
 )  # fmt: skip
 _IN_SPOOL: Tuple[type, ...] = (
     RunStarted, TaskStarted, TaskRetrying, TaskRestarted, TaskProgressed, TaskEnded, Logged, Asked, Released, RunEnded,

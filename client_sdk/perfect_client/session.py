@@ -28,6 +28,7 @@ from perfect_client.protocol import (
     DropRun,
     FlowsAnnounced,
     Held,
+    HoldRun,
     Joined,
     Message,
     OfferClaimed,
@@ -140,8 +141,8 @@ class Session:
     def receive(self, message: Message, now: float) -> List[Message]:
         """The orders in a message that the supervisor must carry out, before it asks for the next frame.
 
-        ``Accept``, ``Refuse``, ``OfferRun``, ``StartRun``, ``DropRun``, ``CancelRun``, ``Answer``; the rest is
-        consumed here.
+        ``Accept``, ``Refuse``, ``OfferRun``, ``StartRun``, ``DropRun``, ``CancelRun``, ``HoldRun``, ``Answer``; the
+        rest is consumed here.
         """
         self._heard = now
         handle = _HANDLERS.get(type(message))
@@ -312,6 +313,7 @@ _HANDLERS: Dict[type, Callable[[Session, Any, float], Iterable[Message]]] = {
     OfferRun: Session._on_offer,
     StartRun: Session._pass_on,
     CancelRun: Session._pass_on,
+    HoldRun: Session._pass_on,
     Answer: Session._pass_on,
     DropRun: Session._on_drop,
     Acknowledge: Session._on_acknowledge,

@@ -221,6 +221,11 @@ class Supervisor:
         if attempt is not None:
             attempt.cancel(order.reason, order.grace_s)
 
+    def _hold(self, order: protocol.HoldRun) -> None:
+        attempt = self.attempts.get(order.fence)
+        if attempt is not None:
+            attempt.hold(order.on)
+
     def _answer(self, answer: protocol.Answer) -> None:
         attempt = self.attempts.get(answer.fence)
         if attempt is not None:
@@ -371,6 +376,7 @@ _ORDERS: Dict[type, Callable[[Supervisor, Any], None]] = {
     protocol.OfferRun: Supervisor._offered,
     protocol.StartRun: Supervisor._start,
     protocol.CancelRun: Supervisor._cancel,
+    protocol.HoldRun: Supervisor._hold,
     protocol.Answer: Supervisor._answer,
     protocol.DropRun: Supervisor._drop,
 }

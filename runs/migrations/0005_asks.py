@@ -45,6 +45,16 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='attempt',
+            name='hold',
+            field=models.BooleanField(default=False, help_text='Whether a person wants its processes to stand still'),
+        ),
+        migrations.AddField(
+            model_name='attempt',
+            name='hold_sent',
+            field=models.BooleanField(blank=True, help_text='What its worker was told of that last', null=True),
+        ),
+        migrations.AddField(
+            model_name='attempt',
             name='asks',
             field=models.BooleanField(default=False, help_text='Whether its code has asked the server anything'),
         ),

@@ -16,7 +16,11 @@ MOVES = {
     ("", "PENDING"), ("", "SCHEDULED"), ("SCHEDULED", "PENDING"), ("PENDING", "OFFERED"), ("OFFERED", "PENDING"),
     ("OFFERED", "RUNNING"), ("RUNNING", "LOST"), ("LOST", "RUNNING"), ("RUNNING", "PAUSED"), ("PAUSED", "RUNNING"),
     ("PAUSED", "LOST"), ("LOST", "PAUSED"),
-    *((before, after) for before in ("RUNNING", "LOST", "PAUSED") for after in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")),
+    *(
+        (before, after)
+        for before in ("RUNNING", "LOST", "PAUSED")
+        for after in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    ),
     *((before, "CANCELLED") for before in ("SCHEDULED", "PENDING", "OFFERED")),
     *((before, "SKIPPED") for before in ("SCHEDULED", "PENDING")),
 }  # fmt: skip

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 from .checker import rows
-from .house import House, until
+from .house import House, alive, until
 
 
 def limit(house: House, name: str = "db", slots: int = 1, **more: float) -> None:
@@ -32,6 +33,8 @@ def test_a_person_answers_and_the_run_goes_on(calm_house: House) -> None:
     status, refusal = calm_house.request("POST", f"/api/runs/{run_id}/resume", {"input": {"ok": "perhaps"}})
     assert (status, refusal["field"]) == (422, "ok")
     go_on(calm_house, run_id, ok=True)
+    calm_house.wait(run_id, "PAUSED")
+    go_on(calm_house, run_id)
 
     assert calm_house.wait(run_id)["result"] == "'True'"
     assert calm_house.lines(run_id) == ["ledger True because"]
@@ -53,6 +56,8 @@ def test_a_server_killed_in_the_middle_forgets_no_question_and_no_answer(house: 
     assert house.wait(holder)["state"] == house.wait(second)["state"] == "COMPLETED"
     assert house.run(waiter)["state"] == "PAUSED"
     go_on(house, waiter, ok=False)
+    house.wait(waiter, "PAUSED")
+    go_on(house, waiter)
     assert house.wait(waiter)["result"] == "'False'"
 
 
@@ -62,9 +67,8 @@ def test_kill_9_of_a_run_frees_what_it_holds(house: House) -> None:
     until(lambda: taken(house) == 1, what="the slot taken")
     second = house.trigger("holds-a-slot")
     until(lambda: "waits for the limit" in house.run(second)["state_reason"], what="the second one waiting")
-    (found,) = rows(house.database, f"SELECT pid FROM runs_run WHERE id = '{holder.replace('-', '')}'")
 
-    os.kill(found["pid"], signal.SIGKILL)
+    os.kill(pid_of(house, holder), signal.SIGKILL)
 
     assert house.wait(holder)["state"] == "CRASHED"
     until(lambda: taken(house) == 1, what="the slot taken by the second one")
@@ -105,3 +109,45 @@ def test_runs_share_variables_with_each_other_and_with_people(calm_house: House)
     assert found["value"] == 42 and found["changed_by"].startswith("run ")
     assert calm_house.request("DELETE", "/api/variables/journey")[0] == 204
     assert calm_house.request("GET", "/api/variables/journey")[0] == 404
+
+
+def stands_still(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def pid_of(house: House, run_id: str) -> int:
+    def told() -> int | None:
+        (found,) = rows(house.database, f"SELECT pid FROM runs_run WHERE id = '{run_id.replace('-', '')}'")
+        return found["pid"]  # type: ignore[no-any-return]
+
+    return until(told, what="the run's pid") or 0
+
+
+def test_a_person_has_a_run_stand_still_through_a_restart_of_the_server(house: House) -> None:
+    run_id = house.trigger("climb", parameters={"steps": 2})
+    until(lambda: house.told()[-1:] and house.told()[-1].get("line") == "ledger step 0", what="the first step")
+    pid = pid_of(house, run_id)
+
+    assert house.request("POST", f"/api/runs/{run_id}/pause")[1]["state"] == "PAUSED"
+    until(lambda: stands_still(pid), what="the process standing still")
+    house.kill(house.server)
+    house.start_server()
+    for number in range(2):
+        house.gate.with_name(f"climb-{number}").touch()
+    house.ready("climb")
+    assert stands_still(pid) and house.run(run_id)["state"] == "PAUSED"
+    assert house.request("POST", f"/api/runs/{run_id}/resume")[0] == 200
+
+    assert house.wait(run_id)["result"] == "2"
+
+
+def test_cancel_ends_what_stands_still(calm_house: House) -> None:
+    run_id = calm_house.trigger("c-loop")
+    pid = pid_of(calm_house, run_id)
+    calm_house.request("POST", f"/api/runs/{run_id}/pause")
+    until(lambda: stands_still(pid), what="the process standing still")
+
+    calm_house.request("POST", f"/api/runs/{run_id}/cancel")
+
+    assert calm_house.wait(run_id, within=20)["state"] == "CANCELLED"
+    assert not alive(pid)

@@ -330,8 +330,8 @@ def test_resume_refuses_a_task_that_was_not_called_and_a_body_that_it_does_not_k
     assert Run.objects.count() == 1
 
 
-def test_what_is_not_there_yet_says_what_is(call: Call, run: Run) -> None:
-    assert "/cancel " in refused(call("POST", f"/runs/{run.pk}/pause"), 501)
+def test_a_run_that_waits_cannot_be_paused(call: Call, run: Run) -> None:
+    assert "only a running run can be paused" in refused(call("POST", f"/runs/{run.pk}/pause"), 409, "state")
 
 
 def test_a_schedule_lives(call: Call, flow: Flow) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from perfect_client import protocol as p
 
 from flows.parameters import Conflict, Refused
-from runs import answers, book, clock, services, sharing
+from runs import answers, book, clock, dispatch, services, sharing
 from runs.closing import close
 from runs.models import Attempt, Holding, Limit, Question, Run, Variable
 from runs.states import RunState
@@ -382,6 +382,63 @@ def test_a_run_can_let_another_one_go_on(codes):
     again = second.answer(second.ask("resume", run=str(first.run.pk), input={}))
     assert "is not paused" in again["not_paused"]
     assert "no run" in second.answer(second.ask("resume", run="nonsense"))["error"]
+
+
+# --------------------------------------------------------------------------------------------------- paused by a person
+
+
+def test_a_running_run_is_paused_and_goes_on(code, worker):
+    services.pause(run_id=code.run.pk, now=NOW, who="ana")
+    code.run.refresh_from_db()
+    assert (code.run.state, code.run.state_reason) == ("PAUSED", "paused by ana")
+    assert dispatch.holds(workers=[worker.id]) == [(worker.id, p.HoldRun(code.order.fence))]
+    assert dispatch.holds(workers=[worker.id]) == []
+
+    services.go_on(run_id=code.run.pk, given=None, now=NOW, who="bo")
+
+    code.run.refresh_from_db()
+    assert (code.run.state, code.run.state_reason) == ("RUNNING", "let go on by bo")
+    assert dispatch.holds(workers=[worker.id]) == [(worker.id, p.HoldRun(code.order.fence, False))]
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_worker_that_comes_back_hears_again_who_is_to_stand_still(code, worker, on):
+    services.pause(run_id=code.run.pk, now=NOW, who="ana")
+    dispatch.holds(workers=[worker.id])
+    if not on:
+        services.go_on(run_id=code.run.pk, given=None, now=NOW, who="ana")
+        dispatch.holds(workers=[worker.id])
+
+    worker.join(p.Held(code.order.fence, code.order.run, facts=code.seq, started=True))
+
+    assert dispatch.holds(workers=[worker.id]) == [(worker.id, p.HoldRun(code.order.fence, on))]
+
+
+def test_a_run_that_nobody_paused_is_never_told(code, worker):
+    worker.join(p.Held(code.order.fence, code.order.run, facts=code.seq, started=True))
+
+    assert dispatch.holds(workers=[worker.id]) == []
+
+
+def test_only_a_running_run_can_be_paused(code):
+    services.pause(run_id=code.run.pk, now=NOW, who="ana")
+    with pytest.raises(Conflict, match="this one is PAUSED"):
+        services.pause(run_id=code.run.pk, now=NOW, who="ana")
+    services.go_on(run_id=code.run.pk, given=None, now=NOW, who="ana")
+    services.cancel(run_id=code.run.pk, now=NOW, who="ana")
+    with pytest.raises(Conflict, match="to be cancelled"):
+        services.pause(run_id=code.run.pk, now=NOW, who="ana")
+
+
+def test_a_paused_run_that_was_lost_comes_back_paused(code, worker):
+    services.pause(run_id=code.run.pk, now=NOW, who="ana")
+    code.run.refresh_from_db()
+    code.run.move(RunState.LOST, now=NOW, who="clock")
+
+    worker.join(p.Held(code.order.fence, code.order.run, facts=code.seq, started=True))
+
+    code.run.refresh_from_db()
+    assert code.run.state == "PAUSED"
 
 
 def test_a_question_goes_with_its_run(code):

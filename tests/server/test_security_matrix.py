@@ -52,6 +52,7 @@ PAGES: dict[str, dict[str, int]] = {
     "runs/<uuid:pk>/cancel/": {"POST": OPERATOR},
     "runs/<uuid:pk>/retry/": {"POST": OPERATOR},
     "runs/<uuid:pk>/resume/": {"POST": OPERATOR},
+    "runs/<uuid:pk>/pause/": {"POST": OPERATOR},
     "runs/<uuid:pk>/go-on/": {"POST": OPERATOR},
     "runs/<uuid:pk>/give-up/": {"POST": OPERATOR},
     "workers/": {"GET": VIEWER},

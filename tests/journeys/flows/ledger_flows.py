@@ -137,6 +137,7 @@ def asks_a_person() -> str:
     tell(start=True)
     answer = pause_flow_run(wait_for_input=Approval.with_initial_data(description="Ship it?"), timeout=60)
     say(f"ledger {answer.ok} {answer.why}")
+    pause_flow_run(timeout=60, key="again")
     tell(end=True)
     return str(answer.ok)
 
