@@ -198,7 +198,8 @@ def _pause(run: Run, question: Question, now: datetime) -> None:
         raise Refused("schema", "a pause needs the schema of its form")
     if run.state == RunState.RUNNING:
         told = clean_text(body.get("description") or body.get("key") or "", 500)
-        run.move(RunState.PAUSED, now=now, who="worker", why=f"waits for a person{': ' if told else ''}{told}")
+        why = f"waits for a person{': ' if told else ''}{told}"
+        run.move(RunState.PAUSED, now=now, who="worker", why=why, paused_at=now)
         live.touch(live.OVERVIEW)
 
 

@@ -224,7 +224,7 @@ def _course(run: Run) -> tuple[Mapping[str, int], set[str]]:
 
 def shown(run: Run, rows: Iterable[Any], now: datetime) -> float:
     """The run's progress in 0–100 as pages show it at ``now``, never below what it was."""
-    return progress.of(items_of(run, rows), now.timestamp(), floor=run.progress)
+    return progress.of(items_of(run, rows), run.clock(now).timestamp(), floor=run.progress)
 
 
 def item_of(row: Any, rank: int | None = None, in_loop: bool = False) -> progress.Item:

@@ -129,6 +129,9 @@ class Run(models.Model):
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    paused_at = models.DateTimeField(
+        null=True, blank=True, help_text="The bar of a paused run stands where it stood then"
+    )
     progress = models.FloatField(default=0.0, help_text="0–100, never falls, 100 only when completed")
     fence = models.BigIntegerField(null=True, blank=True, help_text="The attempt that owns the run now")
     attempt = models.PositiveIntegerField(default=0)
@@ -200,6 +203,10 @@ class Run(models.Model):
                 for name, value in values.items():
                     setattr(self, name, value)
         return changed
+
+    def clock(self, now: datetime) -> datetime:
+        """The time by which its progress is told: it stands while the run is paused."""
+        return self.paused_at if self.state == RunState.PAUSED and self.paused_at else now
 
     @property
     def short_id(self) -> str:

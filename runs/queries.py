@@ -44,7 +44,7 @@ def progress_now(run: Run, task_runs: Iterable[Any], now: datetime) -> tuple[flo
     """Progress in 0–100 as it stands at ``now``, and the seconds left as a range where something is known."""
     if run.state not in HELD:
         return run.progress, None
-    items, at = history.items_of(run, task_runs), now.timestamp()
+    items, at = history.items_of(run, task_runs), run.clock(now).timestamp()
     return progress.of(items, at, floor=run.progress), progress.remaining(items, at, history.lessons_for(run).spread)
 
 

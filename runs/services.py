@@ -226,7 +226,7 @@ def pause(*, run_id: UUID, now: datetime, who: str) -> Run:
         told = "is to be cancelled" if run.state == RunState.RUNNING else f"is {run.seen_state}"
         raise Conflict("state", f"only a running run can be paused; this one {told}")
     Attempt.objects.filter(pk=run.fence or 0).update(hold=True)
-    run.move(RunState.PAUSED, now=now, who=who, why=f"paused by {who}")
+    run.move(RunState.PAUSED, now=now, who=who, why=f"paused by {who}", paused_at=now)
     live.touch(live.HOLDS, live.OVERVIEW, live.run_topic(run.pk))
     return _run(run_id)
 

@@ -217,7 +217,7 @@ class Reader:
 
     def _tasks(self, run: Run, rows: Sequence[TaskRun]) -> list[TaskShown]:
         top = [row for row in rows if row.parent is None]
-        at = (run.finished_at or self.now).timestamp()
+        at = (run.finished_at or run.clock(self.now)).timestamp()
         items = dict(zip([row.pk for row in top], history.items_of(run, top), strict=True))
         parts = dict(zip(items, progress.parts(list(items.values()), at), strict=True))
         return [self._task(run, row, items.get(row.pk) or history.item_of(row), parts.get(row.pk)) for row in rows]
@@ -228,7 +228,7 @@ class Reader:
         return TaskShown(
             row,
             weight=progress.weight_of(item),
-            share=progress.share(item, self.now.timestamp()),
+            share=progress.share(item, run.clock(self.now).timestamp()),
             usual=progress.expected_ms(item) / 1000 if known else None,
             took=took.total_seconds() if took is not None else None,
             part=part,

@@ -107,5 +107,10 @@ class Migration(migrations.Migration):
             model_name='question',
             constraint=models.UniqueConstraint(fields=('attempt', 'number'), name='question_once'),
         ),
+        migrations.AddField(
+            model_name='run',
+            name='paused_at',
+            field=models.DateTimeField(blank=True, help_text='The bar of a paused run stands where it stood then', null=True),
+        ),
         migrations.RunPython(extend_roles, migrations.RunPython.noop),
     ]

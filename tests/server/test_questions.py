@@ -13,6 +13,7 @@ from flows.parameters import Conflict, Refused
 from runs import answers, book, clock, dispatch, services, sharing
 from runs.closing import close
 from runs.models import Attempt, Holding, Limit, Question, Run, Variable
+from runs.shown import Reader
 from runs.states import RunState
 
 from .conftest import NOW, FakeWorker, seconds
@@ -412,6 +413,19 @@ def test_a_worker_that_comes_back_hears_again_who_is_to_stand_still(code, worker
     worker.join(p.Held(code.order.fence, code.order.run, facts=code.seq, started=True))
 
     assert dispatch.holds(workers=[worker.id]) == [(worker.id, p.HoldRun(code.order.fence, on))]
+
+
+def test_the_bar_of_a_paused_run_stands(code):
+    code.say(p.TaskStarted(seconds(0), 1, "extract"))
+    services.pause(run_id=code.run.pk, now=NOW + timedelta(seconds=0.5), who="ana")
+    code.run.refresh_from_db()
+
+    shown = [
+        (run.percent, run.tasks[0].share, run.segments[0].filled)
+        for run in (Reader(NOW + timedelta(seconds=at)).shown([code.run])[0] for at in (1, 100))
+    ]
+
+    assert shown[0] == shown[1] and shown[0][0] > 0
 
 
 def test_a_run_that_nobody_paused_is_never_told(code, worker):
