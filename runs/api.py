@@ -222,7 +222,12 @@ async def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
 async def list_tasks(request: HttpRequest, run_id: str) -> HttpResponse:
     """The task runs of the last attempt, in order."""
     pk, now = uuid_of(run_id, "run"), timezone.now()
-    return items(await lanes.read(lambda: [task_json(row, now) for row in task_runs_of(find_run(pk))]))
+
+    def rows() -> list[dict[str, Any]]:
+        run = find_run(pk)
+        return [task_json(row, run.clock(now)) for row in task_runs_of(run)]
+
+    return items(await lanes.read(rows))
 
 
 @api.get("/runs/{run_id}/logs", auth=Gate(READ, *VIEW_RUNS, query=("after", "level", "q", "limit")), tags=["runs"])
