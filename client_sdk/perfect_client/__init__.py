@@ -13,6 +13,15 @@ from perfect_client.schedules import CronSchedule, IntervalSchedule
 
 if TYPE_CHECKING:
     from perfect_client.annotations import allow_failure, opaque, quote, unmapped
+    from perfect_client.artifacts import (
+        create_image_artifact,
+        create_link_artifact,
+        create_markdown_artifact,
+        create_plot_artifact,
+        create_progress_artifact,
+        create_table_artifact,
+        update_progress_artifact,
+    )
     from perfect_client.hiding import Secret
     from perfect_client.parameters import Field
     from perfect_client.states import State
@@ -21,8 +30,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule", "Secret",
-    "State", "Task", "allow_failure", "flow", "get_run_logger", "opaque", "progress", "quote", "runtime", "serve",
-    "task", "unmapped",
+    "State", "Task", "allow_failure", "create_image_artifact", "create_link_artifact", "create_markdown_artifact",
+    "create_plot_artifact", "create_progress_artifact", "create_table_artifact", "flow", "get_run_logger", "opaque",
+    "progress", "quote", "runtime", "serve", "task", "unmapped", "update_progress_artifact",
 ]  # fmt: skip
 
 # What is loaded only when it is asked for (PEP 562): a program that only defines flows needs none of it.
@@ -32,6 +42,7 @@ _LATER: Dict[str, str] = {
     "Field": "parameters",
     "Secret": "hiding",
     **dict.fromkeys(("allow_failure", "opaque", "quote", "unmapped"), "annotations"),
+    **dict.fromkeys([name for name in __all__ if name.endswith("_artifact")], "artifacts"),
 }
 
 

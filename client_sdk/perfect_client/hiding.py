@@ -115,4 +115,4 @@ def fact_without_secrets(fact: Any) -> Any:
     return type(fact)(**{**vars(fact), **clean}) if clean != texts else fact
 
 
-_KEYS = frozenset({"key", "outcome"})  # what the server finds its rows by
+_KEYS = frozenset({"artifact", "coded", "key", "kind", "outcome"})  # what the server goes by, and base64
