@@ -19,6 +19,7 @@ from perfect_client import protocol
 from perfect_client.protocol import FACTS, clean_text
 
 from runs import history, live
+from runs.album import Album
 from runs.closing import end
 from runs.models import Attempt, LogLine, Run, TaskRun
 from runs.statements import insert, insert_values, swap
@@ -62,6 +63,7 @@ class Book:
         self.by_number = {row.number: row for row in rows if row.number is not None}
         self.has_rows = said  # or may have
         self.shown_at: datetime | None = None
+        self.album: Album | None = None  # once the attempt shows something
         self.forget_changes()
 
     def forget_changes(self) -> None:
@@ -88,8 +90,12 @@ class Book:
         """Take one fact in. After the run's end only log lines count: what is final does not change."""
         if isinstance(fact, protocol.Logged):
             return self._logged(fact)
+        if self.run.state in FINAL or self.ending is not None:
+            return
+        if isinstance(fact, protocol.ArtifactWritten):
+            return self._artifact_written(fact)
         handler = _HANDLERS.get(type(fact))
-        if handler is not None and self.run.state not in FINAL and self.ending is None:
+        if handler is not None:
             if not self.progressed:  # what time alone has moved stays shown, whatever this batch says
                 self._show(now)
             self.progressed = True
@@ -182,6 +188,11 @@ class Book:
         self.counts[0] += WARNING <= level < ERROR
         self.counts[1] += level >= ERROR
 
+    def _artifact_written(self, fact: protocol.ArtifactWritten) -> None:
+        if self.album is None:
+            self.album = Album(self.run.pk, self.attempt.number)
+        self.album.write(fact, moment(fact.time))
+
     def _run_ended(self, fact: protocol.RunEnded) -> None:
         if fact.outcome not in _OUTCOMES:
             raise ValueError(f"a run cannot end as {fact.outcome!r}")
@@ -233,7 +244,8 @@ class Book:
             insert(list(self.changed.values()), replacing=ONE_CALL)
             self.has_rows = True
         insert_values(LogLine, LINE, self.lines, run_id=self.run.pk, attempt=self.attempt.number)
-        self._save_run(now)
+        shown = self.album.save() if self.album is not None else 0
+        self._save_run(now, shown)
         live.touch(live.run_topic(self.run.pk), *([live.log_topic(self.run.pk)] if self.lines else []))
         if self.progressed and self.ending is None:
             live.touch(live.OVERVIEW)
@@ -257,11 +269,13 @@ class Book:
                 )
                 self._touch(row)
 
-    def _save_run(self, now: datetime) -> None:
+    def _save_run(self, now: datetime, artifacts: int) -> None:
         run = self.run
         run.log_count += len(self.lines)
         values: dict[str, Any] = {}
         grow = {"warning_count": self.counts[0], "error_count": self.counts[1]} if self.lines else {}
+        if artifacts:
+            grow["artifact_writes"] = artifacts
         if self.lines:
             values["log_count"] = run.log_count
         if self.progressed:

@@ -107,7 +107,7 @@ def create_image_artifact(
 
 
 def create_plot_artifact(plot: Any, key: Optional[str] = None, description: Optional[str] = None) -> ArtifactId:
-    """Show a plot: SVG as text or bytes, PNG as bytes, or a figure with ``savefig(file, format=…)`` like matplotlib's."""
+    """Show a plot: SVG as text or bytes, PNG as bytes, or what has ``savefig(file, format=…)`` as matplotlib's."""
     if callable(getattr(plot, "savefig", None)):
         content = _saved(plot)
     elif isinstance(plot, (bytes, bytearray, memoryview)):
@@ -194,7 +194,7 @@ def _create(kind: str, key: Optional[str], description: Optional[str], data: str
 def _create_picture(kind: str, key: Optional[str], description: Optional[str], content: bytes) -> ArtifactId:
     """SVG travels as text, so that secrets are found in it."""
     if contents.picture_type(content) == contents.SVG:
-        return _added(kind, key, description, len(content), data=_clean(content.decode("utf-8")))
+        return _create(kind, key, description, _clean(content.decode("utf-8")))
     return _added(kind, key, description, len(content), coded=base64.b64encode(content).decode("ascii"))
 
 
