@@ -65,7 +65,7 @@ def content_of(kind: str, text: str, *, coded: bool) -> Content:
         link_of(text)
     if kind == PROGRESS:
         percent_of(text)
-    return Content(text, head=text if len(text.encode()) <= HEAD_BYTES else _beginning(text))
+    return Content(text, head=beginning(text))
 
 
 def table_of(text: str) -> Table:
@@ -84,17 +84,27 @@ def percent_of(text: str) -> float:
     return percent
 
 
-def head_of(table: Table) -> Table:
-    """The first rows and columns, within what a page carries."""
+def head_of(table: Table, *, rows: int = HEAD_ROWS, most: int = HEAD_BYTES) -> Table:
+    """The first rows and columns: at most so many rows, of at most so many bytes, but always one."""
     columns = [name[:200] for name in table.columns[:HEAD_COLUMNS]] if table.columns is not None else None
-    rows: list[list[Cell]] = []
-    left = HEAD_BYTES
-    for row in table.rows[:HEAD_ROWS]:
+    kept: list[list[Cell]] = []
+    left = most
+    for row in table.rows[:rows]:
         left -= sum(CELL_COSTS + (len(cell.encode()) if isinstance(cell, str) else 0) for cell in row[:HEAD_COLUMNS])
-        if left < 0 and rows:
+        if left < 0 and kept:
             break
-        rows.append(row[:HEAD_COLUMNS])
-    return Table(columns, rows)
+        kept.append(row[:HEAD_COLUMNS])
+    return Table(columns, kept)
+
+
+def beginning(text: str, most: int = HEAD_BYTES) -> str:
+    """At most so many bytes, up to the end of a line if there is one in what would be shown."""
+    raw = text.encode()
+    if len(raw) <= most:
+        return text
+    begun = raw[:most].decode("utf-8", "ignore")
+    end = begun.rfind("\n", len(begun) // 2)
+    return begun[:end] if end > 0 else begun
 
 
 def _read(text: str, kind: type[M], what: str) -> M:
@@ -116,10 +126,3 @@ def _picture(kind: str, content: bytes) -> Content:
     if kind not in (IMAGE, PLOT) or found is None:
         raise ValueError(f"the {kind} artifact is not a PNG, JPEG, GIF, WebP or SVG")
     return Content(content=content, media_type=found)
-
-
-def _beginning(text: str) -> str:
-    """The first ``HEAD_BYTES``, up to the end of a line if there is one in the second half."""
-    begun = text.encode()[:HEAD_BYTES].decode("utf-8", "ignore")
-    end = begun.rfind("\n", HEAD_BYTES // 8)
-    return begun[:end] if end > 0 else begun

@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 
 from flows.parameters import masked
-from runs import logs, overview, services
+from runs import exhibits, logs, overview, services
 from runs.filters import RunFilter, as_id, page_of, without
 from runs.models import Attempt, Run
 from runs.pages import action, came_from, page, say, who, wish
@@ -191,7 +191,7 @@ def run(request: HttpRequest, pk: UUID) -> HttpResponse:
     tab = request.GET.get("tab", "timeline")
     tab = tab if tab in TABS else "timeline"
     context = {
-        **hero_of(shown), **_TABS[tab](shown), **_log(request, shown.run),
+        **hero_of(shown), **_TABS[tab](shown), **_log(request, shown.run), "wall": exhibits.wall_of(shown.run),
         "tab": tab, "tabs": TABS, "origin": request.build_absolute_uri("/").rstrip("/"),
         "traceback": shown.run.traceback,
     }  # fmt: skip

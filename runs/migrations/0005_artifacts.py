@@ -4,6 +4,16 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 
+def let_them_be_seen(apps, schema_editor):
+    """Who sees runs sees what they show. Django makes permissions after the last migration, and finds this one then."""
+    kind, _ = apps.get_model("contenttypes", "ContentType").objects.get_or_create(app_label="runs", model="artifact")
+    permission, _ = apps.get_model("auth", "Permission").objects.get_or_create(
+        content_type=kind, codename="view_artifact", defaults={"name": "Can view artifact"}
+    )
+    for group in apps.get_model("auth", "Group").objects.filter(name__in=("viewer", "operator", "admin")):
+        group.permissions.add(permission)
+
+
 class Migration(migrations.Migration):
 
     dependencies = [
@@ -43,4 +53,5 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(fields=('run', 'attempt', 'uid'), name='artifact_once')],
             },
         ),
+        migrations.RunPython(let_them_be_seen, migrations.RunPython.noop),
     ]
