@@ -20,7 +20,7 @@ from runs.models import Artifact, Run
 from runs.queries import iso, task_names
 
 SHOWN = 20  # on the run's page
-WHOLE_TEXT, WHOLE_ROWS = 256 * 1024, 1_000  # bytes and rows on an artifact's own page
+WHOLE_TEXT, WHOLE_ROWS = 128 * 1024, 1_000  # bytes and rows on an artifact's own page
 ANSWER_BYTES = 8 << 20  # of one page of the API, unless a single artifact has more
 LIGHT = ("data", "content")  # what a page of many does not read
 KINDS = {

@@ -13,7 +13,7 @@ from perfect_client.contents import IMAGE, LINK, PLOT, PROGRESS, TABLE
 
 M = TypeVar("M")
 Cell = str | int | float | bool | None
-HEAD_BYTES = 32 * 1024  # of an artifact's text on its run's page
+HEAD_BYTES, TABLE_BYTES = 16 * 1024, 32 * 1024  # of a text and of a table on its run's page
 HEAD_ROWS, HEAD_COLUMNS = 100, 50
 CELL_COSTS = 16  # bytes of markup for each cell
 OPENED = ("http://", "https://", "mailto:")
@@ -84,7 +84,7 @@ def percent_of(text: str) -> float:
     return percent
 
 
-def head_of(table: Table, *, rows: int = HEAD_ROWS, most: int = HEAD_BYTES) -> Table:
+def head_of(table: Table, *, rows: int = HEAD_ROWS, most: int = TABLE_BYTES) -> Table:
     """The first rows and columns: at most so many rows, of at most so many bytes, but always one."""
     columns = [name[:200] for name in table.columns[:HEAD_COLUMNS]] if table.columns is not None else None
     kept: list[list[Cell]] = []

@@ -230,5 +230,5 @@ def test_the_head_is_what_a_page_can_carry(worker, run):
 
     kept, text = Artifact.objects.whole()
     assert (kept.rows, len(json.loads(kept.head)["rows"])) == (150, 61)
-    assert 32_000 < len(text.head) <= 32 * 1024 and text.head.endswith("line")
+    assert 16_000 < len(text.head) <= 16 * 1024 and text.head.endswith("line")
     assert len(text.data) == 75_000
