@@ -75,6 +75,13 @@ class Exhibit:
         return showing.table_of(self.text)
 
     @property
+    def heads(self) -> list[tuple[str, bool]]:
+        """The columns' names, if they have some, and whether numbers stand below."""
+        columns, first = self.table.columns or [], self.table.rows[0] if self.table.rows else []
+        numeric = [isinstance(cell, int | float) and not isinstance(cell, bool) for cell in first]
+        return [(name, number < len(numeric) and numeric[number]) for number, name in enumerate(columns)]
+
+    @property
     def width(self) -> int:
         """Columns that are shown."""
         columns = self.table.columns

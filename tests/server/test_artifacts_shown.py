@@ -94,7 +94,7 @@ def test_each_kind_is_drawn_as_what_it_is(browser, show):
     text = page(browser, f"/runs/{run.pk}/")
 
     assert "<h4>Sales</h4>" in text and '<th class="at-right">a</th>' in text and "Of the week" in text
-    assert '<th scope="col">name</th>' in text
+    assert '<th scope="col">name</th><th scope="col" class="n">n</th>' in text
     assert (
         '<td>&lt;b&gt;x&lt;/b&gt;</td><td class="n">1.5</td>' in text and '<td>true</td><td class="n">-3</td>' in text
     )
