@@ -181,13 +181,15 @@ def test_a_bar_is_moved_from_another_process() -> None:
 
     facts = execute_flow(shows).of(ArtifactWritten)
 
-    assert [fact.data for fact in facts] == ["1.0", "50.0"]
+    assert (facts[0].data, facts[-1].data) == ("1.0", "50.0")
+    assert len(facts) < 100
     assert len({fact.artifact for fact in facts}) == 1
 
 
 @task
 def moves(bar: str) -> None:
-    update_progress_artifact(bar, 50)
+    for n in range(1, 1_001):
+        update_progress_artifact(bar, n / 20)
 
 
 @pytest.mark.parametrize("value", [-1, 101, float("nan"), float("inf"), "much", None, 10**400])
@@ -396,14 +398,16 @@ def test_a_picture_is_told_by_its_bytes(content: bytes, kind: Any) -> None:
 def test_no_secret_is_shown() -> None:
     word = "hunter-two-and-more"
     Secret(word)
+    quoted = 'pä"ss\\word'  # written otherwise in JSON
+    Secret(quoted)
     Secret(987654321)
 
     facts = told(lambda: [
         create_markdown_artifact("the key is " + word, key=word, description=word),
-        create_table_artifact([[word, 987654321, 5]]),
+        create_table_artifact([[word, 987654321, 5, quoted]]),
     ])  # fmt: skip
 
     hidden = [fact_without_secrets(fact) for fact in facts]
 
     assert "hunter" not in "".join(fact.data + fact.key + fact.description for fact in hidden)
-    assert json.loads(hidden[1].data)["rows"] == [["***", "***", 5]]
+    assert json.loads(hidden[1].data)["rows"] == [["***", "***", 5, "***"]]
