@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,6 +31,16 @@ def written(data: str = "# Hi", kind: str = "markdown", uid: str = "", **more: A
     return p.ArtifactWritten(seconds(1), uid or str(uuid.uuid4()), kind, data=data, **more)
 
 
+def remembering(say: Any) -> Any:
+    """Say it as in a real server: what is committed stays on the shelf for the next batch."""
+
+    def said(*args: Any, **options: Any) -> Any:
+        with TestCase.captureOnCommitCallbacks(execute=True):
+            return say(*args, **options)
+
+    return said
+
+
 def picture(content: bytes = PNG) -> list[p.ArtifactWritten]:
     whole = written("", "plot", key="curve", coded=base64.b64encode(content).decode())
     return protocol.in_parts(whole)
@@ -42,9 +53,9 @@ def begun(worker: Any) -> p.OfferRun:
 
 
 def test_an_artifact_of_each_kind_is_kept(worker, run):
-    order = begun(worker)
+    order, say = begun(worker), remembering(worker.say)
 
-    worker.say(
+    say(
         order,
         p.TaskStarted(seconds(), 1, "extract"),
         written(key="notes", description="What happened", task=1),
@@ -64,7 +75,7 @@ def test_an_artifact_of_each_kind_is_kept(worker, run):
     assert (bytes(rows[5].content), rows[5].media_type, rows[5].data) == (b"<svg></svg>", "image/svg+xml", "")
     assert (bytes(rows[6].content), rows[6].media_type) == (b"GIF89a...", "image/gif")
     assert not Quarantine.objects.exists()
-    worker.say(order, p.Logged(seconds(2), "later"), first=10)
+    say(order, p.Logged(seconds(2), "later"), first=10)
     run.refresh_from_db()
     assert (run.artifact_writes, run.log_count) == (7, 1)  # a batch without artifacts writes none
 
@@ -95,7 +106,7 @@ def test_however_batches_are_cut_repeated_and_overlap_it_is_there_once(worker, f
     acked = 0
     while acked < len(facts):
         first, last = random.randint(1, acked + 2), random.randint(acked, len(facts))
-        answer = worker.say(order, *facts[first - 1 : last], first=first)
+        answer = remembering(worker.say)(order, *facts[first - 1 : last], first=first)
         assert isinstance(answer, p.Resend) == (first > acked + 1)
         acked = getattr(answer, "upto", acked)
         if random.random() < 0.5:
