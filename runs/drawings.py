@@ -118,14 +118,16 @@ def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: dateti
     messages = []
     known = memory is None and run.version <= since  # the page was made from this very version
     changed = shown.shape != shape and not known
+    missed = whole and since < run.version and not shown.is_held
     grown = shown.is_held and len(shown.tasks) <= REDRAWN_TASKS and time.monotonic() - drawn_at >= REDRAWN_EVERY
-    if changed or (whole and since < run.version and not shown.is_held):
+    if changed or missed:
         messages.append(html("#run-hero", "runs/_hero.html", hero_of(shown)))
     if changed or grown:
         messages.append(html("#run-timeline", "runs/_timeline.html", timeline_of(shown)))
         drawn_at = time.monotonic()
     hung = run.artifact_writes if known else hung
-    if run.artifact_writes != hung and (not shown.is_held or time.monotonic() - hung_at >= WALL_EVERY):
+    due = not shown.is_held or time.monotonic() - hung_at >= WALL_EVERY
+    if run.artifact_writes and ((run.artifact_writes != hung and due) or missed):
         messages.append(html("#run-artifacts", "runs/_artifacts.html", {"run": run, "wall": exhibits.wall_of(run)}))
         hung, hung_at = run.artifact_writes, time.monotonic()
     messages.append(numbers(shown))
