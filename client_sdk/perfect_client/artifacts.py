@@ -223,7 +223,7 @@ def _fact(
 ) -> ArtifactWritten:  # fmt: skip
     task = context.current_task()
     number = task.number if task is not None and task.run.root is run.root else None
-    words = "" if description is None else _clean(_shown(description), contents.MAX_DESCRIPTION_BYTES)
+    words = "" if description is None else _short(_shown(description), contents.MAX_DESCRIPTION_BYTES)
     return ArtifactWritten(run.root.clock(), str(identity), kind, key, words, data, coded, number)
 
 
@@ -240,8 +240,13 @@ def _text(value: Any, function: str, what: str) -> str:
     return value
 
 
-def _clean(text: str, limit: Optional[int] = None) -> str:
-    return contents.legible(clean_text(text, len(text) * 16 + 64 if limit is None else limit))
+def _clean(text: str) -> str:
+    return contents.legible(clean_text(text, len(text) * 16 + 64))
+
+
+def _short(text: str, limit: int) -> str:
+    """Clean, and cut to so many bytes: without secrets before that, since half of one would not be found any more."""
+    return contents.legible(clean_text(of_this_process.without(text), limit))
 
 
 def _percent(value: Any, function: str) -> float:
@@ -329,7 +334,7 @@ def _cell(value: Any) -> Any:
     """As JSON has it: None, true, a number, or a text of at most 4 KiB; NaN is nothing. No secret stands in it."""
     plain = _plain(value)
     if isinstance(plain, str):
-        return of_this_process.without(_clean(plain, MAX_CELL_BYTES))
+        return _short(plain, MAX_CELL_BYTES)
     if plain is None or isinstance(plain, bool) or not of_this_process:
         return plain
     text = repr(plain)

@@ -401,13 +401,18 @@ def test_no_secret_is_shown() -> None:
     quoted = 'pä"ss\\word'  # written otherwise in JSON
     Secret(quoted)
     Secret(987654321)
+    Secret("a<b-and-c")
 
     facts = told(lambda: [
         create_markdown_artifact("the key is " + word, key=word, description=word),
-        create_table_artifact([[word, 987654321, 5, quoted]]),
+        create_table_artifact([[word, 987654321, 5, quoted, "x" * 4050 + word * 9]], description="x" * 4040 + word * 9),
+        create_link_artifact("https://example.org/", quoted),
+        create_plot_artifact("<svg><text>a&lt;b-and-c</text></svg>"),
     ])  # fmt: skip
 
     hidden = [fact_without_secrets(fact) for fact in facts]
 
     assert "hunter" not in "".join(fact.data + fact.key + fact.description for fact in hidden)
-    assert json.loads(hidden[1].data)["rows"] == [["***", "***", 5, "***"]]
+    assert json.loads(hidden[1].data)["rows"][0][:4] == ["***", "***", 5, "***"]
+    assert json.loads(hidden[2].data)["text"] == "***"
+    assert hidden[3].data == "<svg><text>***</text></svg>"
