@@ -26,11 +26,11 @@ from flows.parameters import Refused, masked
 from runs import live, queries, services, sharing
 from runs.access import Token
 from runs.listing import FLOWS_LOOKED_AT
-from runs.models import Event, Limit, LogLine, Quarantine, Run, TaskRun, Variable, Worker
+from runs.models import Artifact, Event, Limit, LogLine, Quarantine, Run, TaskRun, Variable, Worker
 from runs.readonly import HistoryAdmin, act_on_each
 from runs.states import HELD, SHOWN, RunState, TaskState
 
-PARTS = {"taskrun": "task runs", "event": "events", "logline": "log"}
+PARTS = {"taskrun": "task runs", "event": "events", "logline": "log", "artifact": "artifacts"}
 
 
 def state_badge(state: str) -> str:
@@ -216,6 +216,17 @@ class EventAdmin(PartAdmin):
 @admin.register(LogLine)
 class LogLineAdmin(PartAdmin):
     list_display = ("seq", "time", "level", "task", "message", "dropped")
+
+
+@admin.register(Artifact)
+class ArtifactAdmin(PartAdmin):
+    """What they hold is on the run's page; here it would be megabytes of text."""
+
+    list_display = ("created_at", "run", "attempt", "kind", "key", "description", "size", "updated_at")
+    exclude = ("data",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("data", "content")
 
 
 @admin.register(Quarantine)

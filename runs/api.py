@@ -21,7 +21,7 @@ from flows import services as flow_services
 from flows import timetable
 from flows.models import Flow, Schedule
 from flows.parameters import Missing, nearest
-from runs import lanes, listing, services, sharing
+from runs import exhibits, lanes, listing, services, sharing
 from runs.gate import Gate, caller_of
 from runs.models import Run, Variable, Worker
 from runs.problems import Problem, problem
@@ -250,11 +250,23 @@ async def list_logs(
     return await lanes.read(page)
 
 
-@api.get("/runs/{run_id}/artifacts", auth=Gate(READ, *VIEW_RUNS), tags=["runs"])
-async def list_artifacts(request: HttpRequest, run_id: str) -> HttpResponse:
+@api.get("/runs/{run_id}/artifacts", auth=Gate(READ, *VIEW_RUNS, query=("key", "cursor", "limit")), tags=["runs"])
+async def list_artifacts(
+    request: HttpRequest,
+    run_id: str,
+    key: str = "",
+    cursor: Annotated[int, Field(ge=0, lt=1 << 63)] = 0,
+    limit: Annotated[int, Field(ge=1, le=listing.LIMIT)] = 50,
+) -> HttpResponse:
+    """In the order in which they were made. ``data`` is text, ``{link, text}``, ``{columns, rows}``, a progress 0–100,
+    or of a picture an address (``data:`` where its bytes are kept)."""
     pk = uuid_of(run_id, "run")
-    await lanes.read(find_run, pk)
-    return items([])
+
+    def page() -> HttpResponse:
+        found, last = exhibits.listed(find_run(pk), key=key, after=cursor, limit=limit)
+        return items(found, str(last) if last else None)
+
+    return await lanes.read(page)
 
 
 @api.post("/runs/{run_id}/cancel", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"])

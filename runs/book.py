@@ -19,6 +19,7 @@ from perfect_client import protocol
 from perfect_client.protocol import FACTS, clean_text
 
 from runs import answers, history, live
+from runs.album import Album
 from runs.closing import end
 from runs.models import Attempt, LogLine, Run, TaskRun
 from runs.statements import insert, insert_values, swap
@@ -62,6 +63,7 @@ class Book:
         self.by_number = {row.number: row for row in rows if row.number is not None}
         self.has_rows = said  # or may have
         self.shown_at: datetime | None = None
+        self.album: Album | None = None  # once the attempt shows something
         self.forget_changes()
 
     def forget_changes(self) -> None:
@@ -89,8 +91,12 @@ class Book:
         """Take one fact in. After the run's end only log lines count: what is final does not change."""
         if isinstance(fact, protocol.Logged):
             return self._logged(fact)
+        if self.run.state in FINAL or self.ending is not None:
+            return
+        if isinstance(fact, protocol.ArtifactWritten):
+            return self._artifact_written(fact)
         handler = _HANDLERS.get(type(fact))
-        if handler is not None and self.run.state not in FINAL and self.ending is None:
+        if handler is not None:
             if not self.progressed:  # what time alone has moved stays shown, whatever this batch says
                 self._show(now)
             self.progressed = True
@@ -187,6 +193,11 @@ class Book:
         counted(fact.ask)
         self.told.append(fact)
 
+    def _artifact_written(self, fact: protocol.ArtifactWritten) -> None:
+        if self.album is None:
+            self.album = Album(self.run.pk, self.attempt.number)
+        self.album.write(fact, moment(fact.time))
+
     def _run_ended(self, fact: protocol.RunEnded) -> None:
         if fact.outcome not in _OUTCOMES:
             raise ValueError(f"a run cannot end as {fact.outcome!r}")
@@ -239,9 +250,10 @@ class Book:
             insert(list(self.changed.values()), replacing=ONE_CALL)
             self.has_rows = True
         insert_values(LogLine, LINE, self.lines, run_id=self.run.pk, attempt=self.attempt.number)
+        shown = self.album.save() if self.album is not None else 0
         if self.told:
             answers.take(self.run, self.attempt, self.told, now)
-        self._save_run(now)
+        self._save_run(now, shown)
         if self.ending is not None and self.attempt.asks:
             answers.forget(run=self.run, now=now)
         live.touch(live.run_topic(self.run.pk), *([live.log_topic(self.run.pk)] if self.lines else []))
@@ -267,11 +279,13 @@ class Book:
                 )
                 self._touch(row)
 
-    def _save_run(self, now: datetime) -> None:
+    def _save_run(self, now: datetime, artifacts: int) -> None:
         run = self.run
         run.log_count += len(self.lines)
         values: dict[str, Any] = {}
         grow = {"warning_count": self.counts[0], "error_count": self.counts[1]} if self.lines else {}
+        if artifacts:
+            grow["artifact_writes"] = artifacts
         if self.lines:
             values["log_count"] = run.log_count
         if self.progressed:

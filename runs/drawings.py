@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from flows.models import Flow
 from flows.views import history_of, schedules_shown
-from runs import logs, overview
+from runs import exhibits, logs, overview
 from runs.models import Run
 from runs.shown import Reader, RunShown
 from runs.states import HELD
@@ -28,6 +28,7 @@ LINES_AT_ONCE = 500
 LINES_BEHIND = 2_000  # a page that misses more gets the last ones, and says how many it skipped
 REDRAWN_EVERY = 2.0  # seconds: the timeline of a running run, whose bars grow
 REDRAWN_TASKS = 60
+WALL_EVERY = 1.0  # seconds: the artifacts of a running run
 
 Message = dict[str, Any]
 
@@ -113,19 +114,25 @@ def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: dateti
     if run is None:
         return Drawing()
     shown = Reader(now).shown([run])[0]
-    shape, drawn_at = memory or (None, 0.0)
+    shape, drawn_at, hung, hung_at = memory or (None, 0.0, 0, 0.0)
     messages = []
     known = memory is None and run.version <= since  # the page was made from this very version
     changed = shown.shape != shape and not known
+    missed = whole and since < run.version and not shown.is_held
     grown = shown.is_held and len(shown.tasks) <= REDRAWN_TASKS and time.monotonic() - drawn_at >= REDRAWN_EVERY
-    if changed or (whole and since < run.version and not shown.is_held):
+    if changed or missed:
         messages.append(html("#run-hero", "runs/_hero.html", hero_of(shown)))
         messages.append(html("#run-pause", "runs/_pause.html", pause_of(run)))
     if changed or grown:
         messages.append(html("#run-timeline", "runs/_timeline.html", timeline_of(shown)))
         drawn_at = time.monotonic()
+    hung = run.artifact_writes if known else hung
+    due = not shown.is_held or time.monotonic() - hung_at >= WALL_EVERY
+    if run.artifact_writes and ((run.artifact_writes != hung and due) or missed):
+        messages.append(html("#run-artifacts", "runs/_artifacts.html", {"run": run, "wall": exhibits.wall_of(run)}))
+        hung, hung_at = run.artifact_writes, time.monotonic()
     messages.append(numbers(shown))
-    return Drawing(messages, (shown.shape, drawn_at), shown.is_held, version=run.version)
+    return Drawing(messages, (shown.shape, drawn_at, hung, hung_at), shown.is_held, version=run.version)
 
 
 def _log(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:

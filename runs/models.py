@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.urls import reverse
 
 from flows.models import Flow, Schedule
@@ -20,8 +20,8 @@ from runs.statements import insert, swap
 from runs.states import FINAL, HELD, LIVE, MOVES, RunState, TaskState, seen, sources
 
 __all__ = [
-    "Attempt", "Event", "Holding", "Limit", "LogLine", "Quarantine", "Question", "Run", "SignInLink", "TaskRun",
-    "Token", "Variable", "Worker",
+    "Artifact", "Attempt", "Event", "Holding", "Limit", "LogLine", "Quarantine", "Question", "Run", "SignInLink",
+    "TaskRun", "Token", "Variable", "Worker",
 ]  # fmt: skip
 
 
@@ -145,6 +145,7 @@ class Run(models.Model):
     log_count = models.PositiveIntegerField(default=0)
     warning_count = models.PositiveIntegerField(default=0)
     error_count = models.PositiveIntegerField(default=0)
+    artifact_writes = models.PositiveIntegerField(default=0, help_text="How often artifacts were written; 0: has none")
     version = models.PositiveBigIntegerField(default=0, help_text="Grows with every change; live pages compare it")
 
     objects = RunQuerySet.as_manager()
@@ -300,6 +301,43 @@ class LogLine(models.Model):
     class Meta:
         ordering = ("run", "seq")
         constraints = [models.UniqueConstraint(fields=["run", "seq"], name="log_line_once")]
+
+
+class ArtifactQuerySet(models.QuerySet["Artifact"]):
+    def whole(self) -> ArtifactQuerySet:
+        """Those of which all parts have come; what a killed process left half-written is never shown."""
+        return self.filter(parts_seen=F("parts"))
+
+
+class Artifact(models.Model):
+    """What a run's code shows. ``uid`` is the id that the code knows it by; parts are put together as they come."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="artifacts")
+    attempt = models.PositiveIntegerField()
+    uid = models.UUIDField()
+    kind = models.CharField(max_length=10)
+    key = models.CharField(max_length=200, blank=True)
+    description = models.TextField(blank=True)
+    task = models.PositiveIntegerField(null=True, blank=True, help_text="Number of the task run in its attempt")
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    parts = models.PositiveIntegerField(default=1)
+    parts_seen = models.PositiveIntegerField(default=0)
+    size = models.PositiveIntegerField(default=0, help_text="Bytes, as it came")
+    data = models.TextField(blank=True, help_text="Text, or JSON of a link or table; what has come if not all has")
+    content = models.BinaryField(null=True, help_text="The bytes of a picture")
+    media_type = models.CharField(max_length=50, blank=True, help_text="What the bytes are, by what is in them")
+    head = models.TextField(blank=True, help_text="As much of the data as the run's page shows")
+    rows = models.PositiveIntegerField(default=0, help_text="Of a table")
+
+    objects = ArtifactQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("pk",)
+        constraints = [models.UniqueConstraint(fields=["run", "attempt", "uid"], name="artifact_once")]
+
+    def __str__(self) -> str:
+        return self.key or f"{self.kind} {str(self.uid)[:8]}"
 
 
 class Event(models.Model):

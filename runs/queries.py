@@ -13,7 +13,7 @@ from uuid import UUID
 from flows.models import Flow
 from flows.parameters import masked, masked_schema
 from runs import answers, history, progress
-from runs.models import LogLine, Run, TaskRun, Worker
+from runs.models import Artifact, LogLine, Run, TaskRun, Worker
 from runs.states import HELD, RunState
 
 Eta = tuple[float, float]  # seconds left, low and high
@@ -142,8 +142,8 @@ def level_name(level: int) -> str:
     return logging.getLevelName(level) if level in (10, 20, 30, 40, 50) else f"LEVEL {level}"
 
 
-def task_names(run_id: UUID, lines: Sequence[LogLine]) -> dict[tuple[int, int], str]:
-    """The names of the task runs that these lines mention, by (attempt, number)."""
+def task_names(run_id: UUID, lines: Sequence[LogLine] | Sequence[Artifact]) -> dict[tuple[int, int], str]:
+    """The names of the task runs that these rows mention, by (attempt, number)."""
     wanted = {line.task for line in lines if line.task is not None}
     rows = TaskRun.objects.filter(run_id=run_id)
     rows = rows.filter(number__in=wanted) if len(wanted) <= 500 else rows.filter(number__isnull=False)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from runs.models import Attempt, Event, LogLine, Quarantine, Run, TaskRun
+from runs.models import Artifact, Attempt, Event, LogLine, Quarantine, Run, TaskRun
 from runs.states import FINAL
 
 BATCH = 100  # runs in one transaction: one big delete would hold the write lock for seconds
@@ -23,7 +23,7 @@ def prune(*, now: datetime, keep: timedelta) -> int:
     runs = list(old.order_by("pk").values_list("pk", flat=True)[:BATCH])
     with transaction.atomic():
         Quarantine.objects.filter(attempt__run_id__in=runs).delete()
-        for model in (LogLine, TaskRun, Event, Attempt):
+        for model in (LogLine, TaskRun, Artifact, Event, Attempt):
             model._base_manager.filter(run_id__in=runs)._raw_delete("default")  # type: ignore[attr-defined]
         Run.objects.filter(rerun_of_id__in=runs).update(rerun_of=None)
         Run.objects.filter(pk__in=runs)._raw_delete("default")  # type: ignore[attr-defined]

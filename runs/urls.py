@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, register_converter
 
-from runs import views
+from runs import gallery, views
 
 
 class Form:
@@ -16,7 +16,12 @@ class Form:
     to_url = to_python
 
 
+class ArtifactForm(Form):
+    regex = "picture|csv|json|md"
+
+
 register_converter(Form, "logform")
+register_converter(ArtifactForm, "artifactform")
 
 urlpatterns = [
     path("", views.home, name="overview"),
@@ -28,6 +33,10 @@ urlpatterns = [
     path("runs/<uuid:pk>/_pause/", views.pause, name="run-pause-form"),
     path("runs/<uuid:pk>/_timeline/", views.timeline, name="run-timeline"),
     path("runs/<uuid:pk>/_log/", views.log, name="run-log"),
+    path("runs/<uuid:pk>/_artifacts/", gallery.fragment, name="run-artifacts"),
+    path("runs/<uuid:pk>/artifacts/", gallery.index, name="artifacts"),
+    path("runs/<uuid:pk>/artifacts/<uuid:uid>/", gallery.one, name="artifact"),
+    path("runs/<uuid:pk>/artifacts/<uuid:uid>/<artifactform:form>", gallery.download, name="artifact-download"),
     path("runs/<uuid:pk>/download.<logform:form>", views.download, name="run-download"),
     path("runs/<uuid:pk>/cancel/", views.cancel, name="run-cancel"),
     path("runs/<uuid:pk>/retry/", views.retry, name="run-retry"),

@@ -14,7 +14,7 @@ from django.utils import timezone
 from flows import forms
 from flows.models import Flow
 from flows.parameters import Conflict, Refused, masked
-from runs import answers, logs, overview, services
+from runs import answers, exhibits, logs, overview, services
 from runs.filters import RunFilter, as_id, page_of, without
 from runs.models import Attempt, Run
 from runs.pages import action, came_from, page, say, status_of, who, wish
@@ -210,6 +210,7 @@ def _page(request: HttpRequest, found: Run) -> dict[str, Any]:
     tab = tab if tab in TABS else "timeline"
     return {
         **hero_of(shown), **pause_of(shown.run), **_TABS[tab](shown), **_log(request, shown.run),
+        "wall": exhibits.wall_of(shown.run),
         "tab": tab, "tabs": TABS, "origin": request.build_absolute_uri("/").rstrip("/"),
         "traceback": shown.run.traceback,
     }  # fmt: skip

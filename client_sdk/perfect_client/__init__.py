@@ -13,6 +13,15 @@ from perfect_client.schedules import CronSchedule, IntervalSchedule
 
 if TYPE_CHECKING:
     from perfect_client.annotations import allow_failure, opaque, quote, unmapped
+    from perfect_client.artifacts import (
+        create_image_artifact,
+        create_link_artifact,
+        create_markdown_artifact,
+        create_plot_artifact,
+        create_progress_artifact,
+        create_table_artifact,
+        update_progress_artifact,
+    )
     from perfect_client.flow_runs import apause_flow_run, aresume_flow_run, pause_flow_run, resume_flow_run
     from perfect_client.hiding import Secret
     from perfect_client.inputs import RunInput
@@ -23,32 +32,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadParameter",
-    "Cancelled",
-    "ConfigurationError",
-    "CronSchedule",
-    "Field",
-    "Flow",
-    "IntervalSchedule",
-    "RunInput",
-    "Secret",
-    "State",
-    "Task",
-    "Variable",
-    "allow_failure",
-    "apause_flow_run",
-    "aresume_flow_run",
-    "flow",
-    "get_run_logger",
-    "opaque",
-    "pause_flow_run",
-    "progress",
-    "quote",
-    "resume_flow_run",
-    "runtime",
-    "serve",
-    "task",
-    "unmapped",
+    "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule",
+    "RunInput", "Secret", "State", "Task", "Variable", "allow_failure", "apause_flow_run", "aresume_flow_run",
+    "create_image_artifact", "create_link_artifact", "create_markdown_artifact", "create_plot_artifact",
+    "create_progress_artifact", "create_table_artifact", "flow", "get_run_logger", "opaque", "pause_flow_run",
+    "progress", "quote", "resume_flow_run", "runtime", "serve", "task", "unmapped", "update_progress_artifact",
 ]  # fmt: skip
 
 # What is loaded only when it is asked for (PEP 562): a program that only defines flows needs none of it.
@@ -61,6 +49,7 @@ _LATER: Dict[str, str] = {
     "Secret": "hiding",
     **dict.fromkeys(("apause_flow_run", "aresume_flow_run", "pause_flow_run", "resume_flow_run"), "flow_runs"),
     **dict.fromkeys(("allow_failure", "opaque", "quote", "unmapped"), "annotations"),
+    **dict.fromkeys([name for name in __all__ if name.endswith("_artifact")], "artifacts"),
 }
 
 

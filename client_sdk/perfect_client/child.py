@@ -101,6 +101,9 @@ class Emitter:
     def _emit(self, fact: Any) -> None:
         if isinstance(fact, protocol.RunEnded):
             self._end(fact)
+        elif isinstance(fact, protocol.ArtifactWritten):
+            for part in protocol.in_parts(fact):  # after its secrets were taken out: none hides across two parts
+                self._append(_encoded(part))
         elif not isinstance(fact, protocol.Logged):
             self._append(_encoded(fact))
         elif self._writer.full or self._waiting or not self._write([_encoded(fact)]):

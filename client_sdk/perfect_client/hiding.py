@@ -88,9 +88,10 @@ def _texts_of(value: Any) -> Iterable[str]:
 
 
 def _forms(text: str) -> Tuple[str, ...]:
-    """A text as it is, as Python and JSON quote it, and line by line: a log knows only lines."""
+    """A text as it is, as Python, JSON and XML write it, and line by line: a log knows only lines."""
     lines = [line.strip() for line in text.splitlines()] if "\n" in text else []
-    return (text, repr(text)[1:-1], json.dumps(text)[1:-1], *lines)
+    xml = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return (text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], xml, *lines)
 
 
 of_this_process = Hidden()
@@ -115,4 +116,4 @@ def fact_without_secrets(fact: Any) -> Any:
     return type(fact)(**{**vars(fact), **clean}) if clean != texts else fact
 
 
-_KEYS = frozenset({"key", "outcome"})  # what the server finds its rows by
+_KEYS = frozenset({"artifact", "coded", "key", "kind", "outcome"})  # what the server goes by, and base64

@@ -112,6 +112,7 @@ def _perform(pipe: Any, order: bytes, captured: bool) -> None:
             with capture.Capture(run, 0) if captured else contextlib.nullcontext():
                 value = _called(run, task, args, kwargs)
         finally:
+            run.settle()
             run.closed = True
             context.deactivate()
         answer: Tuple[str, Any] = ("value", value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 VERSION = 1
@@ -21,6 +21,7 @@ MAX_FRAME_BYTES = 1 << 20  # Daphne resets the connection above 1 MiB without a 
 MAX_BATCH_BYTES = 512 * 1024
 MAX_BATCH_FACTS = 500
 MAX_LINE_BYTES = 16 * 1024
+MAX_PART_BYTES = 96 * 1024  # JSON may double what it escapes, and a spool's record has 256 KiB at most
 MAX_PARAMETERS_BYTES = 256 * 1024
 MAX_DEPTH = 64
 MAX_NAME = 200
@@ -438,6 +439,26 @@ class Released:
 
 
 @dataclass(frozen=True)
+class ArtifactWritten:
+    """A part of what an artifact shows: ``part`` of ``parts``, from 1. Part 1 begins the artifact, or begins it anew.
+
+    ``artifact`` is its id, a UUID. ``data`` is text (JSON for a link or table), ``coded`` is base64; one of them is
+    empty. An empty ``description`` leaves the one that is there.
+    """
+
+    time: float
+    artifact: str
+    kind: str
+    key: str = ""
+    description: str = ""
+    data: str = ""
+    coded: str = ""
+    task: Optional[int] = None
+    part: int = 1
+    parts: int = 1
+
+
+@dataclass(frozen=True)
 class RunEnded:
     """The explicit outcome without which nothing counts as success: COMPLETED, FAILED or CANCELLED.
 
@@ -486,8 +507,8 @@ _FROM_SERVER: Tuple[type, ...] = (
     Accept, Refuse, OfferRun, StartRun, DropRun, CancelRun, HoldRun, Answer, Acknowledge, Resend, Echo,
 )  # fmt: skip
 _IN_SPOOL: Tuple[type, ...] = (
-    RunStarted, TaskStarted, TaskRetrying, TaskRestarted, TaskProgressed, TaskEnded, Logged, Asked, Released, RunEnded,
-    ProcessExited,
+    RunStarted, TaskStarted, TaskRetrying, TaskRestarted, TaskProgressed, TaskEnded, Logged, ArtifactWritten, Asked,
+    Released, RunEnded, ProcessExited,
 )  # fmt: skip
 TYPES: Dict[str, type] = {cls.__name__: cls for cls in _FROM_WORKER + _FROM_SERVER + _IN_SPOOL}
 
@@ -607,6 +628,34 @@ def encode(message: Message) -> str:
 def encode_fact(fact: Message) -> bytes:
     """One fact as it stands in a spool file and, unchanged, inside ``FactsRecorded``."""
     return dumps({"type": type(fact).__name__, **fact.__dict__}).encode("utf-8", "backslashreplace")
+
+
+def in_parts(fact: ArtifactWritten) -> List[ArtifactWritten]:
+    """The same in facts of at most ``MAX_PART_BYTES`` of content each: one if it is short, as nearly all are."""
+    pieces = _cut(fact.coded or fact.data)
+    if len(pieces) <= 1:
+        return [fact]
+    parts = []
+    for number, piece in enumerate(pieces, 1):
+        data, coded = ("", piece) if fact.coded else (piece, "")
+        words = fact.description if number == 1 else ""
+        parts.append(replace(fact, data=data, coded=coded, description=words, part=number, parts=len(pieces)))
+    return parts
+
+
+def _cut(text: str) -> List[str]:
+    """Pieces of at most ``MAX_PART_BYTES`` of UTF-8, cut between characters."""
+    if len(text) * 4 <= MAX_PART_BYTES:
+        return [text]
+    raw = text.encode("utf-8", "backslashreplace")
+    pieces, at = [], 0
+    while at < len(raw):
+        end = min(at + MAX_PART_BYTES, len(raw))
+        while end < len(raw) and raw[end] & 0xC0 == 0x80:  # within a character (RFC 3629 §3)
+            end -= 1
+        pieces.append(raw[at:end].decode("utf-8"))
+        at = end
+    return pieces
 
 
 def encode_batch(fence: int, run: str, stream: str, first: int, records: Sequence[bytes]) -> bytes:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from perfect_client.context import Configuration, current_task
@@ -33,17 +34,52 @@ def new_id() -> str:
     return "-".join((digits[:8], digits[8:12], "4" + digits[13:16], "a" + digits[17:20], digits[20:]))
 
 
+class Throttle:
+    """Passes on what it is called with, at most 20 times a second; what was last said always gets through."""
+
+    __slots__ = ("_next", "_send", "_waiting")
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        self._send, self._next = send, 0.0
+        self._waiting: Optional[Tuple[Any, ...]] = None
+
+    def __call__(self, *said: Any) -> None:
+        now = time.monotonic()
+        if now >= self._next and self._waiting is None:
+            self._next = now + PROGRESS_INTERVAL_S
+            self._send(*said)
+            return
+        waiting, self._waiting = self._waiting, said
+        if waiting is None:
+            timer = threading.Timer(max(0.0, self._next - now), self.settle)
+            timer.daemon = True
+            try:
+                timer.start()
+            except RuntimeError:  # no more threads can be had: better one fact too many than a failed task
+                self.settle()
+
+    def settle(self) -> None:
+        """Send now what came too soon after what was said before."""
+        waiting, self._waiting = self._waiting, None
+        self._next = time.monotonic() + PROGRESS_INTERVAL_S
+        if waiting is not None:
+            self._send(*waiting)
+
+    def drop(self) -> None:
+        """What waits is not worth saying any more."""
+        self._waiting = None
+
+
 class TaskRun:
     """One call of a task. ``number`` counts an attempt's task runs from 1, ``call`` the calls of its key from 0."""
 
     __slots__ = (
-        "call", "details", "key", "next_report", "number", "parent", "pending", "run", "run_count", "state", "task",
+        "call", "details", "key", "number", "parent", "reports", "run", "run_count", "state", "task",
     )  # fmt: skip
 
     def __init__(self, run: Run, task: Any, number: int, key: str, call: int, parent: Optional[int]) -> None:
         self.run, self.task, self.number, self.key, self.call, self.parent = run, task, number, key, call, parent
-        self.pending: Optional[Tuple[float, str]] = None
-        self.next_report = 0.0
+        self.reports: Optional[Throttle] = None  # once it reports
         self.run_count = 1
         self.details: Any = None  # the ``parts.TaskCall`` of a task with options
         self.state: Any = None  # the ``states.State`` that it came to, of a task with options
@@ -67,26 +103,14 @@ class TaskRun:
 
     def report(self, share: float, text: str) -> None:
         """``share`` (0–1) of the work is done. At most 20 facts a second; the last value always gets through."""
-        now = time.monotonic()
-        if now >= self.next_report and self.pending is None:
-            self.next_report = now + PROGRESS_INTERVAL_S
-            self.run.progressed(self, share, text)
-            return
-        waiting, self.pending = self.pending, (share, text)
-        if waiting is None:
-            timer = threading.Timer(max(0.0, self.next_report - now), self.report_pending)
-            timer.daemon = True
-            try:
-                timer.start()
-            except RuntimeError:  # no more threads can be had: better one fact too many than a failed task
-                self.report_pending()
+        if self.reports is None:
+            self.reports = Throttle(partial(self.run.progressed, self))
+        self.reports(share, text)
 
-    def report_pending(self) -> None:
-        """Send the value that came too soon after the one before."""
-        waiting, self.pending = self.pending, None
-        self.next_report = time.monotonic() + PROGRESS_INTERVAL_S
-        if waiting is not None:
-            self.run.progressed(self, *waiting)
+    def forget_reports(self) -> None:
+        """What was last reported is outdated: the task has ended, or is tried again."""
+        if self.reports is not None:
+            self.reports.drop()
 
 
 class Run:
@@ -106,6 +130,7 @@ class Run:
         self.answers: Any = None  # where the server's answers come in, if there is a server
         self.clock = clock
         self._closed = False
+        self.album: Any = None  # the ``artifacts.Album``, once the code has shown something
         self._emit = emit
         self._lock = threading.RLock()  # reentrant: a signal handler may print while a fact is being written
         self._numbers = itertools.count(1)
@@ -184,7 +209,7 @@ class Run:
     def retry(self, failed: TaskRun, error: str, traceback: str, delay_s: float) -> None:
         """An attempt at a task failed, and there will be another after ``delay_s``."""
         with self._lock:
-            failed.pending = None
+            failed.forget_reports()
             if failed.number in self._open:
                 self.tell(TaskRetrying(self.clock(), failed.number, failed.run_count, delay_s, error, traceback))
 
@@ -206,7 +231,7 @@ class Run:
     def end(self, ended: TaskRun, outcome: str = "COMPLETED", error: str = "", traceback: str = "") -> None:
         """A task came to its end."""
         with self._lock:
-            ended.pending = None
+            ended.forget_reports()
             if self._open.pop(ended.number, None) is not None:
                 self.tell(TaskEnded(self.clock(), ended.number, outcome, error, traceback))
 
@@ -219,9 +244,15 @@ class Run:
 
     def end_open(self, error: str) -> None:
         """Close the task runs that are still open, newest first: their children come before them."""
+        self.settle()
         with self._lock:
             for number in sorted(self._open, reverse=True):
                 self.end(self._open[number], "CANCELLED", error)
+
+    def settle(self) -> None:
+        """Tell what artifacts still wait to say: their run ends."""
+        if self.root.album is not None:
+            self.root.album.settle()
 
     def retell(self, fact: Any, numbers: Dict[int, int]) -> None:
         """Tell a fact of another process; ``numbers`` are ours by its, and 1 is the task that runs there."""

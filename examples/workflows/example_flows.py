@@ -20,8 +20,10 @@ import example_mail as mail
 import example_report as pages
 import example_sales as sales
 from example_home import examples_home, folder, perfect_home, server_url, source_path, warehouse_path
+from example_plot import line_chart
 from example_warehouse import is_loaded
 from perfect_client import CronSchedule, IntervalSchedule, flow, get_run_logger, progress, runtime, task
+from perfect_client.artifacts import create_markdown_artifact, create_plot_artifact, create_table_artifact
 
 SALES_FILE = "CDNOW_master.txt.gz"
 
@@ -346,6 +348,7 @@ def infrastructure_health_check(
     with board.check() as add:
         add(check_write_latency(max_write_ms, samples))
     health.record(warehouse_path(), board.readings, run_id(), now())
+    create_table_artifact([health.as_row(reading) for reading in board.readings], key="readings")
     problems = [str(reading) for reading in board.readings if not reading.passed]
     if problems:
         raise health.HealthCheckFailed("; ".join(problems))
@@ -360,6 +363,7 @@ def compute_kpis(week_of: str) -> kpis_of.Kpis:
     """The numbers of the week, of the week before and since the beginning."""
     kpis = kpis_of.compute_kpis(warehouse_path(), kpis_of.choose_week(warehouse_path(), week_of))
     run_log().info("%s", pages.headline(kpis))
+    create_markdown_artifact(f"**{pages.headline(kpis)}**", key="headline", description=f"Week of {kpis.week.start}")
     return kpis
 
 
@@ -374,6 +378,8 @@ def compute_trends(monday: date, weeks: int, top_customers: int) -> kpis_of.Tren
         len(trends.cohorts),
         trends.model and trends.model["version"],
     )
+    starts, dollars = [str(week.start) for week in trends.weeks], [week.cents / 100 for week in trends.weeks]
+    create_plot_artifact(line_chart("Revenue by week", starts, dollars, "$ "), key="revenue")
     return trends
 
 

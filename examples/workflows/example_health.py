@@ -46,6 +46,18 @@ class Reading:
         return f"{self.name} at {self.value:.4g} {self.unit} (limit {self.limit:g})"
 
 
+def as_row(reading: Reading) -> dict[str, Any]:
+    """The reading as a row of a table."""
+    return {
+        "check": reading.name,
+        "measured": reading.value,
+        "limit": reading.limit,
+        "unit": reading.unit,
+        "outcome": "passed" if reading.passed else "failed",
+        "words": reading.problem or reading.detail,
+    }
+
+
 class CheckFailed(RuntimeError):
     """A check crossed its limit or could not be made; its reading says which."""
 

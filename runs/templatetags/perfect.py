@@ -62,6 +62,16 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+@register.simple_tag
+def cell(value: str | float | bool | None) -> SafeString:
+    """A cell of somebody's table: numbers to the right; a text is whole in its title where the cell cuts it."""
+    if isinstance(value, bool) or value is None:
+        return format_html("<td>{}</td>", "" if value is None else str(value).lower())
+    if isinstance(value, str):
+        return format_html("<td>{}</td>", value)
+    return format_html('<td class="n">{}</td>', f"{value:.10g}" if isinstance(value, float) else value)
+
+
 @register.filter
 def x(value: float) -> str:
     """A coordinate for SVG, in percent."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from .flows.ledger_flows import REPORT, noise
 from .house import House, alive, until
 
 
@@ -87,6 +90,40 @@ def test_kill_9_of_the_server_hurts_no_run(house: House, at_the_gate: str) -> No
     run = house.wait(at_the_gate, within=45)
     assert run["state"] == "COMPLETED"
     assert len(house.lines(at_the_gate)) == 41
+
+
+def test_what_a_run_shows_survives_kill_9_of_the_server(house: House) -> None:
+    run_id = house.trigger("shows")
+    until(lambda: any(e.get("line") == "ledger bars" for e in house.told()), what="the run at its gate")
+    until(lambda: len(artifacts(house, run_id)) == 3, what="the first ones are there")
+
+    house.kill(house.server)
+    house.gate.with_name("shows").touch()
+    until(lambda: any(e.get("end") for e in house.told()), what="the flow ends without a server")
+    house.start_server()
+    until(lambda: "noise" in artifacts(house, run_id) or house.run(run_id)["state"] == "COMPLETED")
+    house.kill(house.server)
+    house.start_server()
+
+    assert house.wait(run_id, within=45)["state"] == "COMPLETED"
+    kept = artifacts(house, run_id)
+    assert list(kept) == ["report", "worst-customers", "rows", None, "curve", "noise", "elsewhere", "border"]
+    assert kept["report"]["data"] == REPORT and kept["rows"]["data"] == 87.5
+    assert len(kept["worst-customers"]["data"]["rows"]) == 5_000
+    assert base64.b64decode(kept["noise"]["data"].partition(",")[2]) == noise(1_500_000)
+    assert kept["border"]["data"] == "x" * (96 * 1024 - 9) + "*** is said on the border of two parts"
+    assert not any(b"hunter" in path.read_bytes() for path in house.home.glob("flows.db*"))
+
+
+def artifacts(house: House, run_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    cursor = ""
+    while True:
+        page = house.get(f"/api/runs/{run_id}/artifacts?limit=100{cursor}")
+        found.update({item["key"]: item for item in page["items"]})
+        if not page["next_cursor"]:
+            return found
+        cursor = f"&cursor={page['next_cursor']}"
 
 
 def test_a_server_that_dies_again_and_again_loses_and_doubles_nothing(house: House) -> None:

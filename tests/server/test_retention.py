@@ -10,7 +10,7 @@ from perfect_client import protocol as p
 
 from runs import services
 from runs.clock import Clock
-from runs.models import Attempt, Event, LogLine, Run, TaskRun
+from runs.models import Artifact, Attempt, Event, LogLine, Run, TaskRun
 from runs.retention import prune
 
 from .conftest import NOW, seconds
@@ -27,7 +27,7 @@ def aged(run: Run, age: timedelta) -> Run:
     old.pk, old.created_at = new_id, at
     old.finished_at = at if old.finished_at else None
     old.save(force_insert=True)
-    for model in (LogLine, TaskRun, Event, Attempt):
+    for model in (LogLine, TaskRun, Artifact, Event, Attempt):
         model.objects.filter(run_id=run.pk).update(run_id=new_id)
     Run.objects.filter(pk=run.pk).delete()
     return old
@@ -38,7 +38,8 @@ def a_run(worker, flow) -> Run:
     order = worker.take()
     worker.say(
         order, p.RunStarted(seconds()), p.Logged(seconds(), "x"), p.TaskStarted(seconds(), 1, "extract"),
-        p.TaskEnded(seconds(1), 1, "COMPLETED"), p.RunEnded(seconds(1), "COMPLETED"),
+        p.TaskEnded(seconds(1), 1, "COMPLETED"),
+        p.ArtifactWritten(seconds(1), str(uuid.uuid4()), "markdown", data="# x"), p.RunEnded(seconds(1), "COMPLETED"),
     )  # fmt: skip
     return run
 
@@ -50,7 +51,7 @@ def test_an_old_run_goes_with_all_that_belongs_to_it(worker, flow):
     assert prune(now=NOW, keep=KEEP) == 1
 
     assert list(Run.objects.values_list("pk", flat=True)) == [young.pk]
-    for model in (LogLine, TaskRun, Event, Attempt):
+    for model in (LogLine, TaskRun, Artifact, Event, Attempt):
         assert not model.objects.exclude(run_id=young.pk).exists()
 
 

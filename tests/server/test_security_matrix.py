@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from flows.models import Flow, Schedule
 from runs.access import Token
-from runs.models import Event, Run
+from runs.models import Artifact, Event, Run
 
 OPEN, VIEWER, OPERATOR, ADMIN = range(4)
 ROLES = ("anonymous", "viewer", "operator", "admin")
@@ -48,6 +49,10 @@ PAGES: dict[str, dict[str, int]] = {
     "runs/<uuid:pk>/_pause/": {"GET": VIEWER},
     "runs/<uuid:pk>/_timeline/": {"GET": VIEWER},
     "runs/<uuid:pk>/_log/": {"GET": VIEWER},
+    "runs/<uuid:pk>/_artifacts/": {"GET": VIEWER},
+    "runs/<uuid:pk>/artifacts/": {"GET": VIEWER},
+    "runs/<uuid:pk>/artifacts/<uuid:uid>/": {"GET": VIEWER},
+    "runs/<uuid:pk>/artifacts/<uuid:uid>/<artifactform:form>": {"GET": VIEWER},
     "runs/<uuid:pk>/download.<logform:form>": {"GET": VIEWER},
     "runs/<uuid:pk>/cancel/": {"POST": OPERATOR},
     "runs/<uuid:pk>/retry/": {"POST": OPERATOR},
@@ -105,11 +110,20 @@ def row(flow: Flow, now: Any) -> Schedule:
 
 
 @pytest.fixture
-def path_of(run: Run, row: Schedule) -> Callable[[str], str]:
+def shown(run: Run, now: Any) -> Artifact:
+    return Artifact.objects.create(
+        run=run, attempt=1, uid=uuid.uuid4(), kind="plot", created_at=now, updated_at=now, parts_seen=1,
+        content=b"<svg/>", media_type="image/svg+xml",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def path_of(run: Run, row: Schedule, shown: Artifact) -> Callable[[str], str]:
     def path_of(route: str) -> str:
         values = {
             "<str:slug>": run.flow.slug, "<slug>": run.flow.slug, "<slug:name>": "tiles", "<int:pk>": row.pk,
             "<int:schedule_id>": row.pk, "<uuid:pk>": run.pk, "<run_id>": run.pk, "<logform:form>": "log",
+            "<uuid:uid>": shown.uid, "<artifactform:form>": "picture",
             "<path:object_id>": run.pk, "<int:content_type_id>": 1, "<path:content_type_id>": 1, "<id>": 1,
         }  # fmt: skip
         for pattern, value in values.items():

@@ -111,13 +111,15 @@ function fragment(m) {
   const wide = $$("rect[data-seg]", fresh).filter((rect) => widths.has(rect.dataset.seg)).map((rect) => [rect, rect.getAttribute("width")]);
   wide.forEach(([rect]) => rect.setAttribute("width", widths.get(rect.dataset.seg)));
   $$("details[open]", old).forEach((details, index) => { const same = $$("details", fresh)[index]; if (same) same.open = true; });
+  const scrolled = $$("[data-keep]", old).map((el) => [el.dataset.keep, el.scrollLeft, el.scrollTop]);
   if (old.dataset.state && old.dataset.state !== fresh.dataset.state) say(`${fresh.dataset.name} is ${fresh.dataset.state.toLowerCase()}`);
   old.replaceWith(fresh); htmx.process(fresh); localise(fresh.parentNode);
   if (wide.length) { fresh.getBoundingClientRect(); wide.forEach(([rect, width]) => rect.setAttribute("width", width)); }
+  for (const [keep, left, top] of scrolled) { const same = $(`[data-keep="${keep}"]`, fresh); if (same) same.scrollTo(left, top); }
   if (focus) refocus(fresh, focus);
 }
 function refocus(root, old) {
-  for (const name of ["id", "href", "hx-post", "name"]) {
+  for (const name of ["id", "href", "hx-post", "name", "data-keep"]) {
     const value = old.getAttribute(name), same = value && $(`[${name}="${CSS.escape(value)}"]`, root);
     if (same) { same.focus({ preventScroll: true }); return; }
   }

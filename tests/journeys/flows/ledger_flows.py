@@ -9,7 +9,16 @@ import sys
 import time
 from pathlib import Path
 
-from perfect_client import RunInput, Variable, flow, get_run_logger, pause_flow_run, progress, runtime, task
+from perfect_client import RunInput, Secret, Variable, flow, get_run_logger, pause_flow_run, progress, runtime, task
+from perfect_client.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_plot_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from perfect_client.concurrency import concurrency, rate_limit
 from perfect_client.task_runners import ProcessPoolTaskRunner
 
@@ -193,6 +202,62 @@ def strange() -> None:
     print("nul \x00, lone \ud800, \x1b[31mred\x1b[0m, \U0001f642, " + "x" * 40_000)
     sys.stdout.buffer.write(b"\xff\xfe raw\n")
     os.write(1, b"\xff\xfe rawer\n")
+
+
+def noise(size: int) -> bytes:
+    """A picture to the eye of whoever looks at its first bytes; the same in every process."""
+    return b"\x89PNG\r\n\x1a\n" + b"".join(number.to_bytes(4, "big") for number in range(size // 4))
+
+
+PASSWORD = Secret("hunter-two-and-more")
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 120" width="320" height="120">
+<script>document.documentElement.id = "hacked"</script><rect width="320" height="120" fill="#fff"/>
+<polyline points="10,100 80,60 150,75 220,30 310,15" fill="none" stroke="#0a7" stroke-width="4"/></svg>"""
+REPORT = """# Sales of the week
+
+Revenue rose by **12 %**; see [the data](https://example.org/data) and ![the logo](https://example.org/logo.png).
+
+| region | revenue | growth |
+|:-------|--------:|:------:|
+| North  |  1,200  |  4 %   |
+| South  |    980  | 21 %   |
+
+- the best day was *Tuesday*
+- `returns` were few
+
+> No customer was lost. <script>alert(1)</script>
+"""
+
+
+@task
+def bars(gate: str) -> None:
+    made = create_progress_artifact(0, key="rows", description="Rows of the warehouse that are checked")
+    for percent in range(100):
+        update_progress_artifact(made, percent / 2)
+    say("ledger bars")
+    wait_for_gate(GATE.with_name(gate))
+    update_progress_artifact(made, 87.5)
+
+
+@flow(name="Shows")
+def shows(gate: str = "shows") -> str:
+    """An artifact of each kind: before a gate, and behind it."""
+    tell(start=True)
+    create_markdown_artifact(REPORT, key="report", description="What the week brought")
+    names = ["customer", "city", "orders", "revenue", "first_order", "last_order", "returns", "open", "score", "note"]
+    rows = [[f"customer {n}", "Springfield", n, n * 12.5, "2026-01-02", None, 0, n % 2 == 0, n / 7, "a note " * 4]
+            for n in range(5_000)]  # fmt: skip
+    create_table_artifact([dict(zip(names, row)) for row in rows], key="worst-customers")
+    bars(gate)
+    create_link_artifact("https://example.org/dashboard", "The dashboard", description="For those who want more")
+    create_plot_artifact(SVG, key="curve", description="Revenue by day")
+    create_plot_artifact(noise(1_500_000), key="noise")
+    create_image_artifact("https://example.org/picture.png", key="elsewhere")
+    create_markdown_artifact(
+        "x" * (96 * 1024 - 9) + PASSWORD.get() + " is said on the border of two parts", key="border"
+    )
+    tell(end=True)
+    return "shown"
 
 
 @flow(name="Typed")

@@ -25,7 +25,7 @@ def extend_roles(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('runs', '0004_resume'),
+        ('runs', '0005_artifacts'),
     ]
 
     operations = [
