@@ -9,27 +9,21 @@ from __future__ import annotations
 import base64
 import io
 import math
-import operator
 import threading
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, Dict, Generator, Iterable, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Dict, Generator, Optional
 
-from perfect_client import contents, context, protocol
+from perfect_client import contents, context, protocol, tables
 from perfect_client.contents import IMAGE, LINK, MARKDOWN, PLOT, PROGRESS, TABLE
 from perfect_client.failures import preview
 from perfect_client.hiding import of_this_process
-from perfect_client.protocol import ArtifactWritten, clean_text
+from perfect_client.protocol import ArtifactWritten
 from perfect_client.recorder import Run, Throttle, new_id
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
 
     P = ParamSpec("P")
-
-MAX_CELL_BYTES = 4 * 1024
-_LARGEST_WHOLE = 2**53  # what every reader of JSON keeps exactly
-_LEAST_ROW = len("[0],")
-_CONTAINERS = (list, tuple, dict, set, frozenset, bytes, bytearray, memoryview)
 
 
 class ArtifactId(str):
@@ -51,14 +45,16 @@ def create_link_artifact(
     """Show a link. What is no ``http:``, ``https:`` or ``mailto:`` address is shown as text."""
     address = _text(link, "create_link_artifact()", "a link")
     shown = _text(link_text, "create_link_artifact()", "a link_text") if link_text is not None else ""
-    return _create(LINK, key, description, protocol.dumps({"link": _clean(address), "text": _clean(shown)}))
+    return _create(LINK, key, description, protocol.dumps({"link": tables.clean(address), "text": tables.clean(shown)}))
 
 
 def create_markdown_artifact(
     markdown: str, key: Optional[str] = None, description: Optional[str] = None
 ) -> ArtifactId:  # fmt: skip
     """Show text as Markdown (CommonMark with tables); HTML in it is shown as text, pictures as links."""
-    return _create(MARKDOWN, key, description, _clean(_text(markdown, "create_markdown_artifact()", "a markdown")))
+    return _create(
+        MARKDOWN, key, description, tables.clean(_text(markdown, "create_markdown_artifact()", "a markdown"))
+    )
 
 
 def create_table_artifact(table: Any, key: Optional[str] = None, description: Optional[str] = None) -> ArtifactId:
@@ -66,7 +62,7 @@ def create_table_artifact(table: Any, key: Optional[str] = None, description: Op
 
     Cells may be anything; what JSON has no word for is shown as its text.
     """
-    return _create(TABLE, key, description, protocol.dumps(_table(table)))
+    return _create(TABLE, key, description, protocol.dumps(tables.table_of(table)))
 
 
 def create_progress_artifact(
@@ -96,7 +92,7 @@ def create_image_artifact(
     """Show a picture by its address. One in a ``data:`` URL (PNG, JPEG, GIF, WebP, SVG) is kept with the run."""
     url = _text(image_url, "create_image_artifact()", "an image_url").strip()
     if url[:5].lower() != "data:":
-        return _create(IMAGE, key, description, _clean(url))
+        return _create(IMAGE, key, description, tables.clean(url))
     try:
         content = contents.of_data_url(url)
     except ValueError as wrong:
@@ -194,7 +190,7 @@ def _create(kind: str, key: Optional[str], description: Optional[str], data: str
 def _create_picture(kind: str, key: Optional[str], description: Optional[str], content: bytes) -> ArtifactId:
     """SVG travels as text, so that secrets are found in it."""
     if contents.picture_type(content) == contents.SVG:
-        return _create(kind, key, description, _clean(content.decode("utf-8")))
+        return _create(kind, key, description, tables.clean(content.decode("utf-8")))
     return _added(kind, key, description, len(content), coded=base64.b64encode(content).decode("ascii"))
 
 
@@ -223,7 +219,7 @@ def _fact(
 ) -> ArtifactWritten:  # fmt: skip
     task = context.current_task()
     number = task.number if task is not None and task.run.root is run.root else None
-    words = "" if description is None else _short(_shown(description), contents.MAX_DESCRIPTION_BYTES)
+    words = "" if description is None else tables.short(tables.shown(description), contents.MAX_DESCRIPTION_BYTES)
     return ArtifactWritten(run.root.clock(), str(identity), kind, key, words, data, coded, number)
 
 
@@ -238,15 +234,6 @@ def _text(value: Any, function: str, what: str) -> str:
     if not isinstance(value, str):
         raise TypeError("%s takes %s that is a text, not %s" % (function, what, type(value).__name__))
     return value
-
-
-def _clean(text: str) -> str:
-    return contents.legible(clean_text(text, len(text) * 16 + 64))
-
-
-def _short(text: str, limit: int) -> str:
-    """Clean, and cut to so many bytes: without secrets before that, since half of one would not be found any more."""
-    return contents.legible(clean_text(of_this_process.without(text), limit))
 
 
 def _percent(value: Any, function: str) -> float:
@@ -267,100 +254,3 @@ def _saved(figure: Any) -> bytes:
         if len(file.getvalue()) <= contents.MAX_BYTES:
             break
     return file.getvalue()
-
-
-def _table(table: Any) -> Dict[str, Any]:
-    """``{"columns": [text, …] or None, "rows": [[cell, …], …]}``."""
-    if isinstance(table, Mapping):
-        return _of_columns(table)
-    if isinstance(table, (list, tuple)):
-        _refuse_too_many(table)
-        if table and isinstance(table[0], Mapping):
-            return _of_records(table)
-        return {"columns": None, "rows": [_row(row, number) for number, row in enumerate(table, 1)]}
-    raise TypeError(
-        "create_table_artifact() takes a dict of lists, a list of dicts or a list of lists, not %s"
-        % type(table).__name__
-    )
-
-
-def _of_columns(table: Mapping[Any, Any]) -> Dict[str, Any]:
-    _refuse_too_wide(len(table))
-    columns = [_values(values, "the column %.100r" % (name,)) for name, values in table.items()]
-    length = max(map(len, columns), default=0)
-    for values in columns:
-        _refuse_too_many(values)
-        values.extend([None] * (length - len(values)))
-    rows = [[_cell(value) for value in row] for row in zip(*columns)]
-    return {"columns": [_cell(_shown(name)) for name in table], "rows": rows}
-
-
-def _of_records(table: Sequence[Any]) -> Dict[str, Any]:
-    names: Dict[Any, None] = {}
-    for number, row in enumerate(table, 1):
-        if not isinstance(row, Mapping):
-            raise TypeError("row %d of create_table_artifact() must be a dict as the first, not %s"
-                            % (number, type(row).__name__))  # fmt: skip
-        names.update(dict.fromkeys(row))
-        _refuse_too_wide(len(names))
-    rows = [[_cell(row.get(name)) for name in names] for row in table]
-    return {"columns": [_cell(_shown(name)) for name in names], "rows": rows}
-
-
-def _row(row: Any, number: int) -> List[Any]:
-    values = _values(row, "row %d" % number)
-    _refuse_too_wide(len(values))
-    return [_cell(value) for value in values]
-
-
-def _values(values: Any, what: str) -> List[Any]:
-    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping)):
-        return list(values)
-    raise TypeError("%s of create_table_artifact() must be a list, not %s" % (what, type(values).__name__))
-
-
-def _refuse_too_many(rows: Sequence[Any]) -> None:
-    """Before an hour is spent on what cannot fit."""
-    if len(rows) * _LEAST_ROW > contents.MAX_BYTES:
-        raise ValueError("the table has %d rows, which do not fit into %d MiB" % (len(rows), contents.MAX_BYTES >> 20))
-
-
-def _refuse_too_wide(count: int) -> None:
-    if count > contents.MAX_COLUMNS:
-        raise ValueError("the table has %d columns; it may have %d" % (count, contents.MAX_COLUMNS))
-
-
-def _cell(value: Any) -> Any:
-    """As JSON has it: None, true, a number, or a text of at most 4 KiB; NaN is nothing. No secret stands in it."""
-    plain = _plain(value)
-    if isinstance(plain, str):
-        return _short(plain, MAX_CELL_BYTES)
-    if plain is None or isinstance(plain, bool) or not of_this_process:
-        return plain
-    text = repr(plain)
-    hidden = of_this_process.without(text)
-    return plain if hidden == text else hidden
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None if math.isnan(value) else str(float(value))
-    try:
-        whole = operator.index(value)  # also numpy's numbers
-    except Exception:
-        return _shown(value)
-    return int(whole) if -_LARGEST_WHOLE <= whole <= _LARGEST_WHOLE else _shown(whole)
-
-
-def _shown(value: Any) -> str:
-    """The text of any object, whatever its methods do."""
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, _CONTAINERS):
-        return preview(value)
-    try:
-        return str(value)
-    except Exception:  # also an integer of more digits than Python writes
-        return preview(value)

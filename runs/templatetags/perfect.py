@@ -64,7 +64,7 @@ def number(value: float | None) -> str:
 
 @register.simple_tag
 def cell(value: str | float | bool | None) -> SafeString:
-    """A cell of somebody's table: numbers to the right; a text is whole in its title where the cell cuts it."""
+    """A cell of somebody's table: numbers stand to the right."""
     if isinstance(value, bool) or value is None:
         return format_html("<td>{}</td>", "" if value is None else str(value).lower())
     if isinstance(value, str):
