@@ -21,7 +21,7 @@ from flows import services as flow_services
 from flows import timetable
 from flows.models import Flow, Schedule
 from flows.parameters import Missing, nearest
-from runs import lanes, listing, services
+from runs import lanes, listing, nested, services
 from runs.gate import Gate, caller_of
 from runs.models import Run, Worker
 from runs.problems import Problem, problem
@@ -172,13 +172,17 @@ async def list_runs(
     since: AwareDatetime | None = None,
     until: AwareDatetime | None = None,
     tag: str = "",
+    parent: str = "",
     cursor: str = "",
     limit: Annotated[int, Field(ge=1, le=listing.LIMIT)] = 50,
 ) -> HttpResponse:
-    """Newest first. ``state`` takes several with commas; ``q`` looks in flow names and ids."""
+    """Newest first. ``state`` takes several with commas; ``q`` looks in flow names and ids.
+
+    Runs that were called inside another are listed with ``parent``: the id of the run that called them, or ``any``.
+    """
     wanted = listing.Wanted(
         states=listing.states_of(state), flow=flow, q=q, since=since, until=until, tag=tag,
-        cursor=listing.cursor_of(cursor), limit=limit,
+        parent=listing.parent_of(parent), cursor=listing.cursor_of(cursor), limit=limit,
     )  # fmt: skip
     now = timezone.now()
 
@@ -201,7 +205,12 @@ async def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
 async def list_tasks(request: HttpRequest, run_id: str) -> HttpResponse:
     """The task runs of the last attempt, in order."""
     pk, now = uuid_of(run_id, "run"), timezone.now()
-    return items(await lanes.read(lambda: [task_json(row, now) for row in task_runs_of(find_run(pk))]))
+
+    def rows() -> list[dict[str, Any]]:
+        run = find_run(pk)
+        return [task_json(row, now) for row in nested.live_rows(run, task_runs_of(run), now)]
+
+    return items(await lanes.read(rows))
 
 
 @api.get("/runs/{run_id}/logs", auth=Gate(READ, *VIEW_RUNS, query=("after", "level", "q", "limit")), tags=["runs"])
@@ -217,8 +226,7 @@ async def list_logs(
     pk, least = uuid_of(run_id, "run"), listing.level_of(level)
 
     def page() -> HttpResponse:
-        find_run(pk)
-        lines, last = listing.log_lines(pk, after=after, level=least, q=q, limit=limit)
+        lines, last = listing.log_lines(find_run(pk), after=after, level=least, q=q, limit=limit)
         return items(lines, str(last) if last else None)
 
     return await lanes.read(page)

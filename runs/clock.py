@@ -84,7 +84,8 @@ class Clock:
             quiet = now - max(worker.last_seen_at, self.started)
             if run.state == RunState.RUNNING and quiet >= LOST_AFTER:
                 why = f"no contact with worker {worker.name} for {round(quiet.total_seconds())} s; the work may go on"
-                Run.objects.filter(pk=run.pk).move(RunState.LOST, now=now, who="clock", why=why)
+                lost = Run.objects.filter(pk=run.pk).with_subruns()
+                lost.filter(state=RunState.RUNNING).move(RunState.LOST, now=now, who="clock", why=why)
                 Worker.objects.filter(pk=worker.pk).update(connected=False)
                 live.touch(live.OVERVIEW, live.WORKERS, live.run_topic(run.pk))
             elif run.state == RunState.LOST and quiet >= CRASH_AFTER:

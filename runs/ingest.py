@@ -18,7 +18,7 @@ from flows.services import announce as announce_flows
 from runs import dispatch, live
 from runs.book import Book, Outdated, shelf
 from runs.closing import close
-from runs.models import Attempt, Quarantine, Run, Worker
+from runs.models import Attempt, Quarantine, Run, RunQuerySet, Worker
 from runs.states import HELD, RunState
 
 ALIVE = timedelta(seconds=15)  # a second worker of the same identity is refused while the first was heard this recently
@@ -86,7 +86,7 @@ def _verdict(worker: UUID, item: protocol.Held, now: datetime) -> Verdict:
     if attempt.worker_id != worker or attempt.revoked_at is not None or run.fence != item.fence:
         return Verdict(item.fence, "stale")
     if run.state == RunState.LOST:
-        Run.objects.filter(pk=run.pk).move(RunState.RUNNING, now=now, who="worker", why="its worker is back")
+        _back(Run.objects.filter(pk=run.pk), now)
         live.touch(live.run_topic(run.pk), live.OVERVIEW)
     cancel = run.state in HELD and run.cancel_requested_at is not None
     return Verdict(item.fence, "current", attempt.facts_seq, attempt.output_seq, cancel)
@@ -109,8 +109,13 @@ def beat(*, worker: UUID, now: datetime) -> None:
     Worker.objects.filter(pk=worker).update(last_seen_at=now, connected=True)
     lost = Run.objects.filter(worker_id=worker, state=RunState.LOST)
     if lost.exists():
-        lost.move(RunState.RUNNING, now=now, who="worker", why="its worker is back")
+        _back(lost, now)
         live.touch(live.OVERVIEW)
+
+
+def _back(runs: RunQuerySet, now: datetime) -> None:
+    lost = runs.with_subruns().filter(state=RunState.LOST)
+    lost.move(RunState.RUNNING, now=now, who="worker", why="its worker is back")
 
 
 def leave(*, worker: UUID, boot: str, now: datetime, why: str) -> None:

@@ -36,6 +36,7 @@ def execute(
     run = Run(
         id=order.run, flow_name=flow.name, emit=emit, clock=clock, attempt=order.attempt,
         tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), keys=discovery.plan(flow).keys, flow=flow, guard=guard,
+        keys_of=discovery.keys_of,
     )  # fmt: skip
     context.activate(run)
     parts.keeper = caching.kept_for if lineage.current is not None else None
@@ -54,7 +55,7 @@ def _execute(run: Run, flow: Flow[Any, Any], order: OfferRun) -> str:
         ended = _outcome(run, flow, order)
     except KeyboardInterrupt as stopped:  # it came while no user code was running
         ended = ended or _failure(run, stopped)
-    open_because = "The run was stopped." if ended.outcome == CANCELLED else "The flow ended before this task."
+    open_because = "The run was stopped." if ended.outcome == CANCELLED else flow_calls.LEFT_OPEN
     while True:
         try:
             run.end_open(open_because)

@@ -6,7 +6,7 @@ from types import GeneratorType
 from typing import Any, Optional
 
 from perfect_client import states
-from perfect_client.failures import error_text, traceback_text
+from perfect_client.failures import error_text, preview, traceback_text
 from perfect_client.recorder import TaskRun
 from perfect_client.states import State, StateType
 
@@ -38,7 +38,10 @@ def traceback_of(error: Optional[BaseException]) -> str:
 def tell(current: TaskRun, state: State) -> None:
     """The task's end, as a fact."""
     error = state.data if isinstance(state.data, BaseException) else None
-    current.run.end(current, outcome_of(state), error_of(state), traceback_of(error))
+    result = (
+        preview(state.data) if current.task.kind == "flow" and state.is_completed() and state.data is not None else ""
+    )
+    current.run.end(current, outcome_of(state), error_of(state), traceback_of(error), result)
 
 
 def settled(current: Optional[TaskRun], value: Any) -> Any:

@@ -374,13 +374,34 @@ class TaskProgressed:
 
 @dataclass(frozen=True)
 class TaskEnded:
-    """``outcome`` is a final task state: COMPLETED, FAILED, CANCELLED, CACHED, SKIPPED or CRASHED."""
+    """``outcome`` is a final task state: COMPLETED, FAILED, CANCELLED, CACHED, SKIPPED or CRASHED.
+
+    The end of a sub-flow's call is the end of its run. ``result`` is a bounded preview.
+    """
 
     time: float
     task: int
     outcome: str
     error: str = ""
     traceback: str = ""
+    result: str = ""
+
+
+@dataclass(frozen=True)
+class SubRunStarted:
+    """The flow that task run ``task`` is a call of begins: a run of its own, which ends with that task run.
+
+    ``run`` is a UUIDv7. What starts below the task run belongs to this run. ``parameters`` are bounded: what is large,
+    or no JSON value, is a preview.
+    """
+
+    time: float
+    run: str
+    task: int
+    flow: str
+    parameters: Dict[str, Any] = field(default_factory=dict)
+    tags: List[str] = field(default_factory=list)
+    configuration: str = ""
 
 
 @dataclass(frozen=True)
@@ -443,7 +464,8 @@ _FROM_SERVER: Tuple[type, ...] = (
     Accept, Refuse, OfferRun, StartRun, DropRun, CancelRun, Acknowledge, Resend, Echo,
 )  # fmt: skip
 _IN_SPOOL: Tuple[type, ...] = (
-    RunStarted, TaskStarted, TaskRetrying, TaskRestarted, TaskProgressed, TaskEnded, Logged, RunEnded, ProcessExited,
+    RunStarted, TaskStarted, TaskRetrying, TaskRestarted, TaskProgressed, TaskEnded, SubRunStarted, Logged, RunEnded,
+    ProcessExited,
 )  # fmt: skip
 TYPES: Dict[str, type] = {cls.__name__: cls for cls in _FROM_WORKER + _FROM_SERVER + _IN_SPOOL}
 
