@@ -81,7 +81,7 @@ class Book:
         for row in self._rows(list(rows)) if found else []:
             rows[row.run_id].append(row)
         for run in found:
-            above = self.subs.get(run.parent_id, self.sheet)
+            above = self.subs.get(run.parent_id or self.run.pk, self.sheet)
             call = next((row for row in above.by_call.values() if row.subrun == run.pk), None)
             self.subs[run.pk] = self._opened(run, rows[run.pk], above, call)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,10 +15,11 @@ from runs.states import TaskState
 LOOKED_INTO = 50  # sub-runs at once; of more, each counts as it stood at its last report
 
 
-def live_rows(run: Run, rows: Sequence[Any], now: datetime) -> list[Any]:
+def live_rows(run: Run, rows: Iterable[Any], now: datetime) -> list[Any]:
     """The task runs of ``run``, each call of a flow with the progress of its own run at ``now`` as its share."""
+    rows = list(rows)
     if not any(_is_open(row) for row in rows):
-        return list(rows)
+        return rows
     return _with(_shares(run.owner_id, now), rows)
 
 
