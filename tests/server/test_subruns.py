@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -354,7 +355,7 @@ def test_a_sub_run_alone_can_neither_be_cancelled_nor_repeated_and_the_sentence_
             wish(run_id=inner, now=NOW, who="ana", trigger="page")
 
 
-# ----------------------------------------------------------------------------------- no slot, no worker, no place in line
+# ---------------------------------------------------------------------------------- no slot, no worker, no place in line
 
 
 def test_it_holds_no_slot_and_waits_for_nobody(worker, run):
@@ -371,7 +372,7 @@ def test_it_holds_no_slot_and_waits_for_nobody(worker, run):
 
 
 def test_retention_takes_the_called_with_their_caller_and_before_it(worker, run):
-    order, outer, inner = going_on(worker)
+    order, _, _ = going_on(worker)
     worker.say(order, END, first=7)
     again = services.retry(run_id=run.pk, now=NOW, who="ana", trigger="page")
     Run.objects.filter(pk=again.pk).update(resume_of=run)
@@ -453,7 +454,7 @@ def test_however_the_facts_arrive_the_rows_say_the_same(worker, run, cuts, repea
         names = {made.pk: "run", **dict(zip(pks, ("outer", "inner", "other"), strict=True))}
         facts = story(*pks)
         edges = sorted({0, len(facts), *(cut for cut in cuts if cut < len(facts))})
-        for index, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        for index, (start, end) in enumerate(pairwise(edges)):
             for _ in range(1 + (index in repeats)):
                 worker.say(order, *facts[start:end], first=start + 1)
             if index in restarts:
