@@ -355,7 +355,7 @@ def test_a_sub_run_alone_can_neither_be_cancelled_nor_repeated_and_the_sentence_
             wish(run_id=inner, now=NOW, who="ana", trigger="page")
 
 
-# ---------------------------------------------------------------------------------- no slot, no worker, no place in line
+# ----------------------------------------------------------------------------- no slot, no worker, no place in line
 
 
 def test_it_holds_no_slot_and_waits_for_nobody(worker, run):

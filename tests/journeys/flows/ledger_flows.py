@@ -145,6 +145,36 @@ def strange() -> None:
     os.write(1, b"\xff\xfe rawer\n")
 
 
+@flow(name="Inner")
+def inner(lines: int = 3, gated: bool = False) -> int:
+    tell(start=True, above=runtime.flow_run.parent_flow_run_id, root=runtime.flow_run.root_flow_run_id)
+    talk(lines)
+    if gated:
+        hold()
+    tell(end=True)
+    return lines
+
+
+@flow(name="Middle")
+def middle(lines: int = 3, gated: bool = False) -> int:
+    tell(start=True, above=runtime.flow_run.parent_flow_run_id)
+    say("ledger middle")
+    found = inner(lines, gated)
+    tell(end=True)
+    return found
+
+
+@flow(name="Outer")
+def outer(times: int = 3, gated: bool = False) -> int:
+    """Calls one flow again and again, and at last one that calls another."""
+    tell(start=True)
+    found = sum(inner(number) for number in range(times))
+    say("ledger outer")
+    found += middle(2, gated)
+    tell(end=True)
+    return found
+
+
 @flow(name="Typed")
 def typed(count: int, factor: float = 1.5, label: str = "a", mode: str = "fast") -> str:
     return f"{count} {factor} {label} {mode}"
