@@ -81,6 +81,16 @@ def climbing(steps: int = 4, gate: str = "climb") -> int:
     return steps
 
 
+@flow(name="Expedition")
+def expedition(gate: str = "expedition") -> int:
+    """A walk, and then a climb that is a flow of its own."""
+    tell(start=True)
+    talk(3)
+    found = climbing(4, gate)
+    tell(end=True)
+    return found
+
+
 @task
 def nothing(number: int) -> int:
     return number
