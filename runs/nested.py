@@ -28,17 +28,15 @@ def _is_open(row: Any) -> bool:
 
 
 def _with(shares: dict[UUID, float], rows: Sequence[Any]) -> list[Any]:
-    found = []
-    for row in rows:
-        share = max(row.share or 0.0, shares.get(row.subrun, 0.0)) if _is_open(row) else 0.0
-        if not share:
-            found.append(row)
-        elif isinstance(row, TaskRun):
-            row.share = share
-            found.append(row)
-        else:
-            found.append(row._replace(share=share))
-    return found
+    return [_moved(row, shares[row.subrun]) if _is_open(row) and row.subrun in shares else row for row in rows]
+
+
+def _moved(row: Any, share: float) -> Any:
+    share = max(share, row.share or 0.0)
+    if not isinstance(row, TaskRun):
+        return row._replace(share=share)
+    row.share = share
+    return row
 
 
 def _shares(root: UUID, now: datetime) -> dict[UUID, float]:
@@ -53,5 +51,6 @@ def _shares(root: UUID, now: datetime) -> dict[UUID, float]:
     shares: dict[UUID, float] = {}
     for sub in reversed(subs):  # ids are made in order: the called before their callers
         inside = _with(shares, rows[sub.pk])
-        shares[sub.pk] = (history.shown(sub, inside, now) if inside else sub.progress) / 100
+        if inside:  # without tasks it says nothing: the time that its call usually takes says more
+            shares[sub.pk] = history.shown(sub, inside, now) / 100
     return shares

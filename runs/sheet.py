@@ -76,7 +76,7 @@ class Sheet:
             self.run.progress = history.shown(self.run, self.by_call.values(), now)
         if self.call is not None:
             self.run.progress = max(self.run.progress, min((self.call.share or 0.0) * 100, progress.RUN_CAP))
-            if self.run.progress:
+            if self.by_call:  # without tasks it says nothing: the time that its call usually takes says more
                 self.call.share = self.run.progress / 100
 
     def end(self, to: RunState, why: str, at: datetime, details: dict[str, str]) -> None:

@@ -160,6 +160,19 @@ def test_a_sub_flow_without_tasks_moves_by_its_learned_time(worker, run):
     assert row.share is None
 
 
+def test_a_sub_flow_whose_tasks_have_not_begun_has_done_nothing(worker, run):
+    order, pk = worker.take(), uuid7()
+    quick = [p.TaskStarted(seconds(0), 9, "extract"), p.TaskEnded(seconds(0.001), 9, "COMPLETED")]
+    worker.say(order, BEGIN, *quick, *calls(1, pk, *task(2, "fetch", 1, ends=""), ends=""))
+    worker.say(order, p.Logged(seconds(1), "x"), p.TaskProgressed(seconds(1), 2, 0.0), first=7)
+    run.refresh_from_db()
+
+    (row,) = [row for row in nested.live_rows(run, queries.task_runs_of(run), NOW) if row.subrun]
+
+    assert row.share == 0
+    assert run.progress == pytest.approx(100 / 5)
+
+
 def test_what_its_own_body_reports_is_its_progress(worker, run):
     order, pk = worker.take(), uuid7()
 
