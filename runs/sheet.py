@@ -41,9 +41,9 @@ class Sheet:
         self.progressed = False
 
     def add(self, row: TaskRun) -> TaskRun:
+        """A row that is new to the run; whoever adds it touches it."""
         row.run_id, row.attempt = self.run.pk, self.attempt
         self.by_call[row.key, row.call] = row
-        self.touch(row)
         return row
 
     def touch(self, row: TaskRun) -> None:
@@ -53,7 +53,7 @@ class Sheet:
     def plan(self) -> None:
         """Freeze what is expected: the calls found in the code, corrected by what recent runs really did."""
         for row in history.plan_of(self.run):
-            self.add(row)
+            self.touch(self.add(row))
 
     def called(self, key: str, call: int) -> TaskRun:
         """The row of a call that starts now. Calls are told as counted by the outermost run; a sub-run counts its own.

@@ -34,8 +34,18 @@ def insert(rows: Sequence[models.Model], *, replacing: Sequence[str] = ()) -> No
     if rows:
         sql, columns = _insert_of(type(rows[0]), tuple(replacing))
         with connection.cursor() as cursor:
+            # Most values are what the driver takes, and many are None: a call for each would cost a third of it all.
             cursor.executemany(
-                sql, [[prepare(getattr(row, name), connection) for name, prepare in columns] for row in rows]
+                sql,
+                [
+                    [
+                        value
+                        if (value := getattr(row, name)) is None or prepare is _as_it_is
+                        else prepare(value, connection)
+                        for name, prepare in columns
+                    ]
+                    for row in rows
+                ],
             )
 
 
