@@ -28,6 +28,7 @@ from runs.states import FINAL, SUB_RUN_ENDS, TASK_FINAL, RunState, TaskState, le
 
 BOOKS_KEPT = 256
 TAG_LIMIT = 50
+PREVIEW_BYTES = 1_024
 WARNING, ERROR = 30, 40
 LINE = ("seq", "time", "level", "task", "message", "dropped")
 ONE_CALL = ("run_id", "attempt", "key", "call")  # what a task run is known by
@@ -63,6 +64,7 @@ class Book:
         self.subs: dict[UUID, Sheet] = {}  # by run, in the order of their starts
         self._ended: list[Sheet] = []  # sub-runs that this batch ends
         self._lines = 0  # of this batch, in all sheets
+        self._named = False  # whether this batch gives the run a name
         said = attempt.facts_seq > 0  # before its first fact an attempt has no task runs
         self.sheet = self._opened(self.run, self._rows([self.run.pk]) if said else [])
         self.sheet.has_rows = said
@@ -94,7 +96,7 @@ class Book:
         for sheet in (self.sheet, *self.subs.values()):
             sheet.is_new = False
             sheet.forget_changes()
-        self._ended, self._lines = [], 0
+        self._ended, self._lines, self._named = [], 0, False
 
     def belongs_to(self, worker: UUID, run: str) -> bool:
         return (
@@ -135,6 +137,10 @@ class Book:
         if not self.sheet.by_call:
             self.sheet.plan()
 
+    def _run_named(self, fact: protocol.RunNamed) -> None:
+        self.run.name = clean_text(fact.name, MAX_NAME)
+        self._named = True
+
     def _task_started(self, fact: protocol.TaskStarted) -> None:
         at, number, call = moment(fact.time), counted(fact.task), counted(fact.call)
         if number in self.by_number:
@@ -145,7 +151,7 @@ class Book:
         row.number, row.parent = number, parent
         row.weight = fact.weight if fact.weight is not None else row.weight
         row.estimated_ms = fact.estimated_ms if fact.estimated_ms is not None else row.estimated_ms
-        row.state, row.started_at = TaskState.RUNNING, at
+        row.state, row.started_at, row.crucial = TaskState.RUNNING, at, fact.crucial
         self.by_number[number] = sheet, row
         sheet.touch(row)
 
@@ -193,10 +199,13 @@ class Book:
         # Two clocks are read by one process, yet a step back in between must not make a duration negative.
         row.state, row.finished_at = TaskState(fact.outcome), max(at, row.started_at or at)
         row.error, row.traceback = clean_text(fact.error, 4_000), clean_text(fact.traceback)
+        row.result, row.message = clean_text(fact.result, PREVIEW_BYTES), clean_text(fact.message, PREVIEW_BYTES)
+        row.state_name = clean_text(fact.state, MAX_NAME)
         sheet.touch(row)
         if row.subrun is not None and (sub := self._sub_run_of(row)) is not None:
             details = {"error": fact.error, "traceback": fact.traceback, "result": fact.result}
-            self._end_sub_run(sub, SUB_RUN_ENDS[row.state], fact.error, at, details)
+            details["state_name"] = row.state_name
+            self._end_sub_run(sub, SUB_RUN_ENDS[row.state], fact.error or fact.message, at, details)
 
     # ------------------------------------------------------------------------------------------------------ sub-runs
 
@@ -215,7 +224,7 @@ class Book:
             parameters=fact.parameters, configuration=clean_text(fact.configuration, MAX_NAME),
             tags=[clean_text(tag, MAX_NAME) for tag in fact.tags[:TAG_LIMIT]], trigger=Run.Trigger.FLOW,
             triggered_by=sheet.run.flow.name, parent=sheet.run, root=self.run, created_at=at, started_at=at,
-            attempt=self.attempt.number,
+            attempt=self.attempt.number, name=clean_text(fact.name, MAX_NAME),
         )  # fmt: skip
         self.subs[pk] = made = Sheet(run, self.attempt.number, above=sheet, call=row, is_new=True)
         made.plan()
@@ -264,6 +273,7 @@ class Book:
         if to is not RunState.COMPLETED and self._cancel_wanted():
             to, why = RunState.CANCELLED, self._cancel_reason(fact.reason)
         details = {"error": fact.error, "traceback": fact.traceback, "result": fact.result}
+        details["state_name"] = clean_text(fact.state, MAX_NAME)
         self.sheet.end(to, why, moment(fact.time), details)
 
     def _process_exited(self, fact: protocol.ProcessExited) -> None:
@@ -328,14 +338,15 @@ class Book:
         for sub in subs:
             insert_values(LogLine, LINE, sub.lines, **mine, subrun=sub.run.pk)
             if sub.progressed or sub.lines or sub.ending:
-                self._save_run(sub, len(sub.lines), now)
-        self._save_run(self.sheet, self._lines, now)
+                self._save_run(sub, len(sub.lines), now, {})
+        self._save_run(self.sheet, self._lines, now, {"name": self.run.name} if self._named else {})
 
-    def _save_run(self, sheet: Sheet, lines: int, now: datetime) -> None:
+    def _save_run(self, sheet: Sheet, lines: int, now: datetime, values: dict[str, Any]) -> None:
         run = sheet.run
         sheet.has_rows = sheet.has_rows or bool(sheet.changed)
         run.log_count += lines
-        values: dict[str, Any] = {"log_count": run.log_count} if lines else {}
+        if lines:
+            values["log_count"] = run.log_count
         grow = {"warning_count": sheet.counts[0], "error_count": sheet.counts[1]} if lines else {}
         if sheet.progressed:
             values["pid"] = run.pid
@@ -354,6 +365,7 @@ class Book:
 _OUTCOMES = {state.value: state for state in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED)}
 _HANDLERS: dict[type, Callable[[Book, Any], None]] = {
     protocol.RunStarted: Book._run_started,
+    protocol.RunNamed: Book._run_named,
     protocol.TaskStarted: Book._task_started,
     protocol.TaskRetrying: Book._task_retrying,
     protocol.TaskRestarted: Book._task_restarted,

@@ -124,6 +124,8 @@ class Run(models.Model):
     flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="runs")
     state = models.CharField(max_length=10, choices=[(s.value, s.value.title()) for s in RunState])
     state_reason = models.TextField(blank=True)
+    state_name = models.CharField(max_length=200, blank=True, help_text="What the code calls the state it ended in")
+    name = models.CharField(max_length=200, blank=True, help_text="From flow_run_name; empty: the flow's")
     parameters = models.JSONField(default=dict)
     configuration = models.CharField(max_length=200, blank=True)
     tags = models.JSONField(default=list)
@@ -233,6 +235,11 @@ class Run(models.Model):
         return self.id.hex[-8:]
 
     @property
+    def title(self) -> str:
+        """What the run is called: by its ``flow_run_name``, else as its flow."""
+        return self.name or self.flow.name
+
+    @property
     def owner_id(self) -> uuid.UUID:
         """The run whose attempt reports of it, and to which its log lines belong: itself, or its root."""
         return self.root_id or self.pk
@@ -291,6 +298,10 @@ class TaskRun(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
     traceback = models.TextField(blank=True)
+    result = models.TextField(blank=True, help_text="A bounded preview")
+    state_name = models.CharField(max_length=200, blank=True, help_text="What the code calls the state it ended in")
+    message = models.TextField(blank=True, help_text="What the code said with that state")
+    crucial = models.BooleanField(default=True, help_text="Its failure fails the run")
 
     class Meta:
         ordering = ("position", "pk")

@@ -16,7 +16,7 @@ from flows.models import Flow
 from flows.parameters import masked
 from runs import history, nested, progress
 from runs.models import LogLine, Run, TaskRun, Worker
-from runs.states import HELD, RunState
+from runs.states import HELD, SHOWN, RunState
 
 Eta = tuple[float, float]  # seconds left, low and high
 REST, MOST_REST = 10, timedelta(seconds=0.3)  # times what working it out took
@@ -78,8 +78,9 @@ def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
     return {
         "id": str(run.pk),
         "flow": run.flow.slug,
-        "name": run.flow.name,
+        "name": run.title,
         "state": run.seen_state,
+        "state_name": run.state_name or SHOWN[run.seen_state][1],
         "state_reason": run.state_reason or (waiting_reason(run) if exact else ""),
         "progress": round(percent, 2),
         "eta_seconds": round(sum(eta) / 2, 1) if eta else None,
@@ -124,6 +125,10 @@ def task_json(row: TaskRun, now: datetime) -> dict[str, Any]:
         "duration_ms": milliseconds(row.started_at, row.finished_at),
         "attempt": row.tries,
         "error": row.error,
+        "state_name": row.state_name or SHOWN[row.state][1],
+        "message": row.message,
+        "result": row.result,
+        "crucial": row.crucial,
     }
 
 

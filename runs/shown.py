@@ -67,6 +67,11 @@ class TaskShown:
         return self.state == TaskState.RUNNING
 
     @property
+    def is_tolerated(self) -> bool:
+        """Whether it ended badly and nothing hung on it."""
+        return not self.row.crucial and self.state in {TaskState.FAILED, TaskState.CRASHED, TaskState.CANCELLED}
+
+    @property
     def where(self) -> dict[str, Any]:
         """What names this call in the wish to run again from it."""
         return {"from_task": self.row.key, "call": self.row.call}
@@ -182,7 +187,7 @@ class RunShown:
             "pct": round(self.percent, 2),
             "eta": eta,
             "state": self.run.seen_state,
-            "name": self.run.flow.name,
+            "name": self.run.title,
             "note": self.doing,
             "log": [self.run.log_count, self.run.warning_count, self.run.error_count],
             "tasks": [[task.pk, task.percent, task.state, task.row.note] for task in self.tasks if task.is_running],

@@ -70,7 +70,7 @@ def _to_its_end(call: TaskCall, current: TaskRun) -> Steps[State]:
     state.task_run_id = current.id
     state.tolerated = not call.task.crucial and not state.is_completed()
     if outcome:
-        call.run.end(current, outcome)
+        call.run.end_with(current, state.data, outcome)
     else:
         outcomes.tell(current, state)
     yield from hooks.told(call.task, current, state)

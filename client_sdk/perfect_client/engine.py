@@ -89,13 +89,14 @@ def _ended(run: Run, state: State) -> RunEnded:
     """The outcome by the flow's final state: what it returned, or the exception that it raised."""
     outcome, message = _OUTCOMES.get(state.type, FAILED), state.message or ""
     if outcome == COMPLETED:
-        return RunEnded(run.clock(), outcome, reason=message, result="" if state.data is None else preview(state.data))
+        result = "" if state.data is None else preview(state.data)
+        return RunEnded(run.clock(), outcome, reason=message, result=result, state=state.own_name)
     error = states.exception_of(state) if state.type in _WITH_EXCEPTION else None
     told = outcomes.traceback_of(error) if error is state.data or (error and error.__traceback__) else ""
     reason = "timed_out: %s" % error if isinstance(error, TimedOut) else "" if error is state.data else message
     return RunEnded(
         run.clock(), outcome, reason=reason, error=error_text(error) if error else outcomes.error_of(state),
-        traceback=told, by_code=True,
+        traceback=told, by_code=True, state=state.own_name,
     )  # fmt: skip
 
 

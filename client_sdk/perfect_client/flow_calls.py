@@ -123,6 +123,7 @@ def _to_its_end(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_fo
         run.parameters = parameters_of(flow, args, kwargs)
     if flow.flow_run_name:
         run.given_name = hooks.name_from(flow.flow_run_name, lambda: dict(run.parameters))
+        run.tell_name()
     tell_start(run)
     limit = calls.limit_of(flow, run, FlowRunTimeoutError)
     while True:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from perfect_client.context import Configuration, current_task
-from perfect_client.failures import error_text, is_interruption, traceback_text
+from perfect_client.failures import error_text, is_interruption, safe_preview, traceback_text
 from perfect_client.protocol import (
     MAX_NAME,
     Logged,
+    RunNamed,
     SubRunStarted,
     TaskEnded,
     TaskProgressed,
@@ -171,6 +172,11 @@ class Run:
             if not self.root._closed:
                 self._emit(fact)
 
+    def tell_name(self) -> None:
+        """``given_name`` is known."""
+        if self.given_name:
+            self.tell(RunNamed(self.clock(), clean_text(self.given_name, MAX_NAME)))
+
     def start(self, task: Any, parent: Optional[TaskRun]) -> TaskRun:
         """A task is being called."""
         with self._lock:
@@ -195,7 +201,7 @@ class Run:
             self.tell(
                 TaskStarted(
                     self.clock(), opened.number, opened.key, name, opened.call, opened.parent, task.weight,
-                    task.estimated_time, task.wire_kind,
+                    task.estimated_time, task.wire_kind, task.crucial,
                 )
             )  # fmt: skip
 
@@ -222,13 +228,19 @@ class Run:
         return key
 
     def end(
-        self, ended: TaskRun, outcome: str = "COMPLETED", error: str = "", traceback: str = "", result: str = ""
-    ) -> None:
+        self, ended: TaskRun, outcome: str = "COMPLETED", error: str = "", traceback: str = "", result: str = "",
+        state: str = "", message: str = "",
+    ) -> None:  # fmt: skip
         """A task came to its end."""
         with self._lock:
             ended.pending = None
             if self._open.pop(ended.number, None) is not None:
-                self.tell(TaskEnded(self.clock(), ended.number, outcome, error, traceback, result))
+                self.tell(TaskEnded(self.clock(), ended.number, outcome, error, traceback, result, state, message))
+
+    def end_with(self, ended: TaskRun, value: Any, outcome: str = "COMPLETED") -> None:
+        """A task has returned ``value``; what is to be shown of it is worked out only where somebody hears it."""
+        told = value is not None and self.root._emit is not nowhere
+        self.end(ended, outcome, "", "", safe_preview(value) if told else "")
 
     def fail(self, ended: TaskRun, error: BaseException) -> None:
         """A task came to its end by an exception: an interruption makes it CANCELLED, everything else FAILED."""
@@ -301,12 +313,18 @@ class SubRun(Run):
         self._open, self._held = root._open, root._held
         self._over = False
 
+    def tell_name(self) -> None:
+        """It is told with the start."""
+
     def told(self, parameters: Dict[str, Any]) -> None:
         """Its function will be called: from here on it is a run to the server too."""
         flow, configuration = clean_text(self.flow_name, MAX_NAME), self.configuration.name
         self.tell(
-            SubRunStarted(self.clock(), self.id, self.call.number, flow, parameters, list(self.tags), configuration)
-        )
+            SubRunStarted(
+                self.clock(), self.id, self.call.number, flow, parameters, list(self.tags), configuration,
+                clean_text(self.given_name or "", MAX_NAME),
+            )
+        )  # fmt: skip
 
     def begin(self, opened: TaskRun, name: str) -> None:
         """After its end, code that was left behind tells nothing more of it."""
