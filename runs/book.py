@@ -199,8 +199,9 @@ class Book:
         # Two clocks are read by one process, yet a step back in between must not make a duration negative.
         row.state, row.finished_at = TaskState(fact.outcome), max(at, row.started_at or at)
         row.error, row.traceback = clean_text(fact.error, 4_000), clean_text(fact.traceback)
-        row.result, row.message = clean_text(fact.result, PREVIEW_BYTES), clean_text(fact.message, PREVIEW_BYTES)
-        row.state_name = clean_text(fact.state, MAX_NAME)
+        if fact.result or fact.state or fact.message:
+            row.result, row.message = clean_text(fact.result, PREVIEW_BYTES), clean_text(fact.message, PREVIEW_BYTES)
+            row.state_name = clean_text(fact.state, MAX_NAME)
         sheet.touch(row)
         if row.subrun is not None and (sub := self._sub_run_of(row)) is not None:
             details = {"error": fact.error, "traceback": fact.traceback, "result": fact.result}
