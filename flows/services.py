@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from hashlib import sha256
 
 from perfect_client.protocol import MAX_NAME, FlowSpec, ScheduleSpec, clean_text
 
@@ -11,6 +12,7 @@ from flows import schedules
 from flows.models import Flow, Schedule, Task, slug_of
 from flows.parameters import Missing
 from runs import live
+from runs.statements import find
 
 
 def announce(*, specs: Sequence[FlowSpec], now: datetime) -> tuple[list[Flow], list[str]]:
@@ -42,12 +44,26 @@ def _fault(spec: FlowSpec) -> str:
     return ""
 
 
+def flow_called(*, name: str, now: datetime) -> Flow:
+    """The flow of this name, for a run that was called inside another. One that no worker has announced, such as a flow
+    that is defined inside a function, gets a row outside the library. Raises ``ValueError`` for a name that is none."""
+    name = clean_text(name.strip(), MAX_NAME)
+    if not name:
+        raise ValueError("a flow must have a name")
+    flow = find(Flow, name=name)
+    if flow is None:
+        # An address that no announced flow can want: one of this name gets its own when it is announced.
+        slug = f"{slug_of(name)[:150] or 'flow'}-{sha256(name.encode()).hexdigest()[:12]}"
+        flow = Flow.objects.create(name=name, slug=slug, archived=True, created_at=now, updated_at=now)
+    return flow
+
+
 def _register(spec: FlowSpec, now: datetime) -> Flow:
     name = spec.name.strip()
     flow = Flow.objects.filter(name=name).first() or Flow(name=name, slug=slug_of(name), created_at=now)
     if flow.pk and flow.fingerprint == spec.fingerprint and spec.fingerprint and not flow.archived:
         return flow
-    flow.description = clean_text(spec.description)
+    flow.slug, flow.description = slug_of(name), clean_text(spec.description)
     flow.tags = [tag[:MAX_NAME] for tag in spec.tags]
     flow.parameters = spec.parameters
     flow.configurations = spec.configurations

@@ -92,7 +92,7 @@ class Rows(Collector):
 
     def _live_runs(self) -> GaugeMetricFamily:
         metric = GaugeMetricFamily("perfect_runs", "Runs that are not over, by state", labels=["state"])
-        counts = dict(Run.objects.live().order_by().values_list("state").annotate(n=Count("pk")))
+        counts = dict(Run.objects.live().asked_for().order_by().values_list("state").annotate(n=Count("pk")))
         for state in sorted(LIVE):
             metric.add_metric([state], counts.get(state, 0))
         return metric

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -87,11 +88,30 @@ class WindowFilter(admin.SimpleListFilter):
         return queryset.filter(created_at__gte=since, pk__gte=first)
 
 
+class CalledFilter(admin.SimpleListFilter):
+    """Sub-runs only when they are asked for: one run may call thousands."""
+
+    title = "sub-flows"
+    parameter_name = "called"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("1", "also"), ("only", "only")]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        first, *others = super().choices(changelist)
+        yield {**first, "display": "left out"}
+        yield from others
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        wanted = {"1": queryset, "only": queryset.exclude(parent=None)}
+        return wanted.get(self.value() or "", queryset.filter(parent=None))
+
+
 @admin.register(Run)
 class RunAdmin(HistoryAdmin):
     list_display = ("short", "flow", "shown_state", "shown_progress", "trigger", "triggered_by", "created_at", "took")
     list_display_links = ("short",)
-    list_filter = (SeenStateFilter, WindowFilter, "trigger", FlowFilter)
+    list_filter = (SeenStateFilter, WindowFilter, "trigger", FlowFilter, CalledFilter)
     list_select_related = ("flow",)
     sortable_by = ()
     search_fields = ("flow__name",)

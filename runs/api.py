@@ -21,7 +21,7 @@ from flows import services as flow_services
 from flows import timetable
 from flows.models import Flow, Schedule
 from flows.parameters import Missing, nearest
-from runs import exhibits, lanes, listing, services, sharing
+from runs import exhibits, lanes, listing, nested, services, sharing
 from runs.gate import Gate, caller_of
 from runs.models import Run, Variable, Worker
 from runs.problems import Problem, problem
@@ -193,13 +193,17 @@ async def list_runs(
     since: AwareDatetime | None = None,
     until: AwareDatetime | None = None,
     tag: str = "",
+    parent: str = "",
     cursor: str = "",
     limit: Annotated[int, Field(ge=1, le=listing.LIMIT)] = 50,
 ) -> HttpResponse:
-    """Newest first. ``state`` takes several with commas; ``q`` looks in flow names and ids."""
+    """Newest first. ``state`` takes several with commas; ``q`` looks in flow names and ids.
+
+    Runs that were called inside another are listed with ``parent``: the id of the run that called them, or ``any``.
+    """
     wanted = listing.Wanted(
         states=listing.states_of(state), flow=flow, q=q, since=since, until=until, tag=tag,
-        cursor=listing.cursor_of(cursor), limit=limit,
+        parent=listing.parent_of(parent), cursor=listing.cursor_of(cursor), limit=limit,
     )  # fmt: skip
     now = timezone.now()
 
@@ -225,7 +229,8 @@ async def list_tasks(request: HttpRequest, run_id: str) -> HttpResponse:
 
     def rows() -> list[dict[str, Any]]:
         run = find_run(pk)
-        return [task_json(row, run.clock(now)) for row in task_runs_of(run)]
+        at = run.clock(now)
+        return [task_json(row, at) for row in nested.live_rows(run, task_runs_of(run), at)]
 
     return items(await lanes.read(rows))
 
@@ -243,8 +248,7 @@ async def list_logs(
     pk, least = uuid_of(run_id, "run"), listing.level_of(level)
 
     def page() -> HttpResponse:
-        find_run(pk)
-        lines, last = listing.log_lines(pk, after=after, level=least, q=q, limit=limit)
+        lines, last = listing.log_lines(find_run(pk), after=after, level=least, q=q, limit=limit)
         return items(lines, str(last) if last else None)
 
     return await lanes.read(page)

@@ -8,7 +8,7 @@ transaction fails is never put back.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -16,16 +16,20 @@ from uuid import UUID
 
 from django.db import transaction
 from perfect_client import protocol
-from perfect_client.protocol import FACTS, clean_text
+from perfect_client.protocol import FACTS, MAX_NAME, MAX_PARAMETERS_BYTES, clean_text, dumps
 
-from runs import answers, history, live
+from flows.services import flow_called
+from runs import answers, live
 from runs.album import Album
-from runs.closing import end
+from runs.closing import around, end
 from runs.models import Attempt, LogLine, Run, TaskRun
-from runs.statements import insert, insert_values, swap
-from runs.states import FINAL, LEFT_OPEN, TASK_FINAL, RunState, TaskState
+from runs.sheet import Sheet
+from runs.statements import find, insert, insert_values, swap
+from runs.states import FINAL, SUB_RUN_ENDS, TASK_FINAL, RunState, TaskState, left_open
 
 BOOKS_KEPT = 256
+TAG_LIMIT = 50
+PREVIEW_BYTES = 1_024
 WARNING, ERROR = 30, 40
 LINE = ("seq", "time", "level", "task", "message", "dropped")
 ONE_CALL = ("run_id", "attempt", "key", "call")  # what a task run is known by
@@ -52,27 +56,50 @@ class Outdated(Exception):
 
 
 class Book:
-    """The rows of one attempt, in memory."""
+    """The rows of one attempt, in memory: a sheet for its run, and one for each sub-run that goes on."""
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         self.run = attempt.run
+        self.by_number: dict[int, tuple[Sheet, TaskRun]] = {}
+        self.subs: dict[UUID, Sheet] = {}  # by run, in the order of their starts
+        self._ended: list[Sheet] = []  # sub-runs that this batch ends
+        self._lines = 0  # of this batch, in all sheets
+        self._named = False  # whether this batch gives the run a name
         said = attempt.facts_seq > 0  # before its first fact an attempt has no task runs
-        rows = list(TaskRun.objects.filter(run_id=self.run.pk, attempt=attempt.number)) if said else []
-        self.by_call = {(row.key, row.call): row for row in rows}
-        self.by_number = {row.number: row for row in rows if row.number is not None}
-        self.has_rows = said  # or may have
+        self.sheet = self._opened(self.run, self._rows([self.run.pk]) if said else [])
+        self.sheet.has_rows = said
         self.shown_at: datetime | None = None
         self.album: Album | None = None  # once the attempt shows something
-        self.forget_changes()
+        self.told: list[answers.Told] = []
+        if said:
+            self._open_sub_runs()
+
+    def _rows(self, runs: list[UUID]) -> list[TaskRun]:
+        return list(TaskRun.objects.filter(run_id__in=runs, attempt=self.attempt.number))
+
+    def _open_sub_runs(self) -> None:
+        """What goes on below the run, as the rows have it; ids are made in order, so callers come before the called."""
+        runs = Run.objects.held().select_related("flow").filter(root_id=self.run.pk, attempt=self.attempt.number)
+        found = list(runs.order_by("pk"))
+        rows: dict[UUID, list[TaskRun]] = {run.pk: [] for run in found}
+        for row in self._rows(list(rows)) if found else []:
+            rows[row.run_id].append(row)
+        for run in found:
+            above = self.subs.get(run.parent_id or self.run.pk, self.sheet)
+            call = next((row for row in above.by_call.values() if row.subrun == run.pk), None)
+            self.subs[run.pk] = self._opened(run, rows[run.pk], above, call)
+
+    def _opened(self, run: Run, rows: list[TaskRun], above: Sheet | None = None, call: TaskRun | None = None) -> Sheet:
+        sheet = Sheet(run, self.attempt.number, rows, above, call)
+        self.by_number.update((row.number, (sheet, row)) for row in rows if row.number is not None)
+        return sheet
 
     def forget_changes(self) -> None:
-        self.changed: dict[int, TaskRun] = {}
-        self.lines: list[tuple[Any, ...]] = []  # values of LINE
-        self.counts = [0, 0]
-        self.ending: tuple[RunState, str, dict[str, Any]] | None = None
-        self.told: list[answers.Told] = []
-        self.progressed = False
+        for sheet in (self.sheet, *self.subs.values()):
+            sheet.is_new = False
+            sheet.forget_changes()
+        self._ended, self._lines, self._named, self.told = [], 0, False, []
 
     def belongs_to(self, worker: UUID, run: str) -> bool:
         return (
@@ -91,103 +118,161 @@ class Book:
         """Take one fact in. After the run's end only log lines count: what is final does not change."""
         if isinstance(fact, protocol.Logged):
             return self._logged(fact)
-        if self.run.state in FINAL or self.ending is not None:
+        if self.run.state in FINAL or self.sheet.ending is not None:
             return
         if isinstance(fact, protocol.ArtifactWritten):
             return self._artifact_written(fact)
         handler = _HANDLERS.get(type(fact))
         if handler is not None:
-            if not self.progressed:  # what time alone has moved stays shown, whatever this batch says
+            if not self.sheet.progressed:  # what time alone has moved stays shown, whatever this batch says
                 self._show(now)
-            self.progressed = True
+            self.sheet.progressed = True
             handler(self, fact)
 
     def _show(self, now: datetime, *, at_once: bool = False) -> None:
         """Work out the run's progress. It reads all tasks, so with thousands of them a few times a second is enough."""
-        rest = REST_EACH * len(self.by_call) if len(self.by_call) >= MANY else timedelta()
+        count = len(self.sheet.by_call) + sum(len(sub.by_call) for sub in self.subs.values())
+        rest = REST_EACH * count if count >= MANY else timedelta()
         due = self.shown_at is None or not timedelta() <= now - self.shown_at < rest
-        if self.by_call and (at_once or due):
-            self.run.progress, self.shown_at = history.shown(self.run, self.by_call.values(), now), now
+        if count and (at_once or due):
+            for sheet in (*reversed(self.subs.values()), self.sheet):  # the called before their callers
+                sheet.show(now)
+            self.shown_at = now
 
     def _run_started(self, fact: protocol.RunStarted) -> None:
         self.run.pid = counted(fact.pid)
-        if not self.by_call:
-            self._plan()
+        if not self.sheet.by_call:
+            self.sheet.plan()
 
-    def _plan(self) -> None:
-        """Freeze what is expected: the calls found in the code, corrected by what recent runs really did."""
-        for row in history.plan_of(self.run):
-            self._add(row)
-
-    def _add(self, row: TaskRun) -> TaskRun:
-        row.run_id, row.attempt = self.run.pk, self.attempt.number
-        self.by_call[row.key, row.call] = row
-        self._touch(row)
-        return row
-
-    def _touch(self, row: TaskRun) -> None:
-        self.changed[id(row)] = row
+    def _run_named(self, fact: protocol.RunNamed) -> None:
+        self.run.name = clean_text(fact.name, MAX_NAME)
+        self._named = True
 
     def _task_started(self, fact: protocol.TaskStarted) -> None:
         at, number, call = moment(fact.time), counted(fact.task), counted(fact.call)
         if number in self.by_number:
             raise ValueError(f"task run {fact.task} has started before")
-        key = clean_text(fact.key, 200)
-        row = self.by_call.get((key, call))
-        if row is not None and row.number is not None:
-            raise ValueError(f"call {call} of {key} has started before")
-        if row is None:
-            row = self._add(history.unexpected(self.run, key, call, self.by_call.get((key, 0)), len(self.by_call)))
+        sheet, parent = self._below(counted(fact.parent)) if fact.parent else (self.sheet, None)
+        row = sheet.called(clean_text(fact.key, 200), call)
         row.name = clean_text(fact.name, 200) or row.name
-        row.number, row.parent = number, fact.parent and counted(fact.parent)
+        row.number, row.parent = number, parent
         row.weight = fact.weight if fact.weight is not None else row.weight
         row.estimated_ms = fact.estimated_ms if fact.estimated_ms is not None else row.estimated_ms
-        row.state, row.started_at = TaskState.RUNNING, at
-        self.by_number[number] = row
-        self._touch(row)
+        row.state, row.started_at, row.crucial = TaskState.RUNNING, at, fact.crucial
+        self.by_number[number] = sheet, row
+        sheet.touch(row)
 
-    def _open_task(self, number: int) -> TaskRun:
-        row = self.by_number.get(number)
-        if row is None:
+    def _below(self, number: int) -> tuple[Sheet, int | None]:
+        """Where a call stands that task run ``number`` makes: its sheet, and the number of the caller in that."""
+        sheet, row = self.by_number.get(number, (self.sheet, None))
+        sub = self._sub_run_of(row)
+        return (sheet, number) if sub is None else (sub, None)
+
+    def _sub_run_of(self, row: TaskRun | None) -> Sheet | None:
+        return self.subs.get(row.subrun) if row is not None and row.subrun is not None else None
+
+    def _open_task(self, number: int) -> tuple[Sheet, TaskRun]:
+        found = self.by_number.get(number)
+        if found is None:
             raise ValueError(f"task run {number} has not started")
-        if row.state in TASK_FINAL:
-            raise ValueError(f"task run {number} has ended as {row.state}")
-        return row
+        if found[1].state in TASK_FINAL:
+            raise ValueError(f"task run {number} has ended as {found[1].state}")
+        return found
 
     def _task_retrying(self, fact: protocol.TaskRetrying) -> None:
         """An attempt failed and another follows: what it had reported counts no more, what was shown stays."""
-        row = self._open_task(fact.task)
+        sheet, row = self._open_task(fact.task)
         row.state, row.share, row.tries = TaskState.RETRYING, None, counted(fact.tries)
         row.error, row.traceback = clean_text(fact.error, 4_000), clean_text(fact.traceback)
-        self._touch(row)
+        sheet.touch(row)
 
     def _task_restarted(self, fact: protocol.TaskRestarted) -> None:
         """The duration that counts is that of the attempt that comes to the end."""
-        row = self._open_task(fact.task)
+        sheet, row = self._open_task(fact.task)
         row.state, row.started_at, row.tries = TaskState.RUNNING, moment(fact.time), counted(fact.tries)
-        self._touch(row)
+        sheet.touch(row)
 
     def _task_progressed(self, fact: protocol.TaskProgressed) -> None:
-        row = self._open_task(fact.task)
+        sheet, row = self._open_task(fact.task)
         row.share, row.note = min(1.0, max(row.share or 0.0, fact.share)), clean_text(fact.text, 500)
-        self._touch(row)
+        sheet.touch(row)
+        if row.subrun is not None and (sub := self._sub_run_of(row)) is not None:
+            sub.progressed = True
 
     def _task_ended(self, fact: protocol.TaskEnded) -> None:
         if fact.outcome not in TASK_FINAL:
             raise ValueError(f"a task cannot end as {fact.outcome!r}")
-        row, at = self._open_task(fact.task), moment(fact.time)
+        (sheet, row), at = self._open_task(fact.task), moment(fact.time)
         # Two clocks are read by one process, yet a step back in between must not make a duration negative.
         row.state, row.finished_at = TaskState(fact.outcome), max(at, row.started_at or at)
         row.error, row.traceback = clean_text(fact.error, 4_000), clean_text(fact.traceback)
-        self._touch(row)
+        if fact.result or fact.state or fact.message:
+            row.result, row.message = clean_text(fact.result, PREVIEW_BYTES), clean_text(fact.message, PREVIEW_BYTES)
+            row.state_name = clean_text(fact.state, MAX_NAME)
+        sheet.touch(row)
+        if row.subrun is not None and (sub := self._sub_run_of(row)) is not None:
+            details = {"error": fact.error, "traceback": fact.traceback, "result": fact.result}
+            details["state_name"] = row.state_name
+            self._end_sub_run(sub, SUB_RUN_ENDS[row.state], fact.error or fact.message, at, details)
+
+    # ------------------------------------------------------------------------------------------------------ sub-runs
+
+    def _sub_run_started(self, fact: protocol.SubRunStarted) -> None:
+        (sheet, row), at, pk = self._open_task(fact.task), moment(fact.time), UUID(fact.run)
+        if row.subrun is not None:
+            raise ValueError(f"task run {fact.task} is run {row.subrun} already")
+        if pk.version != 7:
+            raise ValueError(f"the id of a sub-run must be a UUIDv7, not {pk}")
+        if len(dumps(fact.parameters)) > MAX_PARAMETERS_BYTES:
+            raise ValueError(f"the parameters take more than {MAX_PARAMETERS_BYTES:,} bytes as JSON")
+        if pk in self.subs or any(pk == ended.run.pk for ended in self._ended) or find(Run, id=pk) is not None:
+            raise ValueError(f"there is a run {pk} already")
+        run = Run(
+            pk=pk, flow=flow_called(name=fact.flow, now=at), state=RunState.RUNNING,
+            parameters=fact.parameters, configuration=clean_text(fact.configuration, MAX_NAME),
+            tags=[clean_text(tag, MAX_NAME) for tag in fact.tags[:TAG_LIMIT]], trigger=Run.Trigger.FLOW,
+            triggered_by=sheet.run.flow.name, parent=sheet.run, root=self.run, created_at=at, started_at=at,
+            attempt=self.attempt.number, name=clean_text(fact.name, MAX_NAME),
+        )  # fmt: skip
+        self.subs[pk] = made = Sheet(run, self.attempt.number, above=sheet, call=row, is_new=True)
+        made.plan()
+        row.subrun = pk
+        sheet.touch(row)
+
+    def _end_sub_run(
+        self, sub: Sheet, to: RunState, why: str, at: datetime, details: dict[str, str], inner: str = ""
+    ) -> None:
+        """``inner``: why what is still open below it ends. A flow tells that itself, unless it is cut short."""
+        for below in list(sub.below.values()):
+            told = inner or around(to, why)
+            self._end_sub_run(below, left_open(to), told, at, {}, told)
+        sub.end(to, why, at, details)
+        self._ended.append(sub)
+        del self.subs[sub.run.pk]
+        if sub.above is not None:
+            del sub.above.below[sub.run.pk]
+        for row in sub.by_call.values():
+            if row.number is not None:
+                self.by_number.pop(row.number, None)
+
+    # ----------------------------------------------------------------------------------------------- lines and the end
 
     def _logged(self, fact: protocol.Logged) -> None:
+        """The run's log has all lines; a sub-run's are marked as its."""
         level = min(max(fact.level, 0), 100)
-        seq = self.run.log_count + len(self.lines) + 1
         task = fact.task and counted(fact.task)
-        self.lines.append((seq, moment(fact.time), level, task, clean_text(fact.message), counted(fact.dropped)))
-        self.counts[0] += WARNING <= level < ERROR
-        self.counts[1] += level >= ERROR
+        seq = self.run.log_count + self._lines + 1
+        line = (seq, moment(fact.time), level, task, clean_text(fact.message), counted(fact.dropped))
+        self._lines += 1
+        sheet = self._told_by(task) if task and self.subs else self.sheet
+        sheet.lines.append(line)
+        for counts in [self.sheet.counts] if sheet is self.sheet else [self.sheet.counts, sheet.counts]:
+            counts[0] += WARNING <= level < ERROR
+            counts[1] += level >= ERROR
+
+    def _told_by(self, task: int) -> Sheet:
+        sheet, row = self.by_number.get(task, (self.sheet, None))
+        return self._sub_run_of(row) or sheet
 
     def _asks(self, fact: answers.Told) -> None:
         counted(fact.ask)
@@ -205,7 +290,8 @@ class Book:
         if to is not RunState.COMPLETED and self._cancel_wanted():
             to, why = RunState.CANCELLED, self._cancel_reason(fact.reason)
         details = {"error": fact.error, "traceback": fact.traceback, "result": fact.result}
-        self._end(to, why, moment(fact.time), details)
+        details["state_name"] = clean_text(fact.state, MAX_NAME)
+        self.sheet.end(to, why, moment(fact.time), details)
 
     def _process_exited(self, fact: protocol.ProcessExited) -> None:
         cancelled = self._cancel_wanted() or fact.cancelled  # asked first: it also tells by whom
@@ -214,7 +300,7 @@ class Book:
         details = (
             {"traceback": fact.last_output} if cancelled else {"error": fact.reason, "traceback": fact.last_output}
         )
-        self._end(to, why, moment(fact.time), details)
+        self.sheet.end(to, why, moment(fact.time), details)
 
     def _cancel_wanted(self) -> bool:
         """The wish may have come from another process since the book was opened, so the row is asked."""
@@ -226,14 +312,6 @@ class Book:
         who = self.run.cancel_requested_by
         return (f"cancelled by {who}" if who else "cancelled") + (f"; {how}" if how else "")
 
-    def _end(self, to: RunState, why: str, at: datetime, details: dict[str, str]) -> None:
-        values: dict[str, Any] = {name: clean_text(text) for name, text in details.items()}
-        # A worker's clock may be behind; a run does not end before it starts.
-        values["finished_at"] = max(at, self.run.started_at or at)
-        if to is RunState.COMPLETED:
-            values["progress"] = 100.0
-        self.ending = (to, clean_text(why, 2_000), values)
-
     # -------------------------------------------------------------------------------------------------------- writing
 
     def save(self, stream: str, seq: int, now: datetime) -> None:
@@ -244,66 +322,78 @@ class Book:
             raise Outdated
         setattr(self.attempt, column, seq)
         self.attempt.asks = self.attempt.asks or bool(self.told)
-        if self.ending is not None:
-            self._close_tasks(self.ending[0], self.ending[2]["finished_at"])
-        if self.changed:
-            insert(list(self.changed.values()), replacing=ONE_CALL)
-            self.has_rows = True
-        insert_values(LogLine, LINE, self.lines, run_id=self.run.pk, attempt=self.attempt.number)
-        shown = self.album.save() if self.album is not None else 0
+        root = self.sheet
+        if root.ending is not None:
+            self._end_all(*root.ending)
+        subs = [*self._ended, *reversed(self.subs.values())]  # the called before their callers
+        for sub in subs:
+            sub.settle(now)
+        if root.progressed:
+            self._show(now, at_once=root.ending is not None)
         if self.told:
             answers.take(self.run, self.attempt, self.told, now)
-        self._save_run(now, shown)
-        if self.ending is not None and self.attempt.asks:
+        self._write(subs, now)
+        if root.ending is not None and self.attempt.asks:
             answers.forget(run=self.run, now=now)
-        live.touch(live.run_topic(self.run.pk), *([live.log_topic(self.run.pk)] if self.lines else []))
-        if self.progressed and self.ending is None:
+        live.touch(live.run_topic(self.run.pk), *([live.log_topic(self.run.pk)] if self._lines else []))
+        if root.progressed and root.ending is None:
             live.touch(live.OVERVIEW)
         self.forget_changes()
 
-    def _close_tasks(self, to: RunState, at: datetime) -> None:
-        """No task run stays open in a final run; what was expected and never came is dropped from a completed one."""
-        started, never_started = LEFT_OPEN[to]
-        unseen = [key for key, row in self.by_call.items() if row.state == TaskState.PENDING]
-        if to is RunState.COMPLETED:
-            for key in unseen:
-                self.changed.pop(id(self.by_call.pop(key)), None)
-            if unseen and self.has_rows:
-                TaskRun.objects.filter(run_id=self.run.pk, attempt=self.attempt.number, number=None).delete()
-        for row in self.by_call.values():
-            if row.state not in TASK_FINAL:
-                row.state, row.finished_at = (
-                    (never_started, None)
-                    if row.state == TaskState.PENDING
-                    else (started, max(at, row.started_at or at))
-                )
-                self._touch(row)
+    def _end_all(self, to: RunState, why: str, values: dict[str, Any]) -> None:
+        for sub in list(self.sheet.below.values()):
+            told = around(to, why)
+            self._end_sub_run(sub, left_open(to), told, values["finished_at"], {}, told)
+        self.sheet.close_tasks()
 
-    def _save_run(self, now: datetime, artifacts: int) -> None:
-        run = self.run
-        run.log_count += len(self.lines)
-        values: dict[str, Any] = {}
-        grow = {"warning_count": self.counts[0], "error_count": self.counts[1]} if self.lines else {}
-        if artifacts:
-            grow["artifact_writes"] = artifacts
-        if self.lines:
+    def _write(self, subs: list[Sheet], now: datetime) -> None:
+        for sub in subs:
+            if sub.is_new:
+                why = f"called by run {sub.run.parent_id}"
+                Run.objects.admit([sub.run], now=now, who="worker", why=why)
+                live.touch(live.flow_topic(sub.run.flow.slug))
+        changed = [row for sheet in (self.sheet, *subs) for row in sheet.changed.values()]
+        if changed:
+            insert(changed, replacing=ONE_CALL)
+        mine = {"run_id": self.run.pk, "attempt": self.attempt.number}
+        insert_values(LogLine, LINE, self.sheet.lines, **mine)
+        for sub in subs:
+            insert_values(LogLine, LINE, sub.lines, **mine, subrun=sub.run.pk)
+            if sub.progressed or sub.lines or sub.ending:
+                self._save_run(sub, len(sub.lines), now, {})
+        written = self.album.save() if self.album is not None else 0
+        grown = {"artifact_writes": written} if written else {}
+        self._save_run(self.sheet, self._lines, now, {"name": self.run.name} if self._named else {}, grown)
+
+    def _save_run(
+        self, sheet: Sheet, lines: int, now: datetime, values: dict[str, Any], grown: Mapping[str, int] | None = None
+    ) -> None:
+        run = sheet.run
+        sheet.has_rows = sheet.has_rows or bool(sheet.changed)
+        run.log_count += lines
+        if lines:
             values["log_count"] = run.log_count
-        if self.progressed:
+        grow = dict(grown or {})
+        if lines:
+            grow.update(warning_count=sheet.counts[0], error_count=sheet.counts[1])
+        if sheet.progressed:
             values["pid"] = run.pid
-            if self.ending is None or self.ending[0] is not RunState.COMPLETED:
-                self._show(now, at_once=self.ending is not None)
+            if sheet.ending is None or sheet.ending[0] is not RunState.COMPLETED:
                 values["progress"] = run.progress
-        if self.ending is None:
+        if sheet.ending is None:
             swap(Run, {"id": run.pk}, values, grow={"version": 1, **grow})
-            return
-        to, why, details = self.ending
-        if not end(run, to, now=now, who="worker", why=why, grow=grow, **values, **details):
-            raise Outdated
+        else:
+            to, why, details = sheet.ending
+            if not end(run, to, now=now, who="worker", why=why, grow=grow, **values, **details):
+                raise Outdated
+        if sheet is not self.sheet:
+            live.touch(live.run_topic(run.pk), *([live.log_topic(run.pk)] if lines else []))
 
 
 _OUTCOMES = {state.value: state for state in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED)}
 _HANDLERS: dict[type, Callable[[Book, Any], None]] = {
     protocol.RunStarted: Book._run_started,
+    protocol.RunNamed: Book._run_named,
     protocol.TaskStarted: Book._task_started,
     protocol.TaskRetrying: Book._task_retrying,
     protocol.TaskRestarted: Book._task_restarted,
@@ -311,6 +401,7 @@ _HANDLERS: dict[type, Callable[[Book, Any], None]] = {
     protocol.TaskEnded: Book._task_ended,
     protocol.Asked: Book._asks,
     protocol.Released: Book._asks,
+    protocol.SubRunStarted: Book._sub_run_started,
     protocol.RunEnded: Book._run_ended,
     protocol.ProcessExited: Book._process_exited,
 }

@@ -30,6 +30,7 @@ LOST_AFTER = timedelta(seconds=60)
 CRASH_AFTER = timedelta(minutes=5)
 PRUNE_EVERY = timedelta(hours=1)
 CATCH_UP_LIMIT = 100
+STANDING = (RunState.RUNNING, RunState.PAUSED)  # while their worker is heard
 CATCH_UP_AGE = timedelta(days=7)
 
 logger = logging.getLogger(__name__)
@@ -88,9 +89,10 @@ class Clock:
             worker = run.worker
             assert worker is not None
             quiet = now - max(worker.last_seen_at, self.started)
-            if run.state in (RunState.RUNNING, RunState.PAUSED) and quiet >= LOST_AFTER:
+            if run.state in STANDING and quiet >= LOST_AFTER:
                 why = f"no contact with worker {worker.name} for {round(quiet.total_seconds())} s; the work may go on"
-                Run.objects.filter(pk=run.pk).move(RunState.LOST, now=now, who="clock", why=why)
+                lost = Run.objects.filter(pk=run.pk).with_subruns()
+                lost.filter(state__in=STANDING).move(RunState.LOST, now=now, who="clock", why=why)
                 Worker.objects.filter(pk=worker.pk).update(connected=False)
                 live.touch(live.OVERVIEW, live.WORKERS, live.run_topic(run.pk))
             elif run.state == RunState.LOST and quiet >= CRASH_AFTER:

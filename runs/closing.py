@@ -7,17 +7,18 @@ from typing import Any
 
 from django.db import transaction
 
-from runs import answers, history, live
+from runs import answers, history, live, nested
 from runs.models import Run, TaskRun
-from runs.states import HELD, LEFT_OPEN, TASK_FINAL, RunState, TaskState
+from runs.states import HELD, LEFT_OPEN, TASK_FINAL, RunState, TaskState, left_open
 
 
 def close(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values: Any) -> bool:
     """Move ``run`` to the final state ``to`` and close what it left open. False if it may not move there."""
     with transaction.atomic(savepoint=False):
-        if run.state in HELD:  # a bad end takes nothing back: what time alone has moved stays shown
+        held = run.state in HELD
+        if held:  # a bad end takes nothing back: what time alone has moved stays shown
             seen = TaskRun.objects.filter(run_id=run.pk, attempt=run.attempt).order_by("position", "pk")
-            values.setdefault("progress", history.shown(run, seen, now))
+            values.setdefault("progress", history.shown(run, nested.live_rows(run, seen, now), now))
         if not end(run, to, now=now, who=who, why=why, **values):
             return False
         started, never_started = LEFT_OPEN[to]
@@ -25,7 +26,15 @@ def close(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values
         rows.filter(state=TaskState.PENDING).update(state=never_started)
         rows.update(state=started, finished_at=now)
         answers.forget(run=run, now=now)
+        if held and run.root_id is None:
+            for sub in Run.objects.held().filter(root_id=run.pk).select_related("flow"):
+                close(sub, left_open(to), now=now, who=who, why=around(to, why))
     return True
+
+
+def around(to: RunState, why: str) -> str:
+    """Why a sub-run ends with the run around it."""
+    return f"the run around it is {to.lower()}" + (f": {why}" if why else "")
 
 
 def end(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values: Any) -> bool:

@@ -22,7 +22,7 @@ from runs import exhibits, logs, overview
 from runs.models import Run
 from runs.shown import Reader, RunShown
 from runs.states import HELD
-from runs.views import PARTS, hero_of, pause_of, timeline_of
+from runs.views import PARTS, hero_of, page_rows, pause_of, timeline_of
 
 LINES_AT_ONCE = 500
 LINES_BEHIND = 2_000  # a page that misses more gets the last ones, and says how many it skipped
@@ -87,8 +87,8 @@ def _cold_overview(now: datetime, known: dict[int, object]) -> tuple[list[tuple[
 
 def _runs(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
     """The history: numbers of what runs; when a run came, went or moved, the page asks for its own list again."""
-    held = Run.objects.select_related("flow", "schedule").filter(state__in=sorted(HELD))[: overview.RUNNING_SHOWN]
-    shown = Reader(now).shown(held)
+    rows = Run.objects.asked_for().select_related("flow", "schedule")
+    shown = Reader(now).shown(rows.filter(state__in=sorted(HELD))[: overview.RUNNING_SHOWN])
     newest = Run.objects.order_by("-pk").values_list("pk", flat=True).first()
     shape = (newest, tuple((one.run.pk, one.run.state) for one in shown))
     changed = [("changed", {"t": "changed", "topic": "runs", "n": str(hash(shape))})] if memory != shape else []
@@ -109,8 +109,7 @@ def _flow(match: re.Match[str], memory: Any, whole: bool, since: int, now: datet
 
 
 def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
-    rows = Run.objects.select_related("flow", "schedule__flow", "worker", "rerun_of__flow", "resume_of__flow")
-    run = rows.prefetch_related("flow__tasks").filter(pk=UUID(match["run"])).first()
+    run = page_rows().filter(pk=UUID(match["run"])).first()
     if run is None:
         return Drawing()
     shown = Reader(now).shown([run])[0]
@@ -136,11 +135,12 @@ def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: dateti
 
 
 def _log(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
-    last = Run.objects.filter(pk=UUID(match["run"])).values_list("log_count", flat=True).first() or 0
-    if last <= since:
+    run = Run.objects.only("pk", "root", "log_count").filter(pk=UUID(match["run"])).first()
+    last = logs.last_of(run) if run is not None else 0
+    if run is None or last <= since:
         return Drawing(lines=[], run=match["run"])
     start = last - LINES_AT_ONCE if last - since > LINES_BEHIND else since
-    lines = [line.as_row() for line in logs.since(UUID(match["run"]), start, LINES_AT_ONCE)]
+    lines = [line.as_row() for line in logs.since(run, start, LINES_AT_ONCE)]
     return Drawing(lines=lines, run=match["run"], more=bool(lines) and lines[-1][0] < last)
 
 

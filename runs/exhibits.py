@@ -149,7 +149,7 @@ def index_of(run: Run, key: str) -> list[Exhibit]:
 
 def _named(run: Run, rows: Iterable[Artifact]) -> list[tuple[Artifact, dict[tuple[int, int], str]]]:
     found = list(rows)
-    names = task_names(run.pk, found)
+    names = task_names(run, {row.task for row in found if row.task})
     return [(row, names) for row in found]
 
 
@@ -159,7 +159,7 @@ def _exhibit(row: Artifact, names: dict[tuple[int, int], str], versions: int) ->
 
 def whole(row: Artifact) -> Exhibit:
     """As its own page shows it: all, or as much as a browser bears."""
-    names = task_names(row.run_id, [row])
+    names = task_names(row.run, {row.task} if row.task else set())
     text = row.data
     if row.kind == contents.TABLE:
         table = showing.head_of(showing.table_of(text), rows=WHOLE_ROWS, most=WHOLE_TEXT)

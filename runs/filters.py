@@ -40,6 +40,8 @@ class RunFilter(django_filters.FilterSet):
     since = django_filters.DateFilter(method="made_since", label="Since", widget=forms.DateInput({"type": "date"}))
     until = django_filters.DateFilter(method="made_until", label="Until", widget=forms.DateInput({"type": "date"}))
 
+    called = django_filters.BooleanFilter(method="with_called", label="Sub-flows", widget=forms.CheckboxInput)
+
     class Meta:
         model = Run
         fields: list[str] = []
@@ -52,6 +54,10 @@ class RunFilter(django_filters.FilterSet):
 
     def keep(self, runs: QuerySet[Run], name: str, value: Any) -> QuerySet[Run]:
         return runs  # ``page_of`` reads each state by its own range
+
+    def with_called(self, runs: QuerySet[Run], name: str, value: Any) -> QuerySet[Run]:
+        """Unasked, what other runs have called is left out: one run may call thousands."""
+        return runs if value else runs.filter(parent=None)
 
     def made_since(self, runs: QuerySet[Run], name: str, value: Any) -> QuerySet[Run]:
         return runs.filter(pk__gte=id_at(datetime.combine(value, time(), UTC)))

@@ -39,7 +39,7 @@ def moments(run_id: UUID, *, log: bool, pause: Callable[[float], None] = time.sl
     while True:
         run = Run.objects.select_related("flow", "worker").get(pk=run_id)
         lines: list[Any] = []
-        while log and (fresh := listing.log_lines(run_id, after=after, limit=PAGE)[0]):
+        while log and (fresh := listing.log_lines(run, after=after, limit=PAGE)[0]):
             lines += fresh
             after = fresh[-1]["seq"]
         yield run_json(run, timezone.now()), lines

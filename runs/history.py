@@ -27,10 +27,11 @@ LOOKED_THROUGH = 50  # completed runs among which those most like the new one ar
 A_FEW = 5
 LEARN_EVERY = 2.0  # seconds
 BROKEN = {TaskState.FAILED, TaskState.CRASHED, TaskState.CANCELLED}
-KEPT = 500
+KEPT = 2_000  # as many as a run may have of sub-runs at once, without reading the same again and again
 # The columns that an item is made of.
 MOVING = (
     "key", "parent", "weight", "estimated_ms", "learned_ms", "extent_ms", "state", "share", "started_at", "finished_at",
+    "subrun",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from flows.services import announce as announce_flows
 from runs import answers, dispatch, live
 from runs.book import Book, Outdated, shelf
 from runs.closing import close
-from runs.models import Attempt, Quarantine, Run, Worker
+from runs.models import Attempt, Quarantine, Run, RunQuerySet, Worker
 from runs.states import HELD, RunState
 
 ALIVE = timedelta(seconds=15)  # a second worker of the same identity is refused while the first was heard this recently
@@ -88,15 +88,10 @@ def _verdict(worker: UUID, item: protocol.Held, now: datetime) -> Verdict:
     if attempt.worker_id != worker or attempt.revoked_at is not None or run.fence != item.fence:
         return Verdict(item.fence, "stale")
     if run.state == RunState.LOST:
-        _is_back(run, now)
+        _back(Run.objects.filter(pk=run.pk), now)
         live.touch(live.run_topic(run.pk), live.OVERVIEW)
     cancel = run.state in HELD and run.cancel_requested_at is not None
     return Verdict(item.fence, "current", attempt.facts_seq, attempt.output_seq, cancel)
-
-
-def _is_back(run: Run, now: datetime) -> None:
-    """A run that was given up for lost goes on, or goes on waiting for a person."""
-    run.move(answers.state_of_held(run), now=now, who="worker", why="its worker is back")
 
 
 def announce(*, worker: UUID, message: protocol.FlowsAnnounced, now: datetime) -> None:
@@ -115,9 +110,16 @@ def beat(*, worker: UUID, now: datetime) -> None:
     """The worker is alive, and so is every run of it that was given up for lost."""
     Worker.objects.filter(pk=worker).update(last_seen_at=now, connected=True)
     lost = Run.objects.filter(worker_id=worker, state=RunState.LOST)
-    for run in lost:
-        _is_back(run, now)
-        live.touch(live.OVERVIEW, live.run_topic(run.pk))
+    if lost.exists():
+        _back(lost, now)
+        live.touch(live.OVERVIEW)
+
+
+def _back(runs: RunQuerySet, now: datetime) -> None:
+    """Runs that were given up for lost go on, or go on waiting for a person."""
+    for run in runs.with_subruns().filter(state=RunState.LOST):
+        run.move(answers.state_of_held(run), now=now, who="worker", why="its worker is back")
+        live.touch(live.run_topic(run.pk))
 
 
 def leave(*, worker: UUID, boot: str, now: datetime, why: str) -> None:

@@ -14,12 +14,13 @@ from django.db.models import Q, TextField
 from django.db.models.functions import Cast
 
 from flows.models import Flow
-from runs.models import LogLine, Run, TaskRun
+from runs.models import Run
 from runs.problems import Problem
-from runs.queries import level_name
+from runs.queries import level_name, log_of, task_names
 from runs.states import RunState
 
-QUERY = ("state", "flow", "q", "since", "until", "tag", "cursor", "limit")
+QUERY = ("state", "flow", "q", "since", "until", "tag", "parent", "cursor", "limit")
+ANY = "any"
 LIMIT, LOG_LIMIT = 1_000, 10_000
 FLOWS_LOOKED_AT = 500
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
@@ -37,6 +38,7 @@ class Wanted:
     since: datetime | None = None
     until: datetime | None = None
     tag: str = ""
+    parent: UUID | str = ""  # the run that called them; ``ANY``: sub-runs too; empty: none of them
     cursor: UUID | None = None
     limit: int = 50
 
@@ -58,6 +60,14 @@ def cursor_of(text: str) -> UUID | None:
         raise Problem(400, "The cursor is not one that this API gave out.", field="cursor") from None
 
 
+def parent_of(text: str) -> UUID | str:
+    """A run's id, ``any`` or nothing. Raises ``Problem``."""
+    try:
+        return text if text in ("", ANY) else UUID(text)
+    except ValueError:
+        raise Problem(422, f"The parent is the id of a run, or {ANY!r}, not {text[:40]!r}.", field="parent") from None
+
+
 def level_of(text: str) -> int:
     """A level's name or number as in ``logging``; 0 for an empty text. Raises ``Problem``."""
     level = LEVELS.get(text.upper(), int(text) if text.isdecimal() and len(text) < 4 else 0 if not text else -1)
@@ -68,7 +78,8 @@ def level_of(text: str) -> int:
 
 def page(wanted: Wanted) -> tuple[list[Run], str | None]:
     """Newest first, and the cursor of the page after, if there is one."""
-    rows = Run.objects.select_related("flow", "worker").filter(*_conditions(wanted)).order_by("-pk")
+    others = ("root__worker",) if wanted.parent or wanted.q else ()
+    rows = Run.objects.select_related("flow", "worker", *others).filter(*_conditions(wanted)).order_by("-pk")
     runs = list(rows[: wanted.limit + 1])
     more = len(runs) > wanted.limit
     runs = runs[: wanted.limit]
@@ -76,6 +87,8 @@ def page(wanted: Wanted) -> tuple[list[Run], str | None]:
 
 
 def _conditions(wanted: Wanted) -> Iterable[Q]:
+    if wanted.parent != ANY and not _is_id(wanted.q):
+        yield Q(parent=wanted.parent or None)
     if wanted.states:
         yield Q(state__in=sorted(wanted.states))
     if wanted.flow:
@@ -97,26 +110,32 @@ def _first_id(at: datetime) -> UUID:
     return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
 
 
+def _is_id(text: str) -> bool:
+    try:
+        return bool(UUID(text.strip()))
+    except ValueError:
+        return False
+
+
 def _matches(text: str) -> Q:
     text = text.strip()
-    try:
+    if _is_id(text):
         return Q(pk=UUID(text))
-    except ValueError:
-        named = Flow.objects.filter(Q(name__icontains=text) | Q(slug__icontains=text))
-        found = Q(flow__in=list(named.values_list("pk", flat=True)[:FLOWS_LOOKED_AT]))  # known first: no join to scan
+    named = Flow.objects.filter(Q(name__icontains=text) | Q(slug__icontains=text))
+    found = Q(flow__in=list(named.values_list("pk", flat=True)[:FLOWS_LOOKED_AT]))  # known first: no join to scan
     if len(text) >= 4 and all(letter in "0123456789abcdefABCDEF-" for letter in text):
         found |= Q(pk__in=Run.objects.annotate(_id=Cast("id", TextField())).filter(_id__iendswith=text).values("pk"))
     return found
 
 
 def log_lines(
-    run_id: UUID, *, after: int = 0, level: int = 0, q: str = "", limit: int = 1_000
+    run: Run, *, after: int = 0, level: int = 0, q: str = "", limit: int = 1_000
 ) -> tuple[list[dict[str, Any]], int | None]:
     """Lines as the API shows them, in order, and the number of the last one if there may be more.
 
     Built from plain tuples: 10,000 model objects would take most of the time.
     """
-    rows = LogLine.objects.filter(run_id=run_id, seq__gt=after).order_by("seq")
+    rows = log_of(run).filter(seq__gt=after).order_by("seq")
     if level:
         rows = rows.filter(level__gte=level)
     if q:
@@ -128,7 +147,7 @@ def log_lines(
     )
     more = len(found) > limit
     found = found[:limit]
-    names = _task_names(run_id, {task for *_, task, _, _ in found if task is not None})
+    names = task_names(run, {task for *_, task, _, _ in found if task is not None})
     levels = {number: level_name(number) for number in {line[2] for line in found}}
     lines = [
         {
@@ -142,12 +161,3 @@ def log_lines(
         for seq, time, number, attempt, task, message, dropped in found
     ]
     return lines, (found[-1][0] if more else None)
-
-
-def _task_names(run_id: UUID, wanted: set[int]) -> dict[tuple[int, int], str]:
-    if not wanted:
-        return {}
-    rows = TaskRun.objects.filter(run_id=run_id, number__isnull=False)
-    rows = rows.filter(number__in=wanted) if len(wanted) <= 500 else rows
-    found = rows.values_list("attempt", "number", "name")
-    return {(attempt, number): name for attempt, number, name in found if number is not None}

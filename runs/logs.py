@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from django.db.models import QuerySet
 
@@ -96,8 +95,8 @@ class LineShown:
         return [self.seq, queries.iso(self.time), self.level, self.task, message]
 
 
-def shown(run_id: UUID, lines: Sequence[LogLine]) -> list[LineShown]:
-    names = queries.task_names(run_id, lines)
+def shown(run: Run, lines: Sequence[LogLine]) -> list[LineShown]:
+    names = _names(run, lines)
     result = []
     attempt = None
     for line in lines:
@@ -107,6 +106,10 @@ def shown(run_id: UUID, lines: Sequence[LogLine]) -> list[LineShown]:
         level = queries.level_name(line.level)
         result.append(LineShown(line.seq, line.time, level, task, pieces(line.message), line.dropped, attempt, opens))
     return result
+
+
+def _names(run: Run, lines: Sequence[LogLine]) -> dict[tuple[int, int], str]:
+    return queries.task_names(run, {line.task for line in lines if line.task is not None})
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Window:
 
 
 def narrowed(run: Run, level: str, q: str) -> QuerySet[LogLine]:
-    rows = LogLine.objects.filter(run=run)
+    rows = queries.log_of(run)
     if level in LEVELS:
         low, high = LEVELS[level]
         rows = rows.filter(level__gte=low, level__lt=high)
@@ -150,12 +153,19 @@ def window(
         older = picked[WINDOW - 1].seq if len(picked) > WINDOW else None
         picked, newer = picked[:WINDOW][::-1], None
     found = rows.count() if (q or level) and before is None else None
-    return Window(shown(run.pk, picked), older, newer, run.log_count, found)
+    return Window(shown(run, picked), older, newer, last_of(run), found)
 
 
-def since(run_id: UUID, seq: int, limit: int) -> list[LineShown]:
+def last_of(run: Run) -> int:
+    """The number of the run's last line; a sub-run's are numbered in the log of the run around it."""
+    if run.root_id is None or not run.log_count:
+        return run.log_count
+    return queries.log_of(run).order_by("-seq").values_list("seq", flat=True).first() or 0
+
+
+def since(run: Run, seq: int, limit: int) -> list[LineShown]:
     """The lines after ``seq``, oldest first."""
-    return shown(run_id, list(LogLine.objects.filter(run=run_id, seq__gt=seq).order_by("seq")[:limit]))
+    return shown(run, list(queries.log_of(run).filter(seq__gt=seq).order_by("seq")[:limit]))
 
 
 async def download(run: Run, form: str) -> AsyncIterator[bytes]:
@@ -165,15 +175,15 @@ async def download(run: Run, form: str) -> AsyncIterator[bytes]:
     """
     seq = 0
     while True:
-        chunk, seq = await lanes.read(_chunk, run.pk, seq, _WRITERS[form])
+        chunk, seq = await lanes.read(_chunk, run, seq, _WRITERS[form])
         if not chunk:
             return
         yield chunk
 
 
-def _chunk(run_id: UUID, seq: int, write: Writer) -> tuple[bytes, int]:
-    lines = list(LogLine.objects.filter(run=run_id, seq__gt=seq).order_by("seq")[:DOWNLOADED_AT_ONCE])
-    names = queries.task_names(run_id, lines)
+def _chunk(run: Run, seq: int, write: Writer) -> tuple[bytes, int]:
+    lines = list(queries.log_of(run).filter(seq__gt=seq).order_by("seq")[:DOWNLOADED_AT_ONCE])
+    names = _names(run, lines)
     text = "".join(write(line, names) for line in lines)
     return text.encode("utf-8", "backslashreplace"), lines[-1].seq if lines else seq
 

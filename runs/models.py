@@ -85,6 +85,15 @@ class RunQuerySet(models.QuerySet["Run"]):
     def held(self) -> RunQuerySet:
         return self.filter(state__in=HELD)
 
+    def asked_for(self) -> RunQuerySet:
+        """Without the sub-runs, which came of other runs."""
+        return self.filter(parent=None)
+
+    def with_subruns(self) -> RunQuerySet:
+        """These runs, and all that was called in them."""
+        ids = list(self.values_list("pk", flat=True))
+        return Run.objects.filter(Q(pk__in=ids) | Q(root_id__in=ids))
+
     def admit(self, runs: Sequence[Run], *, now: datetime, who: str, why: str) -> None:
         """Insert new runs, each with its first event."""
         with transaction.atomic(savepoint=False):
@@ -100,7 +109,11 @@ class RunQuerySet(models.QuerySet["Run"]):
 
 
 class Run(models.Model):
-    """One execution that somebody or something wished for."""
+    """One execution that somebody or something wished for; or a sub-run, which another run has called.
+
+    A sub-run has no attempt, no worker and no fence of its own: it belongs to the attempt of its ``root``, whose
+    facts tell of it and whose end ends it. So it never waits, and holds no slot.
+    """
 
     class Trigger(models.TextChoices):
         PAGE = "page", "from the page"
@@ -108,11 +121,14 @@ class Run(models.Model):
         SHELL = "shell", "from the shell"
         CONSOLE = "console", "from the console"
         SCHEDULE = "schedule", "by schedule"
+        FLOW = "flow", "by a flow"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="runs")
     state = models.CharField(max_length=10, choices=[(s.value, s.value.title()) for s in RunState])
     state_reason = models.TextField(blank=True)
+    state_name = models.CharField(max_length=200, blank=True, help_text="What the code calls the state it ended in")
+    name = models.CharField(max_length=200, blank=True, help_text="From flow_run_name; empty: the flow's")
     parameters = models.JSONField(default=dict)
     configuration = models.CharField(max_length=200, blank=True)
     tags = models.JSONField(default=list)
@@ -126,6 +142,14 @@ class Run(models.Model):
     resume_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="resumes")
     resume_from = models.CharField(max_length=200, blank=True, help_text="Key of the task from which all run again")
     resume_before = models.PositiveIntegerField(default=0, help_text="Its number in resume_of; 0: all may be answered")
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="subruns", db_index=False,
+        help_text="The run that called it",
+    )  # fmt: skip
+    root = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="family", db_index=False,
+        help_text="The outermost run around it",
+    )  # fmt: skip
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -154,8 +178,11 @@ class Run(models.Model):
         ordering = ("-pk",)
         permissions = [("cancel_run", "Can cancel a run"), ("retry_run", "Can run a run again")]
         indexes = [
-            models.Index(fields=["state", "-id"], name="run_by_state"),
+            # With the parent in it, runs that are no sub-runs are told from the index alone.
+            models.Index(fields=["state", "-id", "parent"], name="run_by_state"),
             models.Index(fields=["flow", "-id"], name="run_by_flow"),
+            models.Index(fields=["parent", "-id"], name="run_by_parent"),
+            models.Index(fields=["root"], condition=Q(root__isnull=False), name="run_by_root"),
             models.Index(fields=["flow", "state", "-id"], name="run_by_flow_state"),
             models.Index(fields=["scheduled_for"], condition=Q(state="SCHEDULED"), name="run_waiting_for_time"),
             models.Index(fields=["id"], condition=Q(state__in=sorted(LIVE)), name="run_live"),
@@ -170,6 +197,10 @@ class Run(models.Model):
             models.CheckConstraint(
                 condition=Q(progress__gte=0, progress__lt=100) | Q(progress=100, state="COMPLETED"),
                 name="run_hundred_only_completed",
+            ),
+            models.CheckConstraint(
+                condition=Q(parent=None, root=None) | Q(parent__isnull=False, root__isnull=False, fence=None),
+                name="run_sub_run_is_its_roots",
             ),
             models.UniqueConstraint(fields=["schedule", "due_at"], name="run_once_per_due_time"),
         ]
@@ -215,6 +246,16 @@ class Run(models.Model):
         return self.id.hex[-8:]
 
     @property
+    def title(self) -> str:
+        """What the run is called: by its ``flow_run_name``, else as its flow."""
+        return self.name or self.flow.name
+
+    @property
+    def owner_id(self) -> uuid.UUID:
+        """The run whose attempt reports of it, and to which its log lines belong: itself, or its root."""
+        return self.root_id or self.pk
+
+    @property
     def seen_state(self) -> str:
         return seen(self.state)
 
@@ -258,6 +299,7 @@ class TaskRun(models.Model):
     position = models.PositiveIntegerField()
     number = models.PositiveIntegerField(null=True, blank=True)
     parent = models.PositiveIntegerField(null=True, blank=True, help_text="Number of the task run that called it")
+    subrun = models.UUIDField(null=True, blank=True, help_text="The run that this call of a flow is")
     state = models.CharField(max_length=10, choices=[(s.value, s.value.title()) for s in TaskState])
     weight = models.FloatField(null=True, blank=True)
     estimated_ms = models.FloatField(null=True, blank=True)
@@ -270,6 +312,10 @@ class TaskRun(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
     traceback = models.TextField(blank=True)
+    result = models.TextField(blank=True, help_text="A bounded preview")
+    state_name = models.CharField(max_length=200, blank=True, help_text="What the code calls the state it ended in")
+    message = models.TextField(blank=True, help_text="What the code said with that state")
+    crucial = models.BooleanField(default=True, help_text="Its failure fails the run")
 
     class Meta:
         ordering = ("position", "pk")
@@ -297,9 +343,13 @@ class LogLine(models.Model):
     task = models.PositiveIntegerField(null=True, blank=True, help_text="Number of the task run in its attempt")
     message = models.TextField()
     dropped = models.PositiveIntegerField(default=0, help_text="This many lines were not kept, in this one's place")
+    subrun = models.UUIDField(null=True, blank=True, help_text="The sub-run that told it; its root has all lines")
 
     class Meta:
         ordering = ("run", "seq")
+        indexes = [
+            models.Index(fields=["subrun", "seq"], condition=Q(subrun__isnull=False), name="log_line_by_subrun"),
+        ]
         constraints = [models.UniqueConstraint(fields=["run", "seq"], name="log_line_once")]
 
 

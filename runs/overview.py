@@ -42,7 +42,7 @@ class Tiles:
 
 def _count_by_state(since: datetime | None, states: Sequence[str]) -> dict[str, int]:
     # The states are listed even where all are wanted: each is then a range of the index (state, id).
-    rows = Run.objects.filter(state__in=states)
+    rows = Run.objects.asked_for().filter(state__in=states)
     if since is not None:
         rows = rows.filter(pk__gte=id_at(since))
     return dict(rows.order_by().values_list("state").annotate(Count("pk")))
@@ -90,14 +90,14 @@ def running(now: datetime, flow: Flow | None = None) -> Running:
     """What runs (newest first), then what waits for a slot (the one whose turn it is first), then what waits for its
     time."""
     runs = Run.objects.select_related("flow", "schedule", "worker").defer("traceback", "result")
-    runs = runs.filter(flow=flow) if flow is not None else runs
+    runs = runs.filter(flow=flow) if flow is not None else runs.filter(parent=None)
     held = _in_states(runs, sorted(HELD), RUNNING_SHOWN + 1, newest=True)
     waiting = _in_states(runs, sorted(WAITING - {RunState.SCHEDULED}), WAITING_SHOWN + 1, newest=False)
     later = list(runs.filter(state=RunState.SCHEDULED).order_by("scheduled_for")[:3]) if len(waiting) < 8 else []
     total = len(held) + len(waiting) + len(later)
     if len(held) > RUNNING_SHOWN or len(waiting) > WAITING_SHOWN or len(later) == 3:
         counted = Run.objects.filter(state__in=sorted(HELD | WAITING))
-        total = (counted.filter(flow=flow) if flow is not None else counted).count()
+        total = (counted.filter(flow=flow) if flow is not None else counted.filter(parent=None)).count()
     shown = Reader(now).shown([*held[:RUNNING_SHOWN], *waiting[:WAITING_SHOWN], *later])
     return Running(shown, total, max(0, total - len(shown)))
 
@@ -121,13 +121,16 @@ def _last_runs(flows: Sequence[Flow]) -> dict[int, list[dict[str, Any]]]:
         .annotate(oldest=Coalesce(Subquery(oldest), Value(UUID(int=0), output_field=Run._meta.pk)))
         .filter(runs__pk__gte=F("oldest"))
         .order_by()
-        .values_list("pk", "runs__pk", "runs__state", "runs__started_at", "runs__finished_at", "runs__error")
+        .values_list(
+            "pk", "runs__pk", "runs__state", "runs__started_at", "runs__finished_at", "runs__error", "runs__parent_id"
+        )
     )
     found: dict[int, list[dict[str, Any]]] = {flow.pk: [] for flow in flows}
-    for flow_id, pk, state, started, finished, error in rows:
+    for flow_id, pk, state, started, finished, error, parent in rows:
         seconds = (finished - started).total_seconds() if started and finished else None
         found[flow_id].append({
             "id": pk, "state": str(state), "seconds": seconds, "finished_at": finished, "error": first_error(error),
+            "called": parent is not None,
             "word": SHOWN[state][1], "took": dur(seconds) or "not ended" if finished is None else dur(seconds) or "–",
         })  # fmt: skip
     for last in found.values():

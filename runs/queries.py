@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from flows.models import Flow
 from flows.parameters import masked, masked_schema
-from runs import answers, history, progress
-from runs.models import Artifact, LogLine, Run, TaskRun, Worker
-from runs.states import HELD, RunState
+from runs import answers, history, nested, progress
+from runs.models import LogLine, Run, TaskRun, Worker
+from runs.states import HELD, SHOWN, RunState
 
 Eta = tuple[float, float]  # seconds left, low and high
 REST, MOST_REST = 10, timedelta(seconds=0.3)  # times what working it out took
@@ -57,7 +59,7 @@ def standing(run: Run, now: datetime) -> tuple[float, Eta | None]:
     at, rest, found = _standing.get(run.pk, (now, timedelta(), (0.0, None)))
     if not timedelta() <= now - at < rest or found[0] < run.progress:
         began = time.perf_counter()
-        found = progress_now(run, what_moves(run), now)
+        found = progress_now(run, nested.live_rows(run, what_moves(run), now), now)
         _standing[run.pk] = now, min(MOST_REST, REST * timedelta(seconds=time.perf_counter() - began)), found
         while len(_standing) > STANDING_KEPT:
             _standing.popitem(last=False)
@@ -70,13 +72,15 @@ def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
     ``exact`` asks also where it stands and why it waits (a few more queries).
     """
     percent, eta = run.progress, None
+    worker = (run.root or run).worker
     if exact and run.state in HELD:
         percent, eta = standing(run, now)
     return {
         "id": str(run.pk),
         "flow": run.flow.slug,
-        "name": run.flow.name,
+        "name": run.title,
         "state": run.seen_state,
+        "state_name": run.state_name or SHOWN[run.seen_state][1],
         "state_reason": run.state_reason or (waiting_reason(run) if exact else ""),
         "progress": round(percent, 2),
         "eta_seconds": round(sum(eta) / 2, 1) if eta else None,
@@ -93,7 +97,8 @@ def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
         "duration_ms": milliseconds(run.started_at, run.finished_at),
         "error": run.error,
         "result": run.result,
-        "worker": run.worker.name if run.worker else None,
+        "worker": worker.name if worker else None,
+        "parent": str(run.parent_id) if run.parent_id else None,
         "rerun_of": str(run.rerun_of_id) if run.rerun_of_id else None,
         "resume_of": str(run.resume_of_id) if run.resume_of_id else None,
         "resume_from": run.resume_from or None,
@@ -123,6 +128,7 @@ def task_json(row: TaskRun, now: datetime) -> dict[str, Any]:
     return {
         "key": row.key,
         "name": row.name,
+        "subrun": str(row.subrun) if row.subrun else None,
         "index": row.position,
         "call": row.call,
         "state": row.state,
@@ -135,6 +141,10 @@ def task_json(row: TaskRun, now: datetime) -> dict[str, Any]:
         "duration_ms": milliseconds(row.started_at, row.finished_at),
         "attempt": row.tries,
         "error": row.error,
+        "state_name": row.state_name or SHOWN[row.state][1],
+        "message": row.message,
+        "result": row.result,
+        "crucial": row.crucial,
     }
 
 
@@ -142,10 +152,23 @@ def level_name(level: int) -> str:
     return logging.getLevelName(level) if level in (10, 20, 30, 40, 50) else f"LEVEL {level}"
 
 
-def task_names(run_id: UUID, lines: Sequence[LogLine] | Sequence[Artifact]) -> dict[tuple[int, int], str]:
-    """The names of the task runs that these rows mention, by (attempt, number)."""
-    wanted = {line.task for line in lines if line.task is not None}
-    rows = TaskRun.objects.filter(run_id=run_id)
+def log_of(run: Run) -> QuerySet[LogLine]:
+    """The run's lines: those of all that was called in it, too; of a sub-run those that it told itself."""
+    if run.root_id is None:
+        return LogLine.objects.filter(run_id=run.pk)
+    return LogLine.objects.filter(run_id=run.root_id, subrun=run.pk)
+
+
+def task_names(run: Run, wanted: set[int]) -> dict[tuple[int, int], str]:
+    """The names of the task runs with these numbers, by (attempt, number); also of those in its sub-runs."""
+    names = _names(TaskRun.objects.filter(run_id=run.pk), wanted)
+    others = wanted - {number for _, number in names}
+    if others and run.root_id is None and run.subruns.exists():
+        names |= _names(TaskRun.objects.filter(run__root_id=run.pk), others)
+    return names
+
+
+def _names(rows: QuerySet[TaskRun], wanted: set[int]) -> dict[tuple[int, int], str]:
     rows = rows.filter(number__in=wanted) if len(wanted) <= 500 else rows.filter(number__isnull=False)
     found = rows.values_list("attempt", "number", "name") if wanted else []
     return {(attempt, number): name for attempt, number, name in found if number is not None}

@@ -148,6 +148,7 @@ def cancel(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:
     run = _run(run_id)
     if run.state in FINAL:
         raise Conflict("state", f"the run is {run.state} already, so there is nothing to cancel")
+    _refuse_sub_run(run, "cancel")
     reason = f"cancelled by {who}" + (f": {clean_text(why, 500)}" if why else "")
     if run.state not in HELD:
         close(run, RunState.CANCELLED, now=now, who=who, why=reason)
@@ -171,6 +172,7 @@ def retry(
 ) -> Run:
     """A new run like this one, or edited. The old run stays as it is. Raises ``Conflict`` while it is not final."""
     run = _run(run_id)
+    _refuse_sub_run(run, "repeat")
     if run.state not in FINAL:
         raise Conflict("state", f"the run is {run.seen_state} still; cancel it first, or trigger the flow anew")
     wish = Wish(
@@ -191,6 +193,7 @@ def resume(*, run_id: UUID, now: datetime, trigger: str, who: str, from_task: st
     The old run stays as it is. Raises ``Conflict`` for a run that cannot be resumed, ``Refused`` for an unknown task.
     """
     run = _run(run_id)
+    _refuse_sub_run(run, "resume")
     if run.state not in FINAL:
         raise Conflict("state", f"the run is {run.seen_state} still; cancel it first, then resume it")
     first = _task_of(run, from_task, call) if from_task is not None else None
@@ -222,6 +225,7 @@ def pause(*, run_id: UUID, now: datetime, who: str) -> Run:
     Raises ``Conflict`` for a run that does not run.
     """
     run = _run(run_id)
+    _refuse_sub_run(run, "pause")
     if run.state != RunState.RUNNING or run.cancel_requested_at is not None:
         told = "is to be cancelled" if run.state == RunState.RUNNING else f"is {run.seen_state}"
         raise Conflict("state", f"only a running run can be paused; this one {told}")
@@ -235,6 +239,7 @@ def go_on(*, run_id: UUID, given: Mapping[str, Any] | None, now: datetime, who: 
     """Let a paused run go on, with what its form asks for. Raises ``Conflict`` if it does not wait for a person,
     ``Refused`` for input that does not fit."""
     run = _run(run_id)
+    _refuse_sub_run(run, "let go on")
     if run.state == RunState.PAUSED and Attempt.objects.filter(pk=run.fence or 0, hold=True).update(hold=False):
         run.move(answers.state_of_held(run), now=now, who=who, why=f"let go on by {who}")
         live.touch(live.HOLDS, live.OVERVIEW, live.run_topic(run.pk))
@@ -247,6 +252,7 @@ def go_on(*, run_id: UUID, given: Mapping[str, Any] | None, now: datetime, who: 
 def give_up(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:
     """The operator's word on a run whose worker is out of contact: it counts as crashed, its attempt as stale."""
     run = _run(run_id)
+    _refuse_sub_run(run, "give up")
     if run.state != RunState.LOST:
         raise Conflict("state", f"only a lost run can be given up; this one is {run.seen_state}")
     Attempt.objects.filter(run=run, revoked_at=None).update(revoked_at=now)
@@ -254,8 +260,17 @@ def give_up(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:
     return _run(run_id)
 
 
+def _refuse_sub_run(run: Run, verb: str) -> None:
+    """A flow that was called by another is a part of that one's process, and its arguments are known there alone."""
+    if run.root is not None:
+        raise Conflict(
+            "parent",
+            f"the run is a part of run {run.root_id} of {run.root.flow.name}, which called it: {verb} that one",
+        )
+
+
 def _run(run_id: UUID) -> Run:
-    run = Run.objects.select_related("flow").filter(pk=run_id).first()
+    run = Run.objects.select_related("flow", "root__flow").filter(pk=run_id).first()
     if run is None:
         raise Missing("run", f"there is no run {run_id}")
     return run

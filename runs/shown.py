@@ -14,7 +14,7 @@ from django.db.models import F
 from perfect_client.protocol import dumps
 
 from flows.models import Flow
-from runs import answers, history, pictures, progress, queries
+from runs import answers, history, nested, pictures, progress, queries
 from runs.models import Run, TaskRun
 from runs.states import HELD, TASK_DONE, WAITING, RunState, TaskState
 
@@ -65,6 +65,11 @@ class TaskShown:
     @property
     def is_running(self) -> bool:
         return self.state == TaskState.RUNNING
+
+    @property
+    def is_tolerated(self) -> bool:
+        """Whether it ended badly and nothing hung on it."""
+        return not self.row.crucial and self.state in {TaskState.FAILED, TaskState.CRASHED, TaskState.CANCELLED}
 
     @property
     def where(self) -> dict[str, Any]:
@@ -158,6 +163,8 @@ class RunShown:
     def origin(self) -> str:
         """Who or what asked for the run."""
         run = self.run
+        if run.parent_id is not None:
+            return f"called by {run.triggered_by}"
         if run.schedule is not None:
             return f"schedule, {run.schedule.words}"
         label = Run.Trigger(run.trigger).label if run.trigger in Run.Trigger else run.trigger
@@ -169,7 +176,7 @@ class RunShown:
         run = self.run
         widths = tuple(round(segment.width) for segment in self.segments if segment.state == TaskState.RUNNING)
         return (run.pk, run.state, run.attempt, run.cancel_requested_at, self.waits, self.is_longer, widths,
-                tuple((task.pk, task.state) for task in self.tasks))  # fmt: skip
+                tuple((task.pk, task.state, task.row.subrun) for task in self.tasks))  # fmt: skip
 
     def numbers(self) -> dict[str, Any]:
         """The hot message: what moves while nothing happens."""
@@ -182,7 +189,7 @@ class RunShown:
             "pct": round(self.percent, 2),
             "eta": eta,
             "state": self.run.seen_state,
-            "name": self.run.flow.name,
+            "name": self.run.title,
             "note": self.doing,
             "log": [self.run.log_count, self.run.warning_count, self.run.error_count],
             "tasks": [[task.pk, task.percent, task.state, task.row.note] for task in self.tasks if task.is_running],
@@ -209,6 +216,7 @@ class Reader:
         """The run with these task runs of its last attempt."""
         percent, eta = run.progress, None
         if run.state in HELD and rows:
+            rows = nested.live_rows(run, rows, self.now)
             percent, eta = queries.progress_now(run, rows, self.now)
         eta = eta if run.state == RunState.RUNNING else None
         tasks, span = _on_an_axis(run, self._tasks(run, rows))
@@ -344,8 +352,8 @@ class FlowShown:
 
     @property
     def trouble(self) -> dict[str, Any] | None:
-        """The last ended run, if it failed or crashed."""
-        ended = self.ended
+        """The last ended run, if it failed or crashed; a sub-run's trouble is its caller's."""
+        ended = [row for row in self.ended if not row["called"]]
         return ended[-1] if ended and ended[-1]["state"] != "COMPLETED" else None
 
     @property

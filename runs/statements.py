@@ -7,8 +7,9 @@ knows the columns. SQLite and PostgreSQL understand the same text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from django.db import connection, models
@@ -32,11 +33,9 @@ def insert(rows: Sequence[models.Model], *, replacing: Sequence[str] = ()) -> No
     ``replacing`` names the attributes of a unique constraint: a row that is there already takes the new values.
     """
     if rows:
-        sql, columns = _insert_of(type(rows[0]), tuple(replacing))
+        sql, values_of = _insert_of(type(rows[0]), tuple(replacing))
         with connection.cursor() as cursor:
-            cursor.executemany(
-                sql, [[prepare(getattr(row, name), connection) for name, prepare in columns] for row in rows]
-            )
+            cursor.executemany(sql, [values_of(row) for row in rows])
 
 
 def insert_values(model: Model, names: Sequence[str], rows: Sequence[Sequence[Any]], **common: Any) -> None:
@@ -57,12 +56,9 @@ def insert_values(model: Model, names: Sequence[str], rows: Sequence[Sequence[An
 
 def insert_one(row: models.Model) -> None:
     """Insert a row and tell it its automatic key."""
-    sql, columns = _insert_of(type(row), ())
+    sql, values_of = _insert_of(type(row), ())
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"{sql} RETURNING {_key(type(row))}",
-            [prepare(getattr(row, name), connection) for name, prepare in columns],
-        )
+        cursor.execute(f"{sql} RETURNING {_key(type(row))}", values_of(row))
         (row.pk,) = cursor.fetchone()
 
 
@@ -89,14 +85,29 @@ def swap(
 
 
 @cache
-def _insert_of(model: Model, replacing: tuple[str, ...]) -> tuple[str, list[tuple[str, Prepare]]]:
+def _insert_of(model: Model, replacing: tuple[str, ...]) -> tuple[str, Callable[[Any], list[Any]]]:
     fields = [field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField)]
     sql = _insert_into(model, tuple(field.attname for field in fields))
     if replacing:
         unique = ", ".join(_column(model, name) for name in replacing)
         others = [_column(model, field.attname) for field in fields if field.attname not in replacing]
         sql += f" ON CONFLICT ({unique}) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in others)
-    return sql, [(field.attname, _preparation(model, field.attname)) for field in fields]
+    return sql, _reader([field.attname for field in fields], [_preparation(model, f.attname) for f in fields])
+
+
+def _reader(names: Sequence[str], preparations: Sequence[Prepare]) -> Callable[[Any], list[Any]]:
+    """A row's values as the driver takes them. Most are that already, and many are None: those cost nothing more."""
+    read = attrgetter(*names)
+    others = [(index, prepare) for index, prepare in enumerate(preparations) if prepare is not _as_it_is]
+
+    def values_of(row: Any) -> list[Any]:
+        values = list(read(row))
+        for index, prepare in others:
+            if values[index] is not None:
+                values[index] = prepare(values[index], connection)
+        return values
+
+    return values_of
 
 
 @cache
@@ -134,8 +145,8 @@ def _key(model: Model) -> str:
 def _preparation(model: Model, name: str) -> Prepare:
     """How a value becomes what the driver takes; most values are that already."""
     field = _fields(model)[name]
-    plain: Iterable[type] = (models.CharField, models.TextField, models.IntegerField, models.FloatField)
-    return _as_it_is if isinstance(field, tuple(plain)) else field.get_db_prep_save
+    plain = (models.CharField, models.TextField, models.IntegerField, models.FloatField, models.BooleanField)
+    return _as_it_is if isinstance(field, plain) else field.get_db_prep_save
 
 
 def _as_it_is(value: Any, connection: Any) -> Any:

@@ -98,6 +98,16 @@ LEFT_OPEN: dict[RunState, tuple[TaskState, TaskState]] = {
     S.SKIPPED: (TaskState.SKIPPED, TaskState.SKIPPED),
 }
 
+# What a sub-run comes to when the call that it is ends so.
+SUB_RUN_ENDS: dict[str, RunState] = {
+    TaskState.COMPLETED: S.COMPLETED,
+    TaskState.CACHED: S.COMPLETED,
+    TaskState.FAILED: S.FAILED,
+    TaskState.CRASHED: S.CRASHED,
+    TaskState.CANCELLED: S.CANCELLED,
+    TaskState.SKIPPED: S.CANCELLED,
+}
+
 # Glyph and word: a state is never told by colour alone. OFFERED is an inner step that people see as Pending.
 SHOWN: dict[str, tuple[str, str]] = {
     "SCHEDULED": ("◷", "Scheduled"),
@@ -114,6 +124,11 @@ SHOWN: dict[str, tuple[str, str]] = {
     "CANCELLED": ("◼", "Cancelled"),
     "SKIPPED": ("»", "Skipped"),
 }
+
+
+def left_open(to: RunState) -> RunState:
+    """What becomes of a sub-run that goes on when the run around it ends as ``to``."""
+    return SUB_RUN_ENDS[LEFT_OPEN[to][0]]
 
 
 def sources(to: RunState) -> frozenset[RunState]:

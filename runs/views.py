@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
@@ -129,9 +130,16 @@ def history_list(request: HttpRequest) -> HttpResponse:
 # ------------------------------------------------------------------------------------------------------------ one run
 
 
+def page_rows() -> QuerySet[Run]:
+    """Runs with all that their pages show of others."""
+    rows = Run.objects.select_related(
+        "flow", "schedule__flow", "worker", "rerun_of__flow", "resume_of__flow", "parent__flow", "root__worker"
+    )
+    return rows.prefetch_related("flow__tasks")
+
+
 def _run(pk: UUID) -> Run:
-    rows = Run.objects.select_related("flow", "schedule__flow", "worker", "rerun_of__flow", "resume_of__flow")
-    return get_object_or_404(rows.prefetch_related("flow__tasks"), pk=pk)
+    return get_object_or_404(page_rows(), pk=pk)
 
 
 def hero_of(shown: RunShown) -> dict[str, Any]:
@@ -145,6 +153,7 @@ def hero_of(shown: RunShown) -> dict[str, Any]:
         "command": _as_shell(run, parameters),
         "resumed_by": _resumes_of(run),
         "can_resume": run.state in RESUMABLE,
+        "worker": (run.root or run).worker,
         "json": in_words({"parameters": parameters, "configuration": run.configuration or None}),
     }
 

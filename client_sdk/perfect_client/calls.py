@@ -8,14 +8,10 @@ from perfect_client import arguments, context, hooks, outcomes, states
 from perfect_client.deadlines import Limit, is_own
 from perfect_client.errors import TaskRunTimeoutError, UpstreamTaskError
 from perfect_client.parts import TaskCall
-from perfect_client.recorder import Run, TaskRun, new_id
+from perfect_client.recorder import Run, TaskRun, new_id, nowhere
 from perfect_client.runlog import get_run_logger
 from perfect_client.states import State, StateType
 from perfect_client.steps import Call, Invoke, Sleep, Steps, Wait, drive, drive_later
-
-
-def nowhere(fact: Any) -> None:
-    """Where the facts of a run go that no worker executes."""
 
 
 def apart() -> Run:
@@ -74,7 +70,7 @@ def _to_its_end(call: TaskCall, current: TaskRun) -> Steps[State]:
     state.task_run_id = current.id
     state.tolerated = not call.task.crucial and not state.is_completed()
     if outcome:
-        call.run.end(current, outcome)
+        call.run.end_with(current, state.data, outcome)
     else:
         outcomes.tell(current, state)
     yield from hooks.told(call.task, current, state)

@@ -150,6 +150,7 @@ class Flow(Decorated[P, R]):
     options = options.OF_FLOWS
     weight: Optional[float] = None
     estimated_time: Optional[float] = None
+    crucial = True
     flow_run_name: Any
     task_runner: Any
     validate_parameters: bool

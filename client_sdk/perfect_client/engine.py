@@ -38,6 +38,7 @@ def execute(
     run = Run(
         id=order.run, flow_name=flow.name, emit=emit, clock=clock, attempt=order.attempt,
         tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), keys=discovery.plan(flow).keys, flow=flow, guard=guard,
+        keys_of=discovery.keys_of,
     )  # fmt: skip
     run.answers = answers
     context.activate(run)
@@ -57,7 +58,7 @@ def _execute(run: Run, flow: Flow[Any, Any], order: OfferRun) -> str:
         ended = _outcome(run, flow, order)
     except KeyboardInterrupt as stopped:  # it came while no user code was running
         ended = ended or _failure(run, stopped)
-    open_because = "The run was stopped." if ended.outcome == CANCELLED else "The flow ended before this task."
+    open_because = "The run was stopped." if ended.outcome == CANCELLED else flow_calls.LEFT_OPEN
     while True:
         try:
             run.end_open(open_because)
@@ -91,13 +92,14 @@ def _ended(run: Run, state: State) -> RunEnded:
     """The outcome by the flow's final state: what it returned, or the exception that it raised."""
     outcome, message = _OUTCOMES.get(state.type, FAILED), state.message or ""
     if outcome == COMPLETED:
-        return RunEnded(run.clock(), outcome, reason=message, result="" if state.data is None else preview(state.data))
+        result = "" if state.data is None else preview(state.data)
+        return RunEnded(run.clock(), outcome, reason=message, result=result, state=state.own_name)
     error = states.exception_of(state) if state.type in _WITH_EXCEPTION else None
     told = outcomes.traceback_of(error) if error is state.data or (error and error.__traceback__) else ""
     reason = "timed_out: %s" % error if isinstance(error, TimedOut) else "" if error is state.data else message
     return RunEnded(
         run.clock(), outcome, reason=reason, error=error_text(error) if error else outcomes.error_of(state),
-        traceback=told, by_code=True,
+        traceback=told, by_code=True, state=state.own_name,
     )  # fmt: skip
 
 

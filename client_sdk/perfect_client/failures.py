@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import reprlib
 import traceback
+from itertools import islice
 from typing import Any, Set
 
 from perfect_client.protocol import clean_text
@@ -80,6 +81,23 @@ class _Preview(reprlib.Repr):
 
     repr_bytearray = repr_bytes
 
+    def repr_dict(self, x: Any, level: int) -> str:
+        """``reprlib`` sorts all keys before it takes the first."""
+        if len(x) <= self.maxdict:
+            return super().repr_dict(x, level)
+        return super().repr_dict(dict(islice(x.items(), self.maxdict)), level)[:-1] + ", ...}"
+
+    def repr_set(self, x: Any, level: int) -> str:
+        if len(x) <= self.maxset:
+            return super().repr_set(x, level)
+        return super().repr_set(set(islice(x, self.maxset)), level)[:-1] + ", ...}"
+
+    def repr_frozenset(self, x: Any, level: int) -> str:
+        return "frozenset(%s)" % self.repr_set(x, level) if x else "frozenset()"
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if x.bit_length() < 4_096 else "<int of %d bits>" % x.bit_length()
+
     def repr_instance(self, x: Any, level: int) -> str:
         try:
             return repr(x)
@@ -87,13 +105,29 @@ class _Preview(reprlib.Repr):
             return "<%s>" % type(x).__qualname__
 
 
-_PREVIEW = _Preview()
+class _SafePreview(_Preview):
+    """The same, without asking an object of an unknown class: what it does is not known, and may take long."""
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        module, name = type(x).__module__, type(x).__qualname__
+        return super().repr_instance(x, level) if module.partition(".")[0] in _QUICK else "<%s.%s>" % (module, name)
 
 
-def preview(value: Any) -> str:
+_QUICK = frozenset({"builtins", "datetime", "decimal", "fractions", "pathlib", "uuid", "perfect_client"})
+_PREVIEW, _SAFE_PREVIEW = _Preview(), _SafePreview()
+
+
+def safe_preview(value: Any) -> str:
+    """As ``preview``, for the many results of tasks: an object that is no plain value is told by its class."""
+    if type(value) is bool or (type(value) is int and -1 << 60 < value < 1 << 60):
+        return repr(value)
+    return preview(value, _SAFE_PREVIEW)
+
+
+def preview(value: Any, way: reprlib.Repr = _PREVIEW) -> str:
     """The value's ``repr``, at most 500 characters; what is cut is marked by ``…``."""
     try:
-        text = _PREVIEW.repr(value)
+        text = way.repr(value)
     except Exception:
         text = "<%s>" % type(value).__qualname__
     text = clean_text(text, len(text) * 4 + 4)

@@ -10,7 +10,7 @@ from perfect_client.deadlines import Limit, calls_user_code, is_own
 from perfect_client.errors import Cancelled, FlowRunTimeoutError, TimedOut, UpstreamTaskError
 from perfect_client.failures import is_interruption
 from perfect_client.parts import bound
-from perfect_client.recorder import Run, SubRun, TaskRun, new_id
+from perfect_client.recorder import Run, SubRun, TaskRun, new_id, nowhere
 from perfect_client.states import State, StateType
 from perfect_client.steps import Call, Sleep, Steps, Wait, drive, drive_later
 
@@ -39,7 +39,7 @@ def run_of(flow: Any) -> Tuple[Run, Optional[TaskRun]]:
     above = context.current_run()
     if above is None:
         made = Run(
-            id=new_id(), flow_name=flow.name, emit=calls.nowhere, tags=flow.tags, configuration=flow.configuration(),
+            id=new_id(), flow_name=flow.name, emit=nowhere, tags=flow.tags, configuration=flow.configuration(),
             flow=flow,
         )  # fmt: skip
         return made, None
@@ -54,20 +54,33 @@ def _begin(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: A
     return steps if call is None else _told_above(run, call, steps)
 
 
+LEFT_OPEN = "The flow ended before this task."
+
+
 def _told_above(run: Run, call: TaskRun, steps: Steps[State]) -> Steps[State]:
     """A sub-flow's steps, with its begin and end as facts of the run around it."""
     above = context.task.get()
-    run.root.begin(call, run.flow_name)
+    call.run.begin(call, run.flow_name)
     context.task.set(call)
     try:
         state = yield from steps
     except BaseException as error:
-        run.root.fail(call, error)
+        run.end_open(LEFT_OPEN)
+        call.run.fail(call, error)
         raise
     finally:
         context.task.set(above)
+    run.end_open(LEFT_OPEN)
     outcomes.tell(call, state)
     return state
+
+
+def tell_start(run: Run) -> None:
+    """A sub-flow begins: its server makes it a run of its own."""
+    if isinstance(run, SubRun) and run.is_told:
+        from perfect_client import given  # heavy: whoever calls flows without a worker does without it
+
+        run.told(given.shown(run.flow, run.parameters))
 
 
 def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any = None) -> Steps[State]:
@@ -107,9 +120,11 @@ def _to_its_end(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_fo
         except UpstreamTaskError as missing:
             return states.NotReady(message=str(missing))
     if not run.parameters:
-        run.parameters = _parameters(flow, args, kwargs)
+        run.parameters = parameters_of(flow, args, kwargs)
     if flow.flow_run_name:
         run.given_name = hooks.name_from(flow.flow_run_name, lambda: dict(run.parameters))
+        run.tell_name()
+    tell_start(run)
     limit = calls.limit_of(flow, run, FlowRunTimeoutError)
     while True:
         yield from hooks.told(flow, run, State(StateType.RUNNING))
@@ -165,7 +180,7 @@ def _attempt(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], limit: Opt
     return states.of_value(arguments.to_states(value) if context.stand_ins else value)
 
 
-def _parameters(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:
+def parameters_of(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:
     """The arguments by name; what does not fit is left to the call itself, whose error names it."""
     try:
         return bound(flow, args, kwargs)

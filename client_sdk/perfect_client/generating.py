@@ -52,7 +52,9 @@ def generate_flow(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> A
         given, named = arguments.resolved(args, kwargs, wait_for)
         run, call = flow_calls.run_of(flow)
         if isinstance(run, SubRun) and call is not None:
-            run.root.begin(call, run.name)
+            call.run.begin(call, run.flow_name)
+            run.parameters = run.parameters or flow_calls.parameters_of(flow, given, named)
+            flow_calls.tell_start(run)
         generator = flow.fn(*given, **named)
         return generator, run, call or context.task.get(), lambda error: _end_flow(run, call, error)
 
@@ -73,6 +75,7 @@ def _end_flow(run: Run, call: Any, error: Any) -> None:
         run.runner.stop()
         run.runner.shut()
     if call is not None:
+        run.end_open(flow_calls.LEFT_OPEN)
         _end(call, error)
 
 

@@ -111,9 +111,19 @@ def fact_without_secrets(fact: Any) -> Any:
     """The fact with no secret in its texts: a line, an error, a traceback, a result, a note."""
     if not of_this_process:
         return fact
-    texts = {name: value for name, value in vars(fact).items() if isinstance(value, str) and name not in _KEYS}
-    clean = {name: of_this_process.without(text) for name, text in texts.items()}
+    texts = {name: value for name, value in vars(fact).items() if type(value) in _TOLD and name not in _KEYS}
+    clean = {name: _without_secrets(value) for name, value in texts.items()}
     return type(fact)(**{**vars(fact), **clean}) if clean != texts else fact
 
 
-_KEYS = frozenset({"artifact", "coded", "key", "kind", "outcome"})  # what the server goes by, and base64
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return of_this_process.without(value)
+    if isinstance(value, dict):
+        return {_without_secrets(name): _without_secrets(item) for name, item in value.items()}
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
+
+
+_TOLD = frozenset({str, dict, list})
+# What the server goes by, base64, and a question: what the code hands over on purpose arrives as it is.
+_KEYS = frozenset({"artifact", "body", "coded", "flow", "key", "kind", "outcome", "run"})

@@ -6,9 +6,12 @@ from types import GeneratorType
 from typing import Any, Optional
 
 from perfect_client import states
-from perfect_client.failures import error_text, traceback_text
+from perfect_client.failures import error_text, preview, safe_preview, traceback_text
+from perfect_client.protocol import MAX_NAME, clean_text
 from perfect_client.recorder import TaskRun
 from perfect_client.states import State, StateType
+
+MAX_MESSAGE_BYTES = 1024
 
 # How a state is told on the wire, where only what is final can end a task.
 OUTCOMES = {
@@ -38,7 +41,19 @@ def traceback_of(error: Optional[BaseException]) -> str:
 def tell(current: TaskRun, state: State) -> None:
     """The task's end, as a fact."""
     error = state.data if isinstance(state.data, BaseException) else None
-    current.run.end(current, outcome_of(state), error_of(state), traceback_of(error))
+    good = state.is_completed()
+    current.run.end(
+        current, outcome_of(state), error_of(state), traceback_of(error),
+        result=result_of(current, state.data) if good else "", state=clean_text(state.own_name, MAX_NAME),
+        message=clean_text(state.message or "", MAX_MESSAGE_BYTES) if good else "",
+    )  # fmt: skip
+
+
+def result_of(current: TaskRun, value: Any) -> str:
+    """What a call returned, as its fact tells it; empty for None, and where nobody hears it."""
+    if value is None or not current.run.is_told:
+        return ""
+    return preview(value) if current.task.kind == "flow" else safe_preview(value)
 
 
 def settled(current: Optional[TaskRun], value: Any) -> Any:
@@ -49,6 +64,6 @@ def settled(current: Optional[TaskRun], value: Any) -> Any:
     if isinstance(value, GeneratorType):
         return list(value)
     state = states.of_value(value)
-    if current is not None and not state.is_completed():
+    if current is not None and (isinstance(value, State) or not state.is_completed()):
         tell(current, state)
     return state.value() if isinstance(value, State) or not state.is_completed() else value

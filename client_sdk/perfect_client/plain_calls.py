@@ -25,7 +25,7 @@ def call(run: Run, called: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -
         raise
     finally:
         context.task.set(above)
-    run.end(current)
+    run.end_with(current, value)
     return value
 
 
@@ -46,7 +46,7 @@ def call_kept(run: Run, called: Any, keeper: Keeper, args: Tuple[Any, ...], kwar
         raise
     finally:
         context.task.set(above)
-    run.end(current, "COMPLETED" if hit is None else "CACHED")
+    run.end_with(current, value, "COMPLETED" if hit is None else "CACHED")
     return value
 
 
@@ -64,7 +64,7 @@ async def call_async(run: Run, called: Any, args: Tuple[Any, ...], kwargs: Dict[
         raise
     finally:
         context.task.set(above)
-    run.end(current)
+    run.end_with(current, value)
     return value
 
 

@@ -16,7 +16,7 @@ from perfect_client import capture, context
 from perfect_client.deadlines import Limit, run_coroutine
 from perfect_client.errors import CrashedRun
 from perfect_client.protocol import TaskEnded
-from perfect_client.recorder import Run, TaskRun, new_id
+from perfect_client.recorder import Run, TaskRun
 from perfect_client.steps import Call
 
 _LOOK_S = 1.0  # how often a process looks whether its parent is still there
@@ -40,7 +40,8 @@ class Child:
     def call(self, call: Call, task: Any, current: TaskRun) -> Any:
         """Have a call of a task performed there. Raises what it raises, and ``CrashedRun`` if the process dies."""
         try:
-            order = pickle.dumps((task, call.args, call.kwargs))
+            run = current.run
+            order = pickle.dumps((task, call.args, call.kwargs, (run.id, run.flow_name, run.attempt, run.tags)))
         except Exception as wrong:
             raise TypeError(
                 "a task in another process, and its arguments, must be picklable (a task at the top of a module is): %s"
@@ -105,8 +106,8 @@ def _perform(pipe: Any, order: bytes, captured: bool) -> None:
         pipe.send_bytes(pickle.dumps((kind, said)))
 
     try:
-        task, args, kwargs = pickle.loads(order)
-        run = Run(id=new_id(), flow_name="", emit=lambda fact: say("fact", fact))
+        task, args, kwargs, (run_id, flow_name, attempt, tags) = pickle.loads(order)
+        run = Run(id=run_id, flow_name=flow_name, attempt=attempt, tags=tags, emit=lambda fact: say("fact", fact))
         context.activate(run)
         try:
             with capture.Capture(run, 0) if captured else contextlib.nullcontext():

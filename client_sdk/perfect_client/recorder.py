@@ -11,9 +11,12 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from perfect_client.context import Configuration, current_task
-from perfect_client.failures import error_text, is_interruption, traceback_text
+from perfect_client.failures import error_text, is_interruption, safe_preview, traceback_text
 from perfect_client.protocol import (
+    MAX_NAME,
     Logged,
+    RunNamed,
+    SubRunStarted,
     TaskEnded,
     TaskProgressed,
     TaskRestarted,
@@ -32,6 +35,15 @@ def new_id() -> str:
     """A random UUID as text; the module ``uuid`` takes longer to load than a small flow to run."""
     digits = os.urandom(16).hex()
     return "-".join((digits[:8], digits[8:12], "4" + digits[13:16], "a" + digits[17:20], digits[20:]))
+
+
+def nowhere(fact: Any) -> None:
+    """Where the facts of a run go that no worker executes."""
+
+
+def no_keys(flow: Any) -> Dict[int, str]:
+    """Where nobody has read a flow's plan."""
+    return {}
 
 
 class Throttle:
@@ -123,6 +135,7 @@ class Run:
         self, *, id: str, flow_name: str, emit: Emit, clock: Callable[[], float] = time.time, attempt: int = 1,
         tags: Tuple[str, ...] = (), configuration: Optional[Configuration] = None,
         keys: Optional[Mapping[int, str]] = None, flow: Any = None, guard: Any = None,
+        keys_of: Callable[[Any], Mapping[int, str]] = no_keys,
     ) -> None:  # fmt: skip
         self._describe(id, flow_name, attempt, tags, configuration, flow)
         self.root: Run = self
@@ -135,9 +148,11 @@ class Run:
         self._lock = threading.RLock()  # reentrant: a signal handler may print while a fact is being written
         self._numbers = itertools.count(1)
         self._calls: Dict[str, int] = {}
+        self._keys_of = keys_of
         self._keys = dict(keys or {})  # identity of a task's code → its key in this flow
         self._open: Dict[int, TaskRun] = {}
         self._held: List[Any] = []  # keeps the code alive whose identity is a key above
+        self._ticks = 0  # of the last id that was given to a sub-run
 
     def _describe(
         self, id: str, flow_name: str, attempt: int, tags: Tuple[str, ...], configuration: Optional[Configuration],
@@ -155,6 +170,11 @@ class Run:
     def name(self) -> str:
         """From ``flow_run_name``, else the flow's name and the first letters of the run's id."""
         return self.given_name or "%s %s" % (self.flow_name, self.id[:8])
+
+    @property
+    def is_told(self) -> bool:
+        """Whether anybody hears its facts."""
+        return self.root._emit is not nowhere
 
     @property
     def closed(self) -> bool:
@@ -177,6 +197,11 @@ class Run:
         with self._lock:
             if not self.root._closed:
                 self._emit(fact)
+
+    def tell_name(self) -> None:
+        """``given_name`` is known."""
+        if self.given_name:
+            self.tell(RunNamed(self.clock(), clean_text(self.given_name, MAX_NAME)))
 
     def start(self, task: Any, parent: Optional[TaskRun]) -> TaskRun:
         """A task is being called."""
@@ -202,7 +227,7 @@ class Run:
             self.tell(
                 TaskStarted(
                     self.clock(), opened.number, opened.key, name, opened.call, opened.parent, task.weight,
-                    task.estimated_time, task.wire_kind,
+                    task.estimated_time, task.wire_kind, task.crucial,
                 )
             )  # fmt: skip
 
@@ -228,12 +253,20 @@ class Run:
         self._held.append(task.code)
         return key
 
-    def end(self, ended: TaskRun, outcome: str = "COMPLETED", error: str = "", traceback: str = "") -> None:
+    def end(
+        self, ended: TaskRun, outcome: str = "COMPLETED", error: str = "", traceback: str = "", result: str = "",
+        state: str = "", message: str = "",
+    ) -> None:  # fmt: skip
         """A task came to its end."""
         with self._lock:
             ended.forget_reports()
             if self._open.pop(ended.number, None) is not None:
-                self.tell(TaskEnded(self.clock(), ended.number, outcome, error, traceback))
+                self.tell(TaskEnded(self.clock(), ended.number, outcome, error, traceback, result, state, message))
+
+    def end_with(self, ended: TaskRun, value: Any, outcome: str = "COMPLETED") -> None:
+        """A task has returned ``value``; what is to be shown of it is worked out only where somebody hears it."""
+        told = value is not None and self.root._emit is not nowhere
+        self.end(ended, outcome, "", "", safe_preview(value) if told else "")
 
     def fail(self, ended: TaskRun, error: BaseException) -> None:
         """A task came to its end by an exception: an interruption makes it CANCELLED, everything else FAILED."""
@@ -247,7 +280,19 @@ class Run:
         self.settle()
         with self._lock:
             for number in sorted(self._open, reverse=True):
-                self.end(self._open[number], "CANCELLED", error)
+                if self._has(self._open[number].run):
+                    self.end(self._open[number], "CANCELLED", error)
+
+    def _has(self, run: Run) -> bool:
+        """Whether ``run`` is this one or was called in it."""
+        return True
+
+    def run_id(self) -> str:
+        """The id of a sub-run: a UUIDv7 (RFC 9562 §5.7), whose 12 bits after the milliseconds count on (§6.2)."""
+        with self._lock:
+            self._ticks = max(int(max(self.clock(), 0.0) * 1000) << 12, self._ticks + 1)
+            digits = "%012x7%03x" % (self._ticks >> 12 & 0xFFFFFFFFFFFF, self._ticks & 0xFFF)
+        return "-".join((digits[:8], digits[8:12], digits[12:], new_id()[19:]))
 
     def settle(self) -> None:
         """Tell what artifacts still wait to say: their run ends."""
@@ -285,13 +330,47 @@ class Run:
 
 
 class SubRun(Run):
-    """A flow called inside a run: with its own id and parameters, while its facts are told by the run around it."""
+    """A flow called inside a run: a run of its own, whose facts are told in the stream of the run around it.
+
+    Its tasks have the keys that they have in its own flow; numbers and calls are counted by the outermost run.
+    """
 
     def __init__(self, above: Run, call: TaskRun, flow: Any) -> None:
         root = above.root
         tags = tuple(dict.fromkeys((*above.tags, *flow.tags)))
-        self._describe(new_id(), flow.name, root.attempt, tags, flow.configuration(), flow)
+        self._describe(root.run_id(), flow.name, root.attempt, tags, flow.configuration(), flow)
         self.root, self.above, self.call = root, above, call
         self.guard, self.clock, self._emit, self._lock = root.guard, root.clock, root._emit, root._lock
-        self._numbers, self._calls, self._keys = root._numbers, root._calls, root._keys
+        self._numbers, self._calls, self._keys = root._numbers, root._calls, dict(root._keys_of(flow))
         self._open, self._held = root._open, root._held
+        self._over = False
+
+    def tell_name(self) -> None:
+        """It is told with the start."""
+
+    def told(self, parameters: Dict[str, Any]) -> None:
+        """Its function will be called: from here on it is a run to the server too."""
+        flow, configuration = clean_text(self.flow_name, MAX_NAME), self.configuration.name
+        self.tell(
+            SubRunStarted(
+                self.clock(), self.id, self.call.number, flow, parameters, list(self.tags), configuration,
+                clean_text(self.given_name or "", MAX_NAME),
+            )
+        )  # fmt: skip
+
+    def begin(self, opened: TaskRun, name: str) -> None:
+        """After its end, code that was left behind tells nothing more of it."""
+        with self._lock:
+            if not self._over:
+                super().begin(opened, name)
+
+    def end_open(self, error: str) -> None:
+        """The flow has come to its end, and so has what it left open."""
+        with self._lock:
+            self._over = True
+            super().end_open(error)
+
+    def _has(self, run: Run) -> bool:
+        while isinstance(run, SubRun) and run is not self:
+            run = run.above
+        return run is self

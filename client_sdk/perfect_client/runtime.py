@@ -57,6 +57,18 @@ class FlowRun:
         return run.attempt if run else None
 
     @property
+    def parent_flow_run_id(self) -> Optional[str]:
+        """The id of the run in which this flow was called; None for a run that no flow called."""
+        run = context.current_run()
+        return run.above.id if run and run is not run.root else None  # type: ignore[attr-defined]
+
+    @property
+    def root_flow_run_id(self) -> Optional[str]:
+        """The id of the outermost run around this one; its own, where no flow called it."""
+        run = context.current_run()
+        return run.root.id if run else None
+
+    @property
     def run_count(self) -> int:
         """How often the flow's function was called in this run: more than once with ``retries``."""
         run = context.current_run()

@@ -61,6 +61,11 @@ class State:
         self.tolerated = False  # a failure that fails nothing else: of a task with crucial=False
 
     @property
+    def own_name(self) -> str:
+        """The name, where it says more than the type."""
+        return "" if self.name.upper() == self.type.value else self.name
+
+    @property
     def timestamp(self) -> datetime:
         """When the state was made, in UTC."""
         return datetime.fromtimestamp(self._at, timezone.utc)

@@ -22,6 +22,7 @@ MOVES = {
         for after in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     ),
     *((before, "CANCELLED") for before in ("SCHEDULED", "PENDING", "OFFERED")),
+    ("", "RUNNING"),  # a sub-run, and it alone
     *((before, "SKIPPED") for before in ("SCHEDULED", "PENDING")),
 }  # fmt: skip
 
@@ -42,6 +43,7 @@ def faults(database: Path, ledger: Path | None = None, *, settled: bool = True) 
     runs = {row["id"]: row for row in rows(database, "SELECT * FROM runs_run")}
     for run in runs.values():
         found += _run_faults(run, settled)
+        found += _family_faults(run, runs)
     found += _event_faults(database, runs)
     found += _task_faults(database, runs)
     found += _line_faults(database, runs)
@@ -83,12 +85,26 @@ def _run_faults(run: sqlite3.Row, settled: bool) -> list[str]:
     return found
 
 
+def _family_faults(run: sqlite3.Row, runs: dict[str, sqlite3.Row]) -> list[str]:
+    """A sub-run belongs to a root that is none, through a parent of the same root, and does not outlive them."""
+    if run["parent_id"] is None:
+        return []
+    parent, root = runs[run["parent_id"]], runs[run["root_id"]]
+    found = []
+    if root["parent_id"] is not None or (parent["root_id"] or parent["id"]) != root["id"]:
+        found.append(f"sub-run {run['id']} has lost its family")
+    if run["state"] not in FINAL and (parent["state"] in FINAL or root["state"] in FINAL):
+        found.append(f"sub-run {run['id']} is {run['state']}, the run around it {parent['state']}")
+    return found
+
+
 def _event_faults(database: Path, runs: dict[str, sqlite3.Row]) -> list[str]:
     found = []
     last: dict[str, str] = {}
     for event in rows(database, "SELECT * FROM runs_event WHERE after != '' ORDER BY id"):
         run, before, after = event["run_id"], event["before"], event["after"]
-        if last.get(run, "") != before or (before, after) not in MOVES:
+        born = before == "" and (after == "RUNNING") != (runs[run]["parent_id"] is not None)
+        if last.get(run, "") != before or (before, after) not in MOVES or born:
             found.append(f"run {run} moved {before or '(new)'} → {after} after {last.get(run, '(nothing)')}")
         last[run] = after
     found += [
@@ -111,9 +127,11 @@ def _line_faults(database: Path, runs: dict[str, sqlite3.Row]) -> list[str]:
     found = []
     sql = "SELECT run_id, count(*) AS n, min(seq) AS first, max(seq) AS last FROM runs_logline GROUP BY run_id"
     counted = {row["run_id"]: row for row in rows(database, sql)}
+    sql = "SELECT subrun, count(*) AS n FROM runs_logline WHERE subrun IS NOT NULL GROUP BY subrun"
+    of_subs = {row["subrun"]: row["n"] for row in rows(database, sql)}
     for pk, run in runs.items():
         row = counted.get(pk)
-        n = row["n"] if row else 0
+        n = row["n"] if row else of_subs.get(pk, 0)
         if n != run["log_count"] or (row and (row["first"], row["last"]) != (1, n)):
             found.append(f"run {pk} counts {run['log_count']} lines, has {n}")
     return found
@@ -135,9 +153,11 @@ def _ledger_faults(database: Path, ledger: Path, runs: dict[str, sqlite3.Row]) -
             ended.add(run)
     stored: dict[str, list[str]] = {}
     for row in rows(
-        database, "SELECT run_id, message FROM runs_logline WHERE message LIKE 'ledger %' ORDER BY run_id, seq"
+        database,
+        "SELECT coalesce(subrun, run_id) AS run, message FROM runs_logline WHERE message LIKE 'ledger %'"
+        " ORDER BY run_id, seq",
     ):
-        stored.setdefault(row["run_id"], []).append(row["message"])
+        stored.setdefault(row["run"], []).append(row["message"])
     for pk, run in runs.items():
         if starts.get(pk, 0) > max(run["attempt"], 0):
             found.append(f"run {pk}: the code started {starts[pk]} times in {run['attempt']} attempts")

@@ -92,6 +92,16 @@ def climbing(steps: int = 4, gate: str = "climb") -> int:
     return steps
 
 
+@flow(name="Expedition")
+def expedition(gate: str = "expedition") -> int:
+    """A walk, and then a climb that is a flow of its own."""
+    tell(start=True)
+    talk(3)
+    found = climbing(4, gate)
+    tell(end=True)
+    return found
+
+
 @task
 def nothing(number: int) -> int:
     return number
@@ -258,6 +268,36 @@ def shows(gate: str = "shows") -> str:
     )
     tell(end=True)
     return "shown"
+
+
+@flow(name="Inner")
+def inner(lines: int = 3, gated: bool = False) -> int:
+    tell(start=True, above=runtime.flow_run.parent_flow_run_id, root=runtime.flow_run.root_flow_run_id)
+    talk(lines)
+    if gated:
+        hold()
+    tell(end=True)
+    return lines
+
+
+@flow(name="Middle")
+def middle(lines: int = 3, gated: bool = False) -> int:
+    tell(start=True, above=runtime.flow_run.parent_flow_run_id)
+    say("ledger middle")
+    found = inner(lines, gated)
+    tell(end=True)
+    return found
+
+
+@flow(name="Outer")
+def outer(times: int = 3, gated: bool = False) -> int:
+    """Calls one flow again and again, and at last one that calls another."""
+    tell(start=True)
+    found = sum(inner(number) for number in range(times))
+    say("ledger outer")
+    found += middle(2, gated)
+    tell(end=True)
+    return found
 
 
 @flow(name="Typed")
