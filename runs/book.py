@@ -311,7 +311,7 @@ class Book:
         subs = [*self._ended, *reversed(self.subs.values())]  # the called before their callers
         for sub in subs:
             sub.settle(now)
-        if root.progressed:
+        if root.progressed and (root.ending is None or root.ending[0] is not RunState.COMPLETED):
             self._show(now, at_once=root.ending is not None)
         self._write(subs, now)
         live.touch(live.run_topic(self.run.pk), *([live.log_topic(self.run.pk)] if self._lines else []))
