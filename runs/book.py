@@ -328,7 +328,7 @@ class Book:
         subs = [*self._ended, *reversed(self.subs.values())]  # the called before their callers
         for sub in subs:
             sub.settle(now)
-        if root.progressed:
+        if root.progressed and (root.ending is None or root.ending[0] is not RunState.COMPLETED):
             self._show(now, at_once=root.ending is not None)
         if self.told:
             answers.take(self.run, self.attempt, self.told, now)

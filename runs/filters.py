@@ -83,6 +83,7 @@ class RunFilter(django_filters.FilterSet):
             id_text=Cast("pk", TextField()),
         )  # fmt: skip
         found = self._in_parameters(texts, text) | Q(error__icontains=text) | Q(tag_text__icontains=text)
+        found |= Q(name__icontains=text)
         if re.fullmatch("[0-9a-fA-F]{4,}", text):
             found |= Q(id_text__endswith=text.lower())
         return texts.filter(found)

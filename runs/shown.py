@@ -175,7 +175,7 @@ class RunShown:
         """What a drawing of the run depends on besides its numbers; equal shapes need no new drawing."""
         run = self.run
         widths = tuple(round(segment.width) for segment in self.segments if segment.state == TaskState.RUNNING)
-        return (run.pk, run.state, run.attempt, run.cancel_requested_at, self.waits, self.is_longer, widths,
+        return (run.pk, run.state, run.name, run.attempt, run.cancel_requested_at, self.waits, self.is_longer, widths,
                 tuple((task.pk, task.state, task.row.subrun) for task in self.tasks))  # fmt: skip
 
     def numbers(self) -> dict[str, Any]:

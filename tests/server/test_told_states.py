@@ -52,6 +52,8 @@ def test_pages_show_them(client: Client, viewer: Any, told: Run) -> None:
         assert words in page, words
     listed = client.get("/runs/").content.decode()
     assert "sales &lt;of&gt; June" in listed and "Daily Sales ETL" in listed
+    assert str(told.pk) in client.get("/runs/?q=of> june").content.decode()
+    assert str(told.pk) not in client.get("/runs/?q=of> july").content.decode()
 
 
 def test_the_api_tells_them(client: Client, make_token: Callable[..., str], told: Run) -> None:
