@@ -36,6 +36,7 @@ def execute(
     run = Run(
         id=order.run, flow_name=flow.name, emit=emit, clock=clock, attempt=order.attempt,
         tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), keys=discovery.plan(flow).keys, flow=flow, guard=guard,
+        scheduled_for=order.scheduled_for,
     )  # fmt: skip
     context.activate(run)
     parts.keeper = caching.kept_for if lineage.current is not None else None
@@ -50,7 +51,8 @@ def execute(
 def _execute(run: Run, flow: Flow[Any, Any], order: OfferRun) -> str:
     ended: Optional[RunEnded] = None
     try:
-        run.tell(RunStarted(run.clock(), os.getpid()))
+        run.began = run.clock()
+        run.tell(RunStarted(run.began, os.getpid()))
         ended = _outcome(run, flow, order)
     except KeyboardInterrupt as stopped:  # it came while no user code was running
         ended = ended or _failure(run, stopped)

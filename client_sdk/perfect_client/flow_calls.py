@@ -42,9 +42,12 @@ def run_of(flow: Any) -> Tuple[Run, Optional[TaskRun]]:
             id=new_id(), flow_name=flow.name, emit=calls.nowhere, tags=flow.tags, configuration=flow.configuration(),
             flow=flow,
         )  # fmt: skip
+        made.began = made.clock()
         return made, None
     call = above.open(flow, context.current_task())
-    return SubRun(above, call, flow), call
+    made = SubRun(above, call, flow)
+    made.began = made.clock()
+    return made, call
 
 
 def _begin(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any) -> Steps[State]:

@@ -7,8 +7,10 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
+from perfect_client import context
 from perfect_client.context import Configuration, current_task
 from perfect_client.failures import error_text, is_interruption, traceback_text
 from perfect_client.protocol import (
@@ -37,7 +39,8 @@ class TaskRun:
     """One call of a task. ``number`` counts an attempt's task runs from 1, ``call`` the calls of its key from 0."""
 
     __slots__ = (
-        "call", "details", "key", "next_report", "number", "parent", "pending", "run", "run_count", "state", "task",
+        "began", "call", "details", "given_tags", "key", "next_report", "number", "parent", "pending", "run",
+        "run_count", "state", "task",
     )  # fmt: skip
 
     def __init__(self, run: Run, task: Any, number: int, key: str, call: int, parent: Optional[int]) -> None:
@@ -47,6 +50,27 @@ class TaskRun:
         self.run_count = 1
         self.details: Any = None  # the ``parts.TaskCall`` of a task with options
         self.state: Any = None  # the ``states.State`` that it came to, of a task with options
+        self.given_tags = context.tags_here() if context.tagged else ()
+        self.began = 0.0  # seconds since the epoch
+
+    @property
+    def tags(self) -> List[str]:
+        """The task's own, and those of ``with tags(…)`` around its call."""
+        return list(dict.fromkeys((*self.task.tags, *self.given_tags)))
+
+    @property
+    def flow_run_id(self) -> str:
+        return self.run.id
+
+    @property
+    def start_time(self) -> datetime:
+        return datetime.fromtimestamp(self.began, timezone.utc)
+
+    @property
+    def log_prints(self) -> bool:
+        """As the task says, else as its flow does."""
+        own = self.task.log_prints if self.task.kind == "task" else None
+        return self.run.log_prints if own is None else bool(own)
 
     @property
     def id(self) -> str:
@@ -99,11 +123,14 @@ class Run:
         self, *, id: str, flow_name: str, emit: Emit, clock: Callable[[], float] = time.time, attempt: int = 1,
         tags: Tuple[str, ...] = (), configuration: Optional[Configuration] = None,
         keys: Optional[Mapping[int, str]] = None, flow: Any = None, guard: Any = None,
+        scheduled_for: Optional[float] = None,
     ) -> None:  # fmt: skip
-        self._describe(id, flow_name, attempt, tags, configuration, flow)
         self.root: Run = self
+        self.scheduled_for = scheduled_for  # seconds since the epoch
+        self.above: Optional[Run] = None
         self.guard = guard
         self.clock = clock
+        self._describe(id, flow_name, attempt, tags, configuration, flow)
         self._closed = False
         self._emit = emit
         self._lock = threading.RLock()  # reentrant: a signal handler may print while a fact is being written
@@ -117,7 +144,9 @@ class Run:
         self, id: str, flow_name: str, attempt: int, tags: Tuple[str, ...], configuration: Optional[Configuration],
         flow: Any,
     ) -> None:  # fmt: skip
-        self.id, self.flow_name, self.attempt, self.tags, self.flow = id, flow_name, attempt, tags, flow
+        self.id, self.flow_name, self.attempt, self.flow = id, flow_name, attempt, flow
+        self.tags = tuple(dict.fromkeys((*tags, *context.tags_here()))) if context.tagged else tags
+        self.began = 0.0  # seconds since the epoch
         self.parameters: Mapping[str, Any] = {}
         self.configuration = configuration or Configuration()
         self.given_name: Optional[str] = None
@@ -129,6 +158,22 @@ class Run:
     def name(self) -> str:
         """From ``flow_run_name``, else the flow's name and the first letters of the run's id."""
         return self.given_name or "%s %s" % (self.flow_name, self.id[:8])
+
+    @property
+    def start_time(self) -> datetime:
+        return datetime.fromtimestamp(self.began, timezone.utc)
+
+    @property
+    def due_time(self) -> datetime:
+        """In UTC: when it was scheduled for, else when it began."""
+        due = self.began if self.scheduled_for is None else self.scheduled_for
+        return datetime.fromtimestamp(due, timezone.utc)
+
+    @property
+    def log_prints(self) -> bool:
+        """As the flow says, else as the flow around it does."""
+        own = None if self.flow is None else self.flow.log_prints
+        return bool(own) if own is not None or self.above is None else self.above.log_prints
 
     @property
     def closed(self) -> bool:
@@ -173,9 +218,10 @@ class Run:
         task = opened.task
         with self._lock:
             self._open[opened.number] = opened
+            opened.began = now = self.clock()
             self.tell(
                 TaskStarted(
-                    self.clock(), opened.number, opened.key, name, opened.call, opened.parent, task.weight,
+                    now, opened.number, opened.key, name, opened.call, opened.parent, task.weight,
                     task.estimated_time, task.wire_kind,
                 )
             )  # fmt: skip
@@ -258,8 +304,8 @@ class SubRun(Run):
     def __init__(self, above: Run, call: TaskRun, flow: Any) -> None:
         root = above.root
         tags = tuple(dict.fromkeys((*above.tags, *flow.tags)))
-        self._describe(new_id(), flow.name, root.attempt, tags, flow.configuration(), flow)
         self.root, self.above, self.call = root, above, call
         self.guard, self.clock, self._emit, self._lock = root.guard, root.clock, root._emit, root._lock
+        self._describe(new_id(), flow.name, root.attempt, tags, flow.configuration(), flow)
         self._numbers, self._calls, self._keys = root._numbers, root._calls, root._keys
         self._open, self._held = root._open, root._held
