@@ -9,7 +9,7 @@ from perfect_client.context import tags
 from perfect_client.decorators import Flow, Task, flow, task
 from perfect_client.errors import BadParameter, Cancelled, ConfigurationError
 from perfect_client.reporting import progress
-from perfect_client.runlog import get_run_logger
+from perfect_client.runlog import disable_run_logger, get_run_logger
 from perfect_client.schedules import CronSchedule, IntervalSchedule
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule", "Secret",
-    "State", "Task", "allow_failure", "flow", "get_run_logger", "opaque", "progress", "quote", "runtime", "serve",
-    "tags", "task", "unmapped",
+    "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule",
+    "Secret", "State", "Task", "allow_failure", "disable_run_logger", "flow", "get_run_logger", "opaque",
+    "progress", "quote", "runtime", "serve", "tags", "task", "unmapped",
 ]  # fmt: skip
 
 # What is loaded only when it is asked for (PEP 562): a program that only defines flows needs none of it.

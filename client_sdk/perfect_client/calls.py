@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional, Tuple
 
-from perfect_client import arguments, context, hooks, outcomes, states
+from perfect_client import arguments, context, hooks, outcomes, printing, states
 from perfect_client.deadlines import Limit, is_own
 from perfect_client.errors import TaskRunTimeoutError, UpstreamTaskError
 from perfect_client.parts import TaskCall
@@ -55,6 +55,7 @@ def steps_of(call: TaskCall, above: Optional[TaskRun], opened: Optional[TaskRun]
     call.task_run, current.details = current, call
     here = context.task.get()
     context.task.set(current)
+    prints = printing.begin(call.task)
     try:
         state = yield from _to_its_end(call, current)
     except BaseException as error:
@@ -62,6 +63,8 @@ def steps_of(call: TaskCall, above: Optional[TaskRun], opened: Optional[TaskRun]
         raise
     finally:
         context.task.set(here)
+        if prints:
+            printing.end()
     return state
 
 

@@ -65,7 +65,7 @@ class Task(Decorated[P, R]):
         self._changed()
 
     def _changed(self) -> None:
-        asks = self.retry or self.timeout_seconds or self.hooks or self.parts or self.task_run_name
+        asks = self.retry or self.timeout_seconds or self.hooks or self.parts or self.task_run_name or self.log_prints
         self.lean = not asks and self.crucial and not self.is_generator
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple
 
-from perfect_client import arguments, calls, context, hooks, outcomes, states
+from perfect_client import arguments, calls, context, hooks, outcomes, printing, states
 from perfect_client.calls import next_delay, tell_retry
 from perfect_client.deadlines import Limit, calls_user_code, is_own
 from perfect_client.errors import Cancelled, FlowRunTimeoutError, TimedOut, UpstreamTaskError
@@ -77,6 +77,7 @@ def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: 
     """From the call to the final state; what the flow submitted has ended then. A stop is raised."""
     here = context.innermost.get()
     context.innermost.set(run)
+    prints = printing.begin(run.flow)
     try:
         state = yield from _to_its_end(run, args, kwargs, wait_for)
     except BaseException as error:
@@ -86,6 +87,8 @@ def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: 
         raise
     finally:
         context.innermost.set(here)
+        if prints:
+            printing.end()
         if run.runner is not None:
             run.runner.shut()
     yield from hooks.told(run.flow, run, state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, AsyncIterator, Callable, Dict, Generator, Tuple
 
-from perfect_client import arguments, calls, context, flow_calls
+from perfect_client import arguments, calls, context, flow_calls, printing
 from perfect_client.recorder import Run, SubRun, TaskRun
 from perfect_client.steps import drive
 
@@ -19,8 +19,11 @@ class _Within:
         self._before = context.innermost.get(), context.task.get()
         context.innermost.set(self._run)
         context.task.set(self._task)
+        self._prints = printing.begin(self._run if self._task is None else self._task)
 
     def __exit__(self, *exc: object) -> None:
+        if self._prints:
+            printing.end()
         context.innermost.set(self._before[0])
         context.task.set(self._before[1])
 

@@ -291,10 +291,12 @@ class Run:
             if task.number in self._open:
                 self.tell(TaskProgressed(self.clock(), task.number, share, clean_text(text, MAX_PROGRESS_TEXT_BYTES)))
 
-    def log(self, message: str, level: int, at: Optional[float] = None) -> None:
-        """A line of output, clean already, of the task that the calling code is in."""
+    def log(self, message: str, level: int, at: Optional[float] = None, task_run_id: str = "") -> None:
+        """A line of output, clean already, of the task that the calling code is in, else of the one named."""
         current = current_task()
         number = current.number if current is not None and current.run.root is self.root else None
+        if number is None and task_run_id.startswith("%s:%d:" % (self.root.id, self.root.attempt)):
+            number = int(task_run_id.rpartition(":")[2])
         self.tell(Logged(self.clock() if at is None else at, message, level, number))
 
 
