@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Collection, Dict, List, Optional, Tuple
 
 from perfect_client import arguments, calls, context, hooks, outcomes, printing, states
+from perfect_client.annotations import BaseAnnotation
 from perfect_client.calls import next_delay, tell_retry
 from perfect_client.deadlines import Limit, calls_user_code, is_own
-from perfect_client.errors import Cancelled, FlowRunTimeoutError, TimedOut, UpstreamTaskError
+from perfect_client.errors import BadParameter, Cancelled, FlowRunTimeoutError, TimedOut, UpstreamTaskError
 from perfect_client.failures import is_interruption
-from perfect_client.parts import bound
+from perfect_client.parts import binding
 from perfect_client.recorder import Run, SubRun, TaskRun, new_id
 from perfect_client.states import State, StateType
 from perfect_client.steps import Call, Sleep, Steps, Wait, drive, drive_later
@@ -106,14 +107,19 @@ def _stopped(error: BaseException) -> State:
 
 def _to_its_end(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any) -> Steps[State]:
     flow = run.flow
+    untouched: Collection[str] = ()
     if context.stand_ins:
+        untouched = treated(flow, args, kwargs)
         yield Wait(arguments.futures_in(*args, *kwargs.values(), wait_for))
         try:
             args, kwargs = arguments.resolved(args, kwargs, wait_for)
         except UpstreamTaskError as missing:
             return states.NotReady(message=str(missing))
-    if not run.parameters:
-        run.parameters = _parameters(flow, args, kwargs)
+    if not run.parameters:  # a worker has read them already
+        try:
+            args, kwargs, run.parameters = given(flow, args, kwargs, untouched)
+        except BadParameter as wrong:
+            return State(StateType.FAILED, None, wrong.sentence, wrong)
     if flow.flow_run_name:
         run.given_name = hooks.name_from(flow.flow_run_name, lambda: dict(run.parameters))
     limit = calls.limit_of(flow, run, FlowRunTimeoutError)
@@ -171,12 +177,52 @@ def _attempt(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], limit: Opt
     return states.of_value(arguments.to_states(value) if context.stand_ins else value)
 
 
-def _parameters(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:
-    """The arguments by name; what does not fit is left to the call itself, whose error names it."""
+def given(
+    flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], untouched: Collection[str] = ()
+) -> Tuple[Tuple[Any, ...], Dict[str, Any], Dict[str, Any]]:
+    """The arguments as the hints read them, and all by name, defaults included. Raises ``BadParameter``.
+
+    Those that the signature has no place for are left to the call itself, whose error names them.
+    """
     try:
-        return bound(flow, args, kwargs)
+        bound = binding(flow, args, kwargs)
     except (TypeError, ValueError):
-        return {}
+        return args, kwargs, {}
+    reader = _reader_of(flow)
+    changes = reader.changes(bound.arguments, untouched) if reader else None
+    if changes:
+        bound.arguments.update(changes)
+        args, kwargs = bound.args, bound.kwargs
+    bound.apply_defaults()
+    return args, kwargs, dict(bound.arguments)
+
+
+def _reader_of(flow: Any) -> Any:
+    """What reads the arguments of direct calls; None for a flow without hints, or that does not want it."""
+    known = flow.__dict__
+    if "_reader" not in known:
+        known["_reader"] = _make_reader(flow)
+    return known["_reader"]
+
+
+def _make_reader(flow: Any) -> Any:
+    hints = getattr(flow.fn, "__annotations__", None)
+    if not flow.validate_parameters or (hints is not None and not hints.keys() - {"return"}):
+        return None
+    from perfect_client.signature import Reader  # heavy: for flows with hints only
+
+    return Reader(flow.fn) or None
+
+
+def treated(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Collection[str]:
+    """The names of the arguments that come with a word on how to treat them, as ``quote(x)``."""
+    if not any(isinstance(value, BaseAnnotation) for value in (*args, *kwargs.values())):
+        return ()
+    try:
+        arguments = binding(flow, args, kwargs).arguments
+    except (TypeError, ValueError):
+        return ()
+    return [name for name, value in arguments.items() if isinstance(value, BaseAnnotation)]
 
 
 def run_state(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> State:

@@ -52,8 +52,11 @@ def generate_flow(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> A
     wait_for = kwargs.pop("wait_for", None)
 
     def begin() -> Tuple[Any, Run, Any, End]:
+        untouched = flow_calls.treated(flow, args, kwargs)
         given, named = arguments.resolved(args, kwargs, wait_for)
+        given, named, parameters = flow_calls.given(flow, given, named, untouched)
         run, call = flow_calls.run_of(flow)
+        run.parameters = parameters
         if isinstance(run, SubRun) and call is not None:
             run.root.begin(call, run.name)
         generator = flow.fn(*given, **named)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, Generic, List, Optional, Tuple, TypeVar
 
 if TYPE_CHECKING:
+    from inspect import BoundArguments
+
     from perfect_client.decorators import Task
     from perfect_client.recorder import Run, TaskRun
 
@@ -87,11 +89,17 @@ def parts_of(task: Task[Any, Any]) -> Tuple[Part, ...]:
 
 def bound(decorated: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:
     """A call's arguments by the names of the parameters, defaults included. Raises ``TypeError``."""
+    found = binding(decorated, args, kwargs)
+    found.apply_defaults()
+    return dict(found.arguments)
+
+
+def binding(decorated: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> BoundArguments:
+    """A call's arguments by the names of the parameters. Raises ``TypeError``."""
     signature = decorated.__dict__.get("_signature")
     if signature is None:
         from inspect import signature as signature_of  # heavy: most programs never ask
 
         signature = decorated.__dict__["_signature"] = signature_of(decorated.fn)
-    found = signature.bind(*args, **kwargs)
-    found.apply_defaults()
-    return dict(found.arguments)
+    made: BoundArguments = signature.bind(*args, **kwargs)
+    return made
