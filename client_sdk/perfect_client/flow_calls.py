@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Collection, Dict, List, Optional, Tuple
 
-from perfect_client import arguments, calls, context, hooks, outcomes, printing, states
+from perfect_client import arguments, calls, context, hooks, outcomes, printing, states, stopping
 from perfect_client.annotations import BaseAnnotation
 from perfect_client.calls import next_delay, tell_retry
 from perfect_client.deadlines import Limit, calls_user_code, is_own
@@ -84,13 +84,19 @@ def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: 
     except BaseException as error:
         if run.runner is not None:
             run.runner.stop()
+        below = stopping.of(run, error)
+        if below is not None:
+            below.tell()
         yield from hooks.told(run.flow, run, _stopped(error))
+        if below is not None:
+            below.wait()
         raise
     finally:
         context.innermost.set(here)
         if prints:
             printing.end()
         if run.runner is not None:
+            run.root.runners.pop(run.id, None)
             run.runner.shut()
     yield from hooks.told(run.flow, run, state)
     return state

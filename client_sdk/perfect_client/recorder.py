@@ -138,6 +138,7 @@ class Run:
         self._calls: Dict[str, int] = {}
         self._keys = dict(keys or {})  # identity of a task's code → its key in this flow
         self._open: Dict[int, TaskRun] = {}
+        self.runners: Dict[str, Any] = {}  # of this run and its sub-flows, by their ids
         self._held: List[Any] = []  # keeps the code alive whose identity is a key above
 
     def _describe(

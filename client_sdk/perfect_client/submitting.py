@@ -25,6 +25,7 @@ def runner_of(run: Run) -> TaskRunner:
             wanted = run.flow.task_runner if run.flow is not None else None
             run.runner = wanted.duplicate() if wanted is not None else ThreadPoolTaskRunner()
             run.runner.__enter__()
+            run.root.runners[run.id] = run.runner
         runner: TaskRunner = run.runner
         return runner
 
