@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict
 
-from perfect_client import runtime
+from perfect_client import parts, remembering, runtime, transacting
 from perfect_client.context import tags
 from perfect_client.decorators import Flow, Task, flow, task
 from perfect_client.errors import BadParameter, Cancelled, ConfigurationError
@@ -12,17 +12,20 @@ from perfect_client.reporting import progress
 from perfect_client.runlog import disable_run_logger, get_run_logger
 from perfect_client.schedules import CronSchedule, IntervalSchedule
 
+parts.FACTORIES += [remembering.part_for, transacting.part_for]  # what may surround a call of a task
+
 if TYPE_CHECKING:
     from perfect_client.annotations import allow_failure, opaque, quote, unmapped
     from perfect_client.hiding import Secret
     from perfect_client.parameters import Field
     from perfect_client.states import State
+    from perfect_client.transactions import Transaction
     from perfect_client.worker import serve
 
 __version__ = "0.1.0"
 __all__ = [
     "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule",
-    "Secret", "State", "Task", "allow_failure", "disable_run_logger", "flow", "get_run_logger", "opaque",
+    "Secret", "State", "Task", "Transaction", "allow_failure", "disable_run_logger", "flow", "get_run_logger", "opaque",
     "progress", "quote", "runtime", "serve", "tags", "task", "unmapped",
 ]  # fmt: skip
 
@@ -30,6 +33,7 @@ __all__ = [
 _LATER: Dict[str, str] = {
     "serve": "worker",
     "State": "states",
+    "Transaction": "transactions",
     "Field": "parameters",
     "Secret": "hiding",
     **dict.fromkeys(("allow_failure", "opaque", "quote", "unmapped"), "annotations"),

@@ -62,6 +62,8 @@ def steps_of(call: TaskCall, above: Optional[TaskRun], opened: Optional[TaskRun]
         call.run.fail(current, error)
         raise
     finally:
+        for part in call.parts:
+            part.over(call)
         context.task.set(here)
         if prints:
             printing.end()

@@ -55,6 +55,9 @@ class Part:
     def after(self, call: TaskCall, value: Any) -> None:
         """The call succeeded with this value."""
 
+    def over(self, call: TaskCall) -> None:
+        """The call is over, whatever became of it; also where ``before`` was not asked, as another part answered."""
+
 
 # Asked once for each task, when it is decorated; None: the task does not need the part.
 FACTORIES: List[Callable[["Task[Any, Any]"], Optional[Part]]] = []
