@@ -83,6 +83,8 @@ class Task(Decorated[P, R]):
             return cast(R, self._call_in_full(args, kwargs))
         run = context.innermost.get() or context.active
         if run is None:
+            if parts.of_all:
+                return cast(R, self._call_in_full(args, kwargs))
             value = self.fn(*args, **kwargs)
             return cast(R, plain_calls.settled(None, value)) if type(value) in context.special else value
         keeper = parts.keeper(self) if parts.keeper is not None else None

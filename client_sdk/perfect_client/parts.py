@@ -77,11 +77,12 @@ class Keeper(Part):
 Taken = Tuple[Optional[bytes], Optional[Hit[Any]]]
 # While a run's results are kept: the keeper of a task, if it has one. Else None, and a call costs nothing for it.
 keeper: Optional[Callable[["Task[Any, Any]"], Optional[Keeper]]] = None
+of_all = False  # whether the keeper is also for tasks that have parts of their own, and for calls outside of runs
 
 
 def _around(task: Task[Any, Any]) -> Tuple[Part, ...]:
-    kept = keeper(task) if keeper is not None and not task.parts else None
-    return task.parts if kept is None else (kept,)
+    kept = keeper(task) if keeper is not None and (of_all or not task.parts) else None
+    return task.parts if kept is None else (kept, *task.parts)
 
 
 def parts_of(task: Task[Any, Any]) -> Tuple[Part, ...]:

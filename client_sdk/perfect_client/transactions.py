@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from perfect_client.errors import ConfigurationError
 from perfect_client.parts import Hit, Part, TaskCall
+from perfect_client.recalling import Calls
 from perfect_client.results import Envelope, FolderStore, default_store, pack, store_of, unpack
 from perfect_client.runlog import get_run_logger
 from perfect_client.steps import Invoke, Sleep, Steps, drive, drive_later
@@ -86,6 +87,7 @@ class Transaction:
         self._staged: Any = None
         self._token: Optional[Token[Optional[Transaction]]] = None
         self._lock: Any = None
+        self._calls: Optional[Calls] = None
 
     # ------------------------------------------------------------------------------------------------ what code asks
 
@@ -177,6 +179,8 @@ class Transaction:
         there = self.store is not None and not self.overwrite and self.store.exists(self.key)
         self.state = S.COMMITTED if there else S.ACTIVE
         self._token = _active.set(self)
+        if self.store is not None and self.write_on_commit:
+            self._calls = Calls(self.store, str(self.key), there).__enter__()
 
     def _end(self, raised: bool) -> Steps[None]:
         above = self.parent
@@ -188,6 +192,8 @@ class Transaction:
             elif above is None:
                 yield from self._rollback() if self.commit_mode is CommitMode.OFF else self._commit()
         finally:
+            if self._calls is not None:
+                self._calls.__exit__()
             if self._token is not None:
                 _active.reset(self._token)
                 self._token = None
@@ -223,6 +229,8 @@ class Transaction:
         for hook in self.on_commit_hooks:
             yield from self._run(hook, "commit")
         try:
+            if self._calls is not None:
+                self._calls.write()
             if record is not None:
                 self.store.write(self.key, record)
         except Exception as wrong:  # any store may fail in its own way
@@ -278,8 +286,8 @@ def transaction(
     """Context manager, also of ``async with``: a ``Transaction``.
 
     With a ``key`` what is staged is kept in ``store`` (a folder or a store, by default the worker's results) when it is
-    committed; a later transaction with that key is committed from its beginning, unless it is to ``overwrite``.
-    Raises ``ConfigurationError``.
+    committed; a later transaction with that key is committed from its beginning, and its tasks are answered by what
+    they returned then, unless it is to ``overwrite``. Raises ``ConfigurationError``.
     """
     return Transaction(key, store, commit_mode, isolation_level, overwrite, write_on_commit, logger)
 

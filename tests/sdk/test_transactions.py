@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
-from perfect_client import ConfigurationError, flow, task
+from perfect_client import ConfigurationError, flow, lineage, parts, task
 from perfect_client.transactions import (
     CommitMode,
     IsolationLevel,
@@ -396,3 +397,101 @@ def test_what_cannot_be_is_refused() -> None:
         with pytest.raises(RuntimeError, match="entered once"):
             txn.__enter__()
     assert get_transaction() is None
+
+
+# ------------------------------------------------------------------------------------ tasks of a block with a key
+
+
+@pytest.mark.parametrize("with_hooks", [False, True])
+@pytest.mark.parametrize("way", ["call", "submit", "await", "outside of a flow", "kept for resuming"])
+def test_the_tasks_of_a_committed_key_are_answered_from_it(
+    with_hooks: bool, way: str, execute: Execute, diary: Diary, home: Path
+) -> None:
+    @task
+    def act(name: str) -> str:
+        diary.lines.append(name)
+        return name.upper()
+
+    @task
+    async def act_later(name: str) -> str:
+        return act.fn(name)
+
+    used = act_later if way == "await" else act
+    if with_hooks:
+        used.on_commit(lambda txn: diary.lines.append("commit"))
+
+    def block(names: str) -> List[str]:
+        with transaction(key="k"):
+            return [act.submit(name).result() if way == "submit" else act(name) for name in names]
+
+    @flow(name="Whole")
+    def whole(names: str) -> List[str]:
+        return block(names)
+
+    @flow(name="Later")
+    async def later(names: str) -> List[str]:
+        async with atransaction(key="k"):
+            return [await act_later(name) for name in names]
+
+    def run(names: str) -> Any:
+        if way == "outside of a flow":
+            return block(names)
+        if way == "kept for resuming":
+            lineage.begin("0123456789abcdef", [])
+        try:
+            story = execute(later if way == "await" else whole, {"names": names})
+        finally:
+            lineage.end()
+        diary.lines.append("%s" % "+".join(end.outcome for end in story.task_ends))
+        return ast.literal_eval(story.ended.result)
+
+    assert run("aab") == ["A", "A", "B"]
+    first, diary.lines = diary.lines, []
+    assert run("aabc") == ["A", "A", "B", "C"]
+
+    assert [line for line in first if len(line) == 1] == ["a", "a", "b"]
+    assert [line for line in diary.lines if len(line) == 1] == ["c"]
+    if way != "outside of a flow":
+        assert diary.lines[-1] == "CACHED+CACHED+CACHED+COMPLETED"
+    assert (parts.keeper, parts.of_all) == (None, False)
+
+
+def test_the_tasks_of_a_key_that_was_not_committed_or_is_overwritten_run_again(diary: Diary) -> None:
+    a = diary.task("a")
+
+    with pytest.raises(KeyError):
+        with transaction(key="k"):
+            a()
+            raise KeyError
+    with transaction(key="k"):
+        a()
+    with transaction(key="k", overwrite=True):
+        a()
+    with transaction(key="k"):
+        a()
+    with transaction(key="other"):
+        a()
+    with transaction(key="k", overwrite=True):
+        pass
+    with transaction(key="k"):
+        a()
+
+    assert diary.lines.count("a") == 5
+
+
+def test_what_cannot_be_kept_or_compared_runs_again(diary: Diary) -> None:
+    @task
+    def gives_a_lambda() -> Any:
+        diary.lines.append("lambda")
+        return lambda: None
+
+    @task
+    def takes(value: Any) -> None:
+        diary.lines.append("lock")
+
+    for _ in range(2):
+        with transaction(key="k"):
+            gives_a_lambda()
+            takes(threading.Lock())
+
+    assert diary.lines == ["lambda", "lock"] * 2
