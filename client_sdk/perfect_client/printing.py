@@ -48,7 +48,7 @@ def _wanted() -> bool:
 def _print(*values: Any, **options: Any) -> None:
     file = options.get("file")
     level = logging.WARNING if file is sys.stderr else logging.INFO
-    ours = (file is None or file is sys.stdout or file is sys.stderr) and context.active is None and _wanted()
+    ours = (file is None or file is sys.stdout or file is sys.stderr) and _wanted()
     logger = runlog.get_run_logger() if ours else None
     if logger is None or not logger.isEnabledFor(level):
         return _real(*values, **options)

@@ -348,8 +348,11 @@ def test_print_is_itself_again_afterwards() -> None:
 
 @pytest.mark.parametrize("wanted", [True, False, None])
 def test_in_a_workers_run_a_print_is_a_line_either_way_and_once(execute: Execute, wanted: Optional[bool]) -> None:
+    real = builtins.print
+
     @flow(name="Printing", log_prints=wanted)
     def prints() -> None:
+        assert builtins.print is real
         print("in the flow")
         task(log_prints=wanted)(says)("in the task")
 
