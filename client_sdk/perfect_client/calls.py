@@ -55,7 +55,7 @@ def steps_of(call: TaskCall, above: Optional[TaskRun], opened: Optional[TaskRun]
     call.task_run, current.details = current, call
     here = context.task.get()
     context.task.set(current)
-    prints = printing.begin(call.task)
+    prints = call.task.log_prints and printing.begin(call.task)
     try:
         state = yield from _to_its_end(call, current)
     except BaseException as error:

@@ -78,7 +78,7 @@ def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: 
     """From the call to the final state; what the flow submitted has ended then. A stop is raised."""
     here = context.innermost.get()
     context.innermost.set(run)
-    prints = printing.begin(run.flow)
+    prints = run.flow.log_prints and printing.begin(run.flow)
     try:
         state = yield from _to_its_end(run, args, kwargs, wait_for)
     except BaseException as error:
