@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict
 
-from perfect_client import runtime
+from perfect_client import parts, remembering, runtime, transacting
+from perfect_client.context import tags
 from perfect_client.decorators import Flow, Task, flow, task
 from perfect_client.errors import BadParameter, Cancelled, ConfigurationError
 from perfect_client.reporting import progress
-from perfect_client.runlog import get_run_logger
+from perfect_client.runlog import disable_run_logger, get_run_logger
 from perfect_client.schedules import CronSchedule, IntervalSchedule
+
+parts.FACTORIES += [remembering.part_for, transacting.part_for]  # what may surround a call of a task
 
 if TYPE_CHECKING:
     from perfect_client.annotations import allow_failure, opaque, quote, unmapped
@@ -27,16 +30,18 @@ if TYPE_CHECKING:
     from perfect_client.inputs import RunInput
     from perfect_client.parameters import Field
     from perfect_client.states import State
+    from perfect_client.transactions import Transaction
     from perfect_client.variables import Variable
     from perfect_client.worker import serve
 
 __version__ = "0.1.0"
 __all__ = [
     "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule",
-    "RunInput", "Secret", "State", "Task", "Variable", "allow_failure", "apause_flow_run", "aresume_flow_run",
-    "create_image_artifact", "create_link_artifact", "create_markdown_artifact", "create_plot_artifact",
-    "create_progress_artifact", "create_table_artifact", "flow", "get_run_logger", "opaque", "pause_flow_run",
-    "progress", "quote", "resume_flow_run", "runtime", "serve", "task", "unmapped", "update_progress_artifact",
+    "RunInput", "Secret", "State", "Task", "Transaction", "Variable", "allow_failure", "apause_flow_run",
+    "aresume_flow_run", "create_image_artifact", "create_link_artifact", "create_markdown_artifact",
+    "create_plot_artifact", "create_progress_artifact", "create_table_artifact", "disable_run_logger", "flow",
+    "get_run_logger", "opaque", "pause_flow_run", "progress", "quote", "resume_flow_run", "runtime", "serve",
+    "tags", "task", "unmapped", "update_progress_artifact",
 ]  # fmt: skip
 
 # What is loaded only when it is asked for (PEP 562): a program that only defines flows needs none of it.
@@ -45,6 +50,7 @@ _LATER: Dict[str, str] = {
     "RunInput": "inputs",
     "Variable": "variables",
     "State": "states",
+    "Transaction": "transactions",
     "Field": "parameters",
     "Secret": "hiding",
     **dict.fromkeys(("apause_flow_run", "aresume_flow_run", "pause_flow_run", "resume_flow_run"), "flow_runs"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional, Tuple
 
-from perfect_client import arguments, context, hooks, outcomes, states
+from perfect_client import arguments, context, hooks, outcomes, printing, states
 from perfect_client.deadlines import Limit, is_own
 from perfect_client.errors import TaskRunTimeoutError, UpstreamTaskError
 from perfect_client.parts import TaskCall
@@ -51,13 +51,18 @@ def steps_of(call: TaskCall, above: Optional[TaskRun], opened: Optional[TaskRun]
     call.task_run, current.details = current, call
     here = context.task.get()
     context.task.set(current)
+    prints = call.task.log_prints and printing.begin(call.task)
     try:
         state = yield from _to_its_end(call, current)
     except BaseException as error:
         call.run.fail(current, error)
         raise
     finally:
+        for part in call.parts:
+            part.over(call)
         context.task.set(here)
+        if prints:
+            printing.end()
     return state
 
 

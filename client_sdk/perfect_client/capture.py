@@ -13,10 +13,9 @@ import sys
 import threading
 from typing import Any, Iterable, List, Optional, Tuple, Union
 
-from perfect_client import context
+from perfect_client import context, runlog
 from perfect_client.protocol import _CUT_BYTES, MAX_LINE_BYTES, clean_text
 from perfect_client.recorder import Run
-from perfect_client.runlog import get_run_logger
 
 STDOUT_LEVEL, STDERR_LEVEL = logging.INFO, logging.WARNING
 _HANDLER_EMIT = logging.StreamHandler.emit.__code__
@@ -175,7 +174,7 @@ class LineStream(io.TextIOBase):
             record.__dict__[_MARK] = True
             # Lines have a time and a level of their own; only what is no text yet needs the handler's formatting.
             message = _PLAIN.format(record) if isinstance(record.msg, str) else text.rstrip("\n")
-            self._run.log(clean_text(message), record.levelno, record.created)
+            self._run.log(clean_text(message), record.levelno, record.created, _task_of(record))
         return len(text)
 
     def writelines(self, lines: Iterable[Any]) -> None:
@@ -216,6 +215,11 @@ class LineStream(io.TextIOBase):
         """Accepted and without effect: lines are UTF-8, and told when they end."""
 
 
+def _task_of(record: logging.LogRecord) -> str:
+    """The id of the task run whose logger was used, in a thread that is in no task itself."""
+    return str(record.__dict__.get("task_run_id", ""))
+
+
 class RunHandler(logging.Handler):
     """On the root logger: every record that reaches it becomes a line."""
 
@@ -230,7 +234,7 @@ class RunHandler(logging.Handler):
         try:
             record.__dict__[_MARK] = True
             if context.active is self._run:
-                self._run.log(clean_text(self.format(record)), record.levelno, record.created)
+                self._run.log(clean_text(self.format(record)), record.levelno, record.created, _task_of(record))
             else:  # in a forked child
                 sys.stderr.write(self.format(record) + "\n")
         except Exception:
@@ -257,11 +261,19 @@ class Capture:
         self._set(sys, "stdout", self.streams[0])
         self._set(sys, "stderr", self.streams[1])
         self._handler = RunHandler(self._run, self._level)
-        self._levels = [(logger, logger.level) for logger in (logging.getLogger(), get_run_logger())]
+        root = logging.getLogger()
+        self._levels = [(logger, logger.level) for logger in (root, *runlog.loggers())]
         for logger, _ in self._levels:
             logger.setLevel(self._level)
-        logging.getLogger().addHandler(self._handler)
+        root.addHandler(self._handler)
+        root.removeHandler = self._remove_handler  # type: ignore[method-assign]
+        self._sink, runlog.sink = runlog.sink, self._handler.handle
         return self
+
+    def _remove_handler(self, hdlr: logging.Handler) -> None:
+        """The root's, inside: a flow that sets up logging anew, by ``dictConfig``, does not leave its run's log."""
+        if hdlr is not self._handler:
+            logging.Logger.removeHandler(logging.getLogger(), hdlr)
 
     def _point_handlers_here(self) -> None:
         """Handlers that were made before the run write to the real streams: theirs become lines like all others."""
@@ -274,7 +286,10 @@ class Capture:
     def __exit__(self, *exc: object) -> None:
         for stream in self.streams:
             stream.finish()
-        logging.getLogger().removeHandler(self._handler)
+        root = logging.getLogger()
+        root.__dict__.pop("removeHandler", None)
+        root.removeHandler(self._handler)
+        runlog.sink = self._sink
         for logger, level in self._levels:
             logger.setLevel(level)
         while self._undo:

@@ -1,4 +1,4 @@
-"""Which run and which task this code is in.
+"""Which run and which task this code is in, and what is added to those that begin here: ``with tags("a"):``.
 
 A worker's process executes one run, so that run is a global that every thread sees. A flow that is called directly,
 and a flow called inside a run, is a context variable, as the task is: threads and coroutines each have their own.
@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Optional, Set
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple, Union
+
+from perfect_client.errors import ConfigurationError, MissingContextError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from perfect_client.recorder import Run, TaskRun  # at run time this module stays light: every program loads it
 
 
@@ -48,6 +52,9 @@ _swap = threading.Lock()
 # loaded, so that a program that uses none of them does not pay for looking.
 special: Set[type] = {type(_ for _ in ())}
 stand_ins = False  # whether futures, states or annotations were made that might be given to a task
+
+tagged = False  # whether ``tags`` was ever used
+_tags: ContextVar[Tuple[str, ...]] = ContextVar("perfect_tags", default=())
 
 
 def current_run() -> Optional[Run]:
@@ -87,3 +94,118 @@ def _leave_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_in_child)
+
+
+# ------------------------------------------------------------------------------------------------------------- tags
+
+
+class tags:
+    """Context manager: runs of flows and tasks that begin inside it have these tags too. It gives all that hold."""
+
+    def __init__(self, *new: str) -> None:
+        for tag in new:
+            if not isinstance(tag, str) or not tag.strip():
+                raise ConfigurationError("tags() takes texts, as tags('nightly', 'sales'), not %.200r" % (tag,))
+        self._new = tuple(tag.strip() for tag in new)
+        self._tokens: List[Any] = []
+
+    def __enter__(self) -> Set[str]:
+        global tagged
+        tagged = True
+        self._tokens.append(_tags.set(tuple(dict.fromkeys((*_tags.get(), *self._new)))))
+        return set(_tags.get())
+
+    def __exit__(self, *exc: object) -> None:
+        _tags.reset(self._tokens.pop())
+
+
+def tags_here() -> Tuple[str, ...]:
+    """What ``with tags(…)`` around the calling code adds."""
+    return _tags.get()
+
+
+# ----------------------------------------------------------------------------------------- contexts, as Prefect's
+
+
+class FlowRunContext:
+    """The run of a flow that code is in; ``flow_run`` has ``id``, ``name``, ``parameters``, ``tags``, ``run_count``."""
+
+    __slots__ = ("flow_run",)
+
+    def __init__(self, flow_run: Run) -> None:
+        self.flow_run = flow_run
+
+    @classmethod
+    def get(cls) -> Optional[FlowRunContext]:
+        """The innermost one, also inside a task; None outside any run."""
+        run = current_run()
+        return None if run is None or run.closed else cls(run)
+
+    @property
+    def flow(self) -> Any:
+        return self.flow_run.flow
+
+    @property
+    def parameters(self) -> Dict[str, Any]:
+        return dict(self.flow_run.parameters)
+
+    @property
+    def start_time(self) -> datetime:
+        """In UTC."""
+        return self.flow_run.start_time
+
+    @property
+    def log_prints(self) -> bool:
+        return self.flow_run.log_prints
+
+    @property
+    def task_runner(self) -> Any:
+        """The run's own; None before it submits something."""
+        return self.flow_run.runner
+
+
+class TaskRunContext:
+    """The call of a task that code is in; ``task_run`` has ``id``, ``name``, ``tags``, ``run_count``."""
+
+    __slots__ = ("task_run",)
+
+    def __init__(self, task_run: TaskRun) -> None:
+        self.task_run = task_run
+
+    @classmethod
+    def get(cls) -> Optional[TaskRunContext]:
+        """The innermost one; None outside any task."""
+        found = task_here()
+        return None if found is None else cls(found)
+
+    @property
+    def task(self) -> Any:
+        return self.task_run.task
+
+    @property
+    def parameters(self) -> Dict[str, Any]:
+        """The arguments by name, of a task that has options as retries or a name of its own."""
+        return self.task_run.parameters
+
+    @property
+    def start_time(self) -> datetime:
+        """In UTC."""
+        return self.task_run.start_time
+
+    @property
+    def log_prints(self) -> bool:
+        return self.task_run.log_prints
+
+
+def task_here() -> Optional[TaskRun]:
+    """The call of a task that the calling code is in; None directly in a flow, and after the run's end."""
+    found = task.get()
+    return found if found is not None and found.task.kind == "task" and not found.run.closed else None
+
+
+def get_run_context() -> Union[FlowRunContext, TaskRunContext]:
+    """The context of the task that the code is in, else of the flow. Raises ``MissingContextError`` outside a run."""
+    found = TaskRunContext.get() or FlowRunContext.get()
+    if found is None:
+        raise MissingContextError("No run context available. You are not in a flow or task run context.")
+    return found

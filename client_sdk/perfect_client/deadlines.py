@@ -22,7 +22,7 @@ _LOOP_SLACK_S = 1.0  # a loop that does not cancel its coroutine by then is bloc
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 F = TypeVar("F", bound=Callable[..., Any])
-_calls: Set[CodeType] = {plain_calls.call.__code__, plain_calls.call_async.__code__}
+_calls: Set[CodeType] = {way.__code__ for way in (plain_calls.call, plain_calls.call_kept, plain_calls.call_async)}
 _waits: Set[CodeType] = set()
 
 
@@ -106,7 +106,7 @@ def _set_timer() -> None:
 
 
 def _ring(number: int, frame: Optional[FrameType]) -> None:
-    if not _may_interrupt(frame):
+    if not may_interrupt(frame):
         signal.setitimer(signal.ITIMER_REAL, _NOT_NOW_S)
         return
     now = time.monotonic()
@@ -118,8 +118,8 @@ def _ring(number: int, frame: Optional[FrameType]) -> None:
         raise due.error
 
 
-def _may_interrupt(frame: Optional[FrameType]) -> bool:
-    """Whether user code runs, or a wait, and not our own code, which would be left half done."""
+def may_interrupt(frame: Optional[FrameType]) -> bool:
+    """Of a thread that stands there: whether user code runs, or a wait; our own code would be left half done."""
     at = frame
     while at is not None:
         if at.f_code.co_filename.startswith(_HERE):
@@ -129,6 +129,16 @@ def _may_interrupt(frame: Optional[FrameType]) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------- other threads
+
+
+_helpers: Dict[int, int] = {}  # thread that waits → the one that works for it
+
+
+def helper_of(thread: int) -> int:
+    """The thread that does the work that this one waits for; itself where there is none."""
+    while thread in _helpers:
+        thread = _helpers[thread]
+    return thread
 
 
 class _Box:
@@ -158,8 +168,13 @@ def _in_helper(
     box, guarded = _Box(), _Guarded(limit).__enter__()
     name = threading.current_thread().name
     work = (copy_context().run, (_work, box, guarded, fn, args, kwargs))
-    threading.Thread(target=work[0], args=work[1], name=name, daemon=True).start()
-    if not box.done.wait(limit.seconds + slack):
+    helper = threading.Thread(target=work[0], args=work[1], name=name, daemon=True)
+    helper.start()
+    me = threading.get_ident()
+    _helpers[me] = helper.ident or 0
+    in_time = box.done.wait(limit.seconds + slack)
+    del _helpers[me]
+    if not in_time:
         raise limit.missed()
     if box.error is not None:
         raise box.error

@@ -237,6 +237,8 @@ class Decorated(Generic[P, R]):
         made: Self = type(self)(self._decorates, **{**self._given, **changes})  # type: ignore[call-arg]
         made._stands_for = str(getattr(self, "__qualname__", self.name))
         made._changes = {**self._changes, **changes}
+        made.hooks = {**{event: hooks for event, hooks in self.hooks.items() if event not in changes}, **made.hooks}
+        made._changed()
         return made
 
     @property

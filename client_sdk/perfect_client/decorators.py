@@ -22,7 +22,7 @@ from typing import (
 
 from perfect_client import context, options, parts, plain_calls
 from perfect_client.context import Configuration
-from perfect_client.decorated import Decorated, P, R
+from perfect_client.decorated import Decorated, H, P, R
 from perfect_client.errors import MAX_NAME, ConfigurationError
 from perfect_client.schedules import Schedule, named
 
@@ -61,12 +61,20 @@ class Task(Decorated[P, R]):
     def __init__(self, fn: Callable[P, R], **given: Any) -> None:
         super().__init__(fn, given)
         self.key = str(getattr(self, "__qualname__", self.name)).replace("<locals>.", "")[:MAX_NAME]
-        self.parts = parts.parts_of(self)
         self._changed()
 
     def _changed(self) -> None:
-        asks = self.retry or self.timeout_seconds or self.hooks or self.parts or self.task_run_name
+        self.parts = parts.parts_of(self)
+        asks = self.retry or self.timeout_seconds or self.hooks or self.parts or self.task_run_name or self.log_prints
         self.lean = not asks and self.crucial and not self.is_generator
+
+    def on_commit(self, hook: H) -> H:
+        """Decorator: call ``hook(transaction)`` when the transaction around a completed call is committed."""
+        return self._add_hook("on_commit", hook)
+
+    def on_rollback(self, hook: H) -> H:
+        """Decorator: call ``hook(transaction)`` when the transaction around a completed call is rolled back."""
+        return self._add_hook("on_rollback", hook)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if not self.lean or (kwargs and ("return_state" in kwargs or "wait_for" in kwargs)) or (
@@ -75,6 +83,8 @@ class Task(Decorated[P, R]):
             return cast(R, self._call_in_full(args, kwargs))
         run = context.innermost.get() or context.active
         if run is None:
+            if parts.of_all:
+                return cast(R, self._call_in_full(args, kwargs))
             value = self.fn(*args, **kwargs)
             return cast(R, plain_calls.settled(None, value)) if type(value) in context.special else value
         keeper = parts.keeper(self) if parts.keeper is not None else None
@@ -131,7 +141,7 @@ class Task(Decorated[P, R]):
         """Submit the task once for each item of its arguments, which must be equally many; their futures.
 
         Texts and what cannot be iterated over are given to each call, as is ``unmapped(value)``. Raises
-        ``MappingLengthMismatch`` and ``MappingMissingIterable``.
+        ``MappingLengthMismatch``, ``MappingMissingIterable``, and ``ConfigurationError`` for ``deferred=True``.
         """
         from perfect_client.submitting import map_task  # heavy: most programs call their tasks
 

@@ -39,6 +39,7 @@ def execute(
         id=order.run, flow_name=flow.name, emit=emit, clock=clock, attempt=order.attempt,
         tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), keys=discovery.plan(flow).keys, flow=flow, guard=guard,
         keys_of=discovery.keys_of,
+        scheduled_for=order.scheduled_for,
     )  # fmt: skip
     run.answers = answers
     context.activate(run)
@@ -54,7 +55,8 @@ def execute(
 def _execute(run: Run, flow: Flow[Any, Any], order: OfferRun) -> str:
     ended: Optional[RunEnded] = None
     try:
-        run.tell(RunStarted(run.clock(), os.getpid()))
+        run.began = run.clock()
+        run.tell(RunStarted(run.began, os.getpid()))
         ended = _outcome(run, flow, order)
     except KeyboardInterrupt as stopped:  # it came while no user code was running
         ended = ended or _failure(run, stopped)

@@ -7,12 +7,16 @@ from typing import Any
 MAX_NAME = 200  # characters; the same as protocol.MAX_NAME, which is too heavy for a program that only defines flows
 
 
+class PrefectException(Exception):
+    """What the errors have in common that programs written for Prefect know."""
+
+
 class ConfigurationError(ValueError, TypeError):
     """A decorator or schedule was given something that cannot work; one sentence, with the function and its place."""
 
 
-class BadParameter(ValueError):
-    """A run's parameter cannot be used. ``name`` is the parameter, ``sentence`` says what would be right."""
+class BadParameter(PrefectException, ValueError):
+    """A parameter cannot be used. ``name`` is the parameter, ``sentence`` says what would be right."""
 
     def __init__(self, name: str, sentence: str) -> None:
         super().__init__(name, sentence)
@@ -26,18 +30,21 @@ class HashError(ValueError):
     """A task is cached by its inputs, and one of them has no digest; the text names it and says what would be right."""
 
 
+class MissingContextError(PrefectException, RuntimeError):
+    """What was asked for exists only inside a run."""
+
+
 class Cancelled(KeyboardInterrupt):
-    """Raised in the main thread of a run that is to stop.
+    """Raised in the main thread of a run that is to stop, and in the threads of its task runners.
 
     A ``KeyboardInterrupt``, because asyncio, thread pools and careful user code already let that one through.
     """
 
+    def __init__(self, reason: str = "the run was stopped") -> None:
+        super().__init__(reason)
+
 
 # ----------------------------------------------------------------------------------------------- results and states
-
-
-class PrefectException(Exception):
-    """What the errors have in common that programs written for Prefect know."""
 
 
 class FailedRun(PrefectException):
@@ -70,10 +77,6 @@ class UpstreamTaskError(UnfinishedRun):
 
 class Unanswered(PrefectException, ValueError):
     """The server refused what the code asked for; the text is its sentence."""
-
-
-class MissingContextError(PrefectException, RuntimeError):
-    """The code asks for the run that it is in, and is in none."""
 
 
 class NotPausedError(PrefectException):

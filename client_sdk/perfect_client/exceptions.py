@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from perfect_client.errors import (
+    BadParameter,
     CancelledRun,
+    ConfigurationError,
     CrashedRun,
     FailedRun,
     FlowRunTimeoutError,
+    HashError,
     MappingLengthMismatch,
     MappingMissingIterable,
+    MissingContextError,
     MissingResult,
     PausedRun,
     PrefectException,
@@ -17,8 +21,13 @@ from perfect_client.errors import (
     UpstreamTaskError,
 )
 
+ParameterTypeError = BadParameter
+ReservedArgumentError = InvalidNameError = ConfigurationError
+ParameterBindError = SignatureMismatchError = TypeError  # Python's own, of a call that a signature has no place for
+
 __all__ = [
-    "CancelledRun", "CrashedRun", "FailedRun", "FlowRunTimeoutError", "MappingLengthMismatch",
-    "MappingMissingIterable", "MissingResult", "PausedRun", "PrefectException", "TaskRunTimeoutError",
-    "UnfinishedRun", "UpstreamTaskError",
+    "BadParameter", "CancelledRun", "ConfigurationError", "CrashedRun", "FailedRun", "FlowRunTimeoutError",
+    "HashError", "InvalidNameError", "MappingLengthMismatch", "MappingMissingIterable", "MissingContextError",
+    "MissingResult", "ParameterBindError", "ParameterTypeError", "PausedRun", "PrefectException",
+    "ReservedArgumentError", "SignatureMismatchError", "TaskRunTimeoutError", "UnfinishedRun", "UpstreamTaskError",
 ]  # fmt: skip

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Collection, Dict, List, Optional, Tuple
 
-from perfect_client import arguments, calls, context, hooks, outcomes, states
+from perfect_client import arguments, calls, context, hooks, outcomes, printing, states, stopping
+from perfect_client.annotations import BaseAnnotation
 from perfect_client.calls import next_delay, tell_retry
 from perfect_client.deadlines import Limit, calls_user_code, is_own
-from perfect_client.errors import Cancelled, FlowRunTimeoutError, TimedOut, UpstreamTaskError
+from perfect_client.errors import BadParameter, Cancelled, FlowRunTimeoutError, TimedOut, UpstreamTaskError
 from perfect_client.failures import is_interruption
-from perfect_client.parts import bound
+from perfect_client.parts import binding
 from perfect_client.recorder import Run, SubRun, TaskRun, new_id, nowhere
 from perfect_client.states import State, StateType
 from perfect_client.steps import Call, Sleep, Steps, Wait, drive, drive_later
@@ -42,9 +43,12 @@ def run_of(flow: Any) -> Tuple[Run, Optional[TaskRun]]:
             id=new_id(), flow_name=flow.name, emit=nowhere, tags=flow.tags, configuration=flow.configuration(),
             flow=flow,
         )  # fmt: skip
+        made.began = made.clock()
         return made, None
     call = above.open(flow, context.current_task())
-    return SubRun(above, call, flow), call
+    made = SubRun(above, call, flow)
+    made.began = made.clock()
+    return made, call
 
 
 def _begin(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any) -> Steps[State]:
@@ -87,16 +91,25 @@ def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: 
     """From the call to the final state; what the flow submitted has ended then. A stop is raised."""
     here = context.innermost.get()
     context.innermost.set(run)
+    prints = run.flow.log_prints and printing.begin(run.flow)
     try:
         state = yield from _to_its_end(run, args, kwargs, wait_for)
     except BaseException as error:
         if run.runner is not None:
             run.runner.stop()
+        below = stopping.of(run, error)
+        if below is not None:
+            below.tell()
         yield from hooks.told(run.flow, run, _stopped(error))
+        if below is not None:
+            below.wait()
         raise
     finally:
         context.innermost.set(here)
+        if prints:
+            printing.end()
         if run.runner is not None:
+            run.root.runners.pop(run.id, None)
             run.runner.shut()
     yield from hooks.told(run.flow, run, state)
     return state
@@ -113,14 +126,19 @@ def _stopped(error: BaseException) -> State:
 
 def _to_its_end(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any) -> Steps[State]:
     flow = run.flow
+    untouched: Collection[str] = ()
     if context.stand_ins:
+        untouched = treated(flow, args, kwargs)
         yield Wait(arguments.futures_in(*args, *kwargs.values(), wait_for))
         try:
             args, kwargs = arguments.resolved(args, kwargs, wait_for)
         except UpstreamTaskError as missing:
             return states.NotReady(message=str(missing))
-    if not run.parameters:
-        run.parameters = parameters_of(flow, args, kwargs)
+    if not run.parameters:  # a worker has read them already
+        try:
+            args, kwargs, run.parameters = given(flow, args, kwargs, untouched)
+        except BadParameter as wrong:
+            return State(StateType.FAILED, None, wrong.sentence, wrong)
     if flow.flow_run_name:
         run.given_name = hooks.name_from(flow.flow_run_name, lambda: dict(run.parameters))
         run.tell_name()
@@ -180,12 +198,52 @@ def _attempt(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], limit: Opt
     return states.of_value(arguments.to_states(value) if context.stand_ins else value)
 
 
-def parameters_of(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:
-    """The arguments by name; what does not fit is left to the call itself, whose error names it."""
+def given(
+    flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], untouched: Collection[str] = ()
+) -> Tuple[Tuple[Any, ...], Dict[str, Any], Dict[str, Any]]:
+    """The arguments as the hints read them, and all by name, defaults included. Raises ``BadParameter``.
+
+    Those that the signature has no place for are left to the call itself, whose error names them.
+    """
     try:
-        return bound(flow, args, kwargs)
+        bound = binding(flow, args, kwargs)
     except (TypeError, ValueError):
-        return {}
+        return args, kwargs, {}
+    reader = _reader_of(flow)
+    changes = reader.changes(bound.arguments, untouched) if reader else None
+    if changes:
+        bound.arguments.update(changes)
+        args, kwargs = bound.args, bound.kwargs
+    bound.apply_defaults()
+    return args, kwargs, dict(bound.arguments)
+
+
+def _reader_of(flow: Any) -> Any:
+    """What reads the arguments of direct calls; None for a flow without hints, or that does not want it."""
+    known = flow.__dict__
+    if "_reader" not in known:
+        known["_reader"] = _make_reader(flow)
+    return known["_reader"]
+
+
+def _make_reader(flow: Any) -> Any:
+    hints = getattr(flow.fn, "__annotations__", None)
+    if not flow.validate_parameters or (hints is not None and not hints.keys() - {"return"}):
+        return None
+    from perfect_client.signature import Reader  # heavy: for flows with hints only
+
+    return Reader(flow.fn) or None
+
+
+def treated(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Collection[str]:
+    """The names of the arguments that come with a word on how to treat them, as ``quote(x)``."""
+    if not any(isinstance(value, BaseAnnotation) for value in (*args, *kwargs.values())):
+        return ()
+    try:
+        arguments = binding(flow, args, kwargs).arguments
+    except (TypeError, ValueError):
+        return ()
+    return [name for name, value in arguments.items() if isinstance(value, BaseAnnotation)]
 
 
 def run_state(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> State:

@@ -178,7 +178,7 @@ class _Gate:
 
     @waits
     def wait(self, timeout: Optional[float]) -> None:
-        self._shut.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+        self._shut.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
 
 
 def _wait_for(pending: List[PrefectFuture[Any]], timeout: Optional[float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, AsyncIterator, Callable, Dict, Generator, Tuple
 
-from perfect_client import arguments, calls, context, flow_calls
+from perfect_client import arguments, calls, context, flow_calls, printing
 from perfect_client.recorder import Run, SubRun, TaskRun
 from perfect_client.steps import drive
 
@@ -19,8 +19,11 @@ class _Within:
         self._before = context.innermost.get(), context.task.get()
         context.innermost.set(self._run)
         context.task.set(self._task)
+        self._prints = printing.begin(self._run if self._task is None else self._task)
 
     def __exit__(self, *exc: object) -> None:
+        if self._prints:
+            printing.end()
         context.innermost.set(self._before[0])
         context.task.set(self._before[1])
 
@@ -49,11 +52,13 @@ def generate_flow(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> A
     wait_for = kwargs.pop("wait_for", None)
 
     def begin() -> Tuple[Any, Run, Any, End]:
+        untouched = flow_calls.treated(flow, args, kwargs)
         given, named = arguments.resolved(args, kwargs, wait_for)
+        given, named, parameters = flow_calls.given(flow, given, named, untouched)
         run, call = flow_calls.run_of(flow)
+        run.parameters = parameters
         if isinstance(run, SubRun) and call is not None:
             call.run.begin(call, run.flow_name)
-            run.parameters = run.parameters or flow_calls.parameters_of(flow, given, named)
             flow_calls.tell_start(run)
         generator = flow.fn(*given, **named)
         return generator, run, call or context.task.get(), lambda error: _end_flow(run, call, error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, Generic, List, Optional, Tuple, TypeVar
 
 if TYPE_CHECKING:
+    from inspect import BoundArguments
+
     from perfect_client.decorators import Task
     from perfect_client.recorder import Run, TaskRun
 
@@ -53,6 +55,9 @@ class Part:
     def after(self, call: TaskCall, value: Any) -> None:
         """The call succeeded with this value."""
 
+    def over(self, call: TaskCall) -> None:
+        """The call is over, whatever became of it; also where ``before`` was not asked, as another part answered."""
+
 
 # Asked once for each task, when it is decorated; None: the task does not need the part.
 FACTORIES: List[Callable[["Task[Any, Any]"], Optional[Part]]] = []
@@ -72,11 +77,12 @@ class Keeper(Part):
 Taken = Tuple[Optional[bytes], Optional[Hit[Any]]]
 # While a run's results are kept: the keeper of a task, if it has one. Else None, and a call costs nothing for it.
 keeper: Optional[Callable[["Task[Any, Any]"], Optional[Keeper]]] = None
+of_all = False  # whether the keeper is also for tasks that have parts of their own, and for calls outside of runs
 
 
 def _around(task: Task[Any, Any]) -> Tuple[Part, ...]:
-    kept = keeper(task) if keeper is not None and not task.parts else None
-    return task.parts if kept is None else (kept,)
+    kept = keeper(task) if keeper is not None and (of_all or not task.parts) else None
+    return task.parts if kept is None else (kept, *task.parts)
 
 
 def parts_of(task: Task[Any, Any]) -> Tuple[Part, ...]:
@@ -87,11 +93,17 @@ def parts_of(task: Task[Any, Any]) -> Tuple[Part, ...]:
 
 def bound(decorated: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:
     """A call's arguments by the names of the parameters, defaults included. Raises ``TypeError``."""
+    found = binding(decorated, args, kwargs)
+    found.apply_defaults()
+    return dict(found.arguments)
+
+
+def binding(decorated: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> BoundArguments:
+    """A call's arguments by the names of the parameters. Raises ``TypeError``."""
     signature = decorated.__dict__.get("_signature")
     if signature is None:
         from inspect import signature as signature_of  # heavy: most programs never ask
 
         signature = decorated.__dict__["_signature"] = signature_of(decorated.fn)
-    found = signature.bind(*args, **kwargs)
-    found.apply_defaults()
-    return dict(found.arguments)
+    made: BoundArguments = signature.bind(*args, **kwargs)
+    return made

@@ -7,9 +7,11 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
+from perfect_client import context
 from perfect_client.context import Configuration, current_task
 from perfect_client.failures import error_text, is_interruption, safe_preview, traceback_text
 from perfect_client.protocol import (
@@ -86,7 +88,8 @@ class TaskRun:
     """One call of a task. ``number`` counts an attempt's task runs from 1, ``call`` the calls of its key from 0."""
 
     __slots__ = (
-        "call", "details", "key", "number", "parent", "reports", "run", "run_count", "state", "task",
+        "began", "call", "details", "given_tags", "key", "number", "parent", "reports", "run", "run_count", "state",
+        "task",
     )  # fmt: skip
 
     def __init__(self, run: Run, task: Any, number: int, key: str, call: int, parent: Optional[int]) -> None:
@@ -95,6 +98,27 @@ class TaskRun:
         self.run_count = 1
         self.details: Any = None  # the ``parts.TaskCall`` of a task with options
         self.state: Any = None  # the ``states.State`` that it came to, of a task with options
+        self.given_tags = context.tags_here() if context.tagged else ()
+        self.began = 0.0  # seconds since the epoch
+
+    @property
+    def tags(self) -> List[str]:
+        """The task's own, and those of ``with tags(…)`` around its call."""
+        return list(dict.fromkeys((*self.task.tags, *self.given_tags)))
+
+    @property
+    def flow_run_id(self) -> str:
+        return self.run.id
+
+    @property
+    def start_time(self) -> datetime:
+        return datetime.fromtimestamp(self.began, timezone.utc)
+
+    @property
+    def log_prints(self) -> bool:
+        """As the task says, else as its flow does."""
+        own = self.task.log_prints if self.task.kind == "task" else None
+        return self.run.log_prints if own is None else bool(own)
 
     @property
     def id(self) -> str:
@@ -136,12 +160,15 @@ class Run:
         tags: Tuple[str, ...] = (), configuration: Optional[Configuration] = None,
         keys: Optional[Mapping[int, str]] = None, flow: Any = None, guard: Any = None,
         keys_of: Callable[[Any], Mapping[int, str]] = no_keys,
+        scheduled_for: Optional[float] = None,
     ) -> None:  # fmt: skip
-        self._describe(id, flow_name, attempt, tags, configuration, flow)
         self.root: Run = self
+        self.scheduled_for = scheduled_for  # seconds since the epoch
+        self.above: Optional[Run] = None
         self.guard = guard
         self.answers: Any = None  # where the server's answers come in, if there is a server
         self.clock = clock
+        self._describe(id, flow_name, attempt, tags, configuration, flow)
         self._closed = False
         self.album: Any = None  # the ``artifacts.Album``, once the code has shown something
         self._emit = emit
@@ -151,6 +178,7 @@ class Run:
         self._keys_of = keys_of
         self._keys = dict(keys or {})  # identity of a task's code → its key in this flow
         self._open: Dict[int, TaskRun] = {}
+        self.runners: Dict[str, Any] = {}  # of this run and its sub-flows, by their ids
         self._held: List[Any] = []  # keeps the code alive whose identity is a key above
         self._ticks = 0  # of the last id that was given to a sub-run
 
@@ -158,7 +186,9 @@ class Run:
         self, id: str, flow_name: str, attempt: int, tags: Tuple[str, ...], configuration: Optional[Configuration],
         flow: Any,
     ) -> None:  # fmt: skip
-        self.id, self.flow_name, self.attempt, self.tags, self.flow = id, flow_name, attempt, tags, flow
+        self.id, self.flow_name, self.attempt, self.flow = id, flow_name, attempt, flow
+        self.tags = tuple(dict.fromkeys((*tags, *context.tags_here()))) if context.tagged else tags
+        self.began = 0.0  # seconds since the epoch
         self.parameters: Mapping[str, Any] = {}
         self.configuration = configuration or Configuration()
         self.given_name: Optional[str] = None
@@ -175,6 +205,22 @@ class Run:
     def is_told(self) -> bool:
         """Whether anybody hears its facts."""
         return self.root._emit is not nowhere
+
+    @property
+    def start_time(self) -> datetime:
+        return datetime.fromtimestamp(self.began, timezone.utc)
+
+    @property
+    def due_time(self) -> datetime:
+        """In UTC: when it was scheduled for, else when it began."""
+        due = self.began if self.scheduled_for is None else self.scheduled_for
+        return datetime.fromtimestamp(due, timezone.utc)
+
+    @property
+    def log_prints(self) -> bool:
+        """As the flow says, else as the flow around it does."""
+        own = None if self.flow is None else self.flow.log_prints
+        return bool(own) if own is not None or self.above is None else self.above.log_prints
 
     @property
     def closed(self) -> bool:
@@ -224,9 +270,10 @@ class Run:
         task = opened.task
         with self._lock:
             self._open[opened.number] = opened
+            opened.began = now = self.clock()
             self.tell(
                 TaskStarted(
-                    self.clock(), opened.number, opened.key, name, opened.call, opened.parent, task.weight,
+                    now, opened.number, opened.key, name, opened.call, opened.parent, task.weight,
                     task.estimated_time, task.wire_kind, task.crucial,
                 )
             )  # fmt: skip
@@ -322,10 +369,12 @@ class Run:
             if task.number in self._open:
                 self.tell(TaskProgressed(self.clock(), task.number, share, clean_text(text, MAX_PROGRESS_TEXT_BYTES)))
 
-    def log(self, message: str, level: int, at: Optional[float] = None) -> None:
-        """A line of output, clean already, of the task that the calling code is in."""
+    def log(self, message: str, level: int, at: Optional[float] = None, task_run_id: str = "") -> None:
+        """A line of output, clean already, of the task that the calling code is in, else of the one named."""
         current = current_task()
         number = current.number if current is not None and current.run.root is self.root else None
+        if number is None and task_run_id.startswith("%s:%d:" % (self.root.id, self.root.attempt)):
+            number = int(task_run_id.rpartition(":")[2])
         self.tell(Logged(self.clock() if at is None else at, message, level, number))
 
 
@@ -338,9 +387,9 @@ class SubRun(Run):
     def __init__(self, above: Run, call: TaskRun, flow: Any) -> None:
         root = above.root
         tags = tuple(dict.fromkeys((*above.tags, *flow.tags)))
-        self._describe(root.run_id(), flow.name, root.attempt, tags, flow.configuration(), flow)
         self.root, self.above, self.call = root, above, call
         self.guard, self.clock, self._emit, self._lock = root.guard, root.clock, root._emit, root._lock
+        self._describe(root.run_id(), flow.name, root.attempt, tags, flow.configuration(), flow)
         self._numbers, self._calls, self._keys = root._numbers, root._calls, dict(root._keys_of(flow))
         self._open, self._held = root._open, root._held
         self._over = False
@@ -371,6 +420,6 @@ class SubRun(Run):
             super().end_open(error)
 
     def _has(self, run: Run) -> bool:
-        while isinstance(run, SubRun) and run is not self:
+        while run.above is not None and run is not self:
             run = run.above
         return run is self

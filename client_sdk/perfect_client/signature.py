@@ -6,8 +6,9 @@ import ast
 import inspect
 import sys
 import typing
+from datetime import date, datetime
 from functools import lru_cache
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, Collection, Dict, List, Mapping, NamedTuple, Tuple
 
 from perfect_client import wording
 from perfect_client.docstrings import parameters_told
@@ -241,28 +242,102 @@ def _bound(known: Parameters, explicit: Mapping[str, Any], configured: Mapping[s
     return bound
 
 
-def bind_call(
-    fn: Callable[..., Any], args: Tuple[Any, ...], kwargs: Mapping[str, Any], *, validate: bool = True
-) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
-    """The arguments of a direct call, each read as its hint says; without ``validate`` only joined to the defaults.
+class Reader:
+    """Reads the arguments of direct calls of one function as its hints say. What is right already is not touched."""
 
-    Values may be Python's own, as a dataclass or a date. Raises ``TypeError`` as the call would when they do not
-    match the signature, and ``BadParameter`` for a value that does not fit.
-    """
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        annotations = _annotations(fn)
+        self._of = {
+            name: _Argument(parameter, annotations.get(name))
+            for name, parameter in parameters(fn).by_name.items()
+            if parameter.hint is not ANYTHING
+        }
+        self._where = " of the flow %r" % getattr(fn, "__name__", str(fn))
+
+    def __bool__(self) -> bool:
+        return bool(self._of)
+
+    def changes(self, given: Mapping[str, Any], untouched: Collection[str] = ()) -> Dict[str, Any]:
+        """By name, the values that the hints turn into others. Raises ``BadParameter`` for one that does not fit."""
+        found: Dict[str, Any] = {}
+        for name, value in given.items():
+            argument = self._of.get(name)
+            if argument is None or argument.fits(value) or name in untouched:
+                continue
+            try:
+                new = argument.read(value, self._where)
+            except Unfit as unfit:
+                raise BadParameter(unfit.name, unfit.sentence) from None
+            if new is not value:
+                found[name] = new
+        return found
+
+
+class _Argument:
+    """One parameter of a function that is called directly."""
+
+    __slots__ = ("_abstract", "_limited", "_parameter", "cls")
+
+    def __init__(self, parameter: Parameter, annotation: Any) -> None:
+        self._parameter = parameter
+        plain = type(annotation) is not type(List[int]) and getattr(annotation, "__origin__", None) is None
+        is_class = plain and isinstance(annotation, type) and not hasattr(annotation, "__total__")
+        self.cls: Any = annotation if is_class and not is_default_of_a_field(parameter.default) else None
+        origin = getattr(annotation, "__origin__", None)
+        self._abstract: Any = origin if getattr(origin, "__module__", "") == "collections.abc" else None
+        self._limited = _has_limits(parameter.hint.schema)
+
+    def fits(self, value: Any) -> bool:
+        """Whether one look shows that the value is right."""
+        cls = self.cls
+        return cls is not None and isinstance(value, cls) and not (cls is date and isinstance(value, datetime))
+
+    def read(self, value: Any, where: str) -> Any:
+        """The value itself if it is what its hint asks for."""
+        if hasattr(value, "__next__"):
+            return value  # to look at what an iterator gives would use it up
+        if self._limited:
+            found = _read(self._parameter, value, where)
+        else:
+            try:
+                found = self._parameter.hint.read(value)
+            except (ValueError, TypeError, OverflowError):
+                found = _read(self._parameter, value, where)  # says what is wrong
+        if self._abstract is not None and isinstance(value, self._abstract):
+            return value if _alike(value, found, self._abstract) else found
+        return value if _alike(value, found) else found
+
+
+_LIMITS = frozenset({
+    "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern",
+    "minItems", "maxItems", "minProperties", "maxProperties", "formatMinimum", "formatMaximum",
+    "formatExclusiveMinimum", "formatExclusiveMaximum",
+})  # fmt: skip
+
+
+def _has_limits(schema: Any) -> bool:
+    """Whether it says more than the hint's own reading checks."""
+    if isinstance(schema, dict):
+        return not _LIMITS.isdisjoint(schema) or any(map(_has_limits, schema.values()))
+    return isinstance(schema, list) and any(map(_has_limits, schema))
+
+
+def _alike(value: Any, found: Any, kind: Any = None) -> bool:
+    """Whether reading a value changed nothing in it; a container counts as what it is made from."""
+    if value is found:
+        return True
+    if isinstance(found, dict):
+        return isinstance(value, kind or dict) and all(
+            _alike(old, new) and _alike(value[old], found[new]) for old, new in zip(value, found)
+        )
+    if isinstance(found, (set, frozenset)):
+        return isinstance(value, kind or type(found)) and set(map(id, value)) == set(map(id, found))
+    if isinstance(found, (list, tuple)):
+        return isinstance(value, kind or type(found)) and all(map(_alike, value, found))
     try:
-        call = inspect.signature(fn).bind(*args, **kwargs)
-    except ValueError:  # a function without a readable signature takes anything
-        return args, dict(kwargs)
-    known = parameters(fn).by_name
-    for name, parameter in known.items():
-        if name not in call.arguments and not parameter.required:
-            call.arguments[name] = parameter.default
-    if validate:
-        try:
-            call.arguments.update({n: _read(known[n], v, "") for n, v in call.arguments.items() if n in known})
-        except Unfit as unfit:
-            raise BadParameter(unfit.name, unfit.sentence) from None
-    return call.args, call.kwargs
+        return type(value) is type(found) and bool(value == found)
+    except Exception:  # what compares in its own way, as an array
+        return False
 
 
 def split(fn: Callable[..., Any], values: Mapping[str, Any]) -> Tuple[List[Any], Dict[str, Any]]:

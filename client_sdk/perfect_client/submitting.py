@@ -8,7 +8,7 @@ from typing import Any, Dict, Tuple
 
 from perfect_client import arguments, calls, context
 from perfect_client.annotations import BaseAnnotation, allow_failure, quote, unmapped
-from perfect_client.errors import MappingLengthMismatch, MappingMissingIterable, function_place
+from perfect_client.errors import ConfigurationError, MappingLengthMismatch, MappingMissingIterable, function_place
 from perfect_client.futures import PrefectFuture, PrefectFutureList, wait
 from perfect_client.parts import TaskCall
 from perfect_client.recorder import Run
@@ -25,6 +25,7 @@ def runner_of(run: Run) -> TaskRunner:
             wanted = run.flow.task_runner if run.flow is not None else None
             run.runner = wanted.duplicate() if wanted is not None else ThreadPoolTaskRunner()
             run.runner.__enter__()
+            run.root.runners[run.id] = run.runner
         runner: TaskRunner = run.runner
         return runner
 
@@ -65,7 +66,11 @@ def _submitted(task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_fo
 def map_task(task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
     """Submit a call for each item; the futures, or the final states with ``return_state``."""
     return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
-    kwargs.pop("deferred", None)
+    if kwargs.pop("deferred", False):
+        raise ConfigurationError(
+            "map(deferred=True) hands calls to background workers, which Perfect does not have: leave it out, and the "
+            "calls run at the same time as what follows (task %s)" % function_place(task.fn)
+        )
     given = [_items(value) for value in args]
     named = {name: _items(value) for name, value in kwargs.items()}
     count = _count(task, {**{"argument %d" % n: one for n, one in enumerate(given, 1)}, **named})

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from perfect_client import arguments, context, states
 from perfect_client.calls import steps_of
-from perfect_client.errors import ConfigurationError
+from perfect_client.errors import Cancelled, ConfigurationError
 from perfect_client.failures import is_interruption
 from perfect_client.futures import PrefectFuture, _worker
 from perfect_client.parts import TaskCall
@@ -142,6 +142,13 @@ class TaskRunner:
             if job.future.task_run.state is None:
                 job.drop()
 
+    def interrupt(self) -> List[Tuple[int, Job]]:
+        """The run is to stop: end what can be ended. The threads, by their identity, in which a job is to hear of it.
+
+        Asked again until nothing is unfinished.
+        """
+        return []
+
     def wait_for_all(self) -> Wait:
         """The step that waits for what is running or waiting."""
         return Wait(self.unfinished())
@@ -167,6 +174,7 @@ class ThreadPoolTaskRunner(TaskRunner):
         self.max_workers = _checked_workers(self, max_workers)
         self._most = max_workers or DEFAULT_THREADS
         self._threads = 0
+        self._busy: Dict[int, Job] = {}  # by the thread that runs it
         self._jobs: SimpleQueue[Optional[Job]] = SimpleQueue()
         self._loop: Optional[_Loop] = None
 
@@ -202,15 +210,33 @@ class ThreadPoolTaskRunner(TaskRunner):
 
     def _work(self) -> None:
         _worker.pool = self
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                return
-            self.perform(job)
-            with self._lock:
-                if self._threads > self._most:  # one that stood in for a thread that waited
-                    self._threads -= 1
+        try:
+            while True:
+                job = self._jobs.get()
+                if job is None:
                     return
+                self._run(job)
+                with self._lock:
+                    if self._threads > self._most:  # one that stood in for a thread that waited
+                        self._threads -= 1
+                        return
+        except Cancelled:  # it came when the job had just ended, and the pool is closed
+            pass
+
+    def _run(self, job: Job) -> None:
+        me = threading.get_ident()
+        self._busy[me] = job
+        try:
+            self.perform(job)
+        except BaseException as error:  # a stop, between two steps
+            job.finish(_state_of(error))
+        finally:
+            self._busy.pop(me, None)
+
+    def interrupt(self) -> List[Tuple[int, Job]]:
+        if self._loop is not None:
+            self._loop.cancel()
+        return list(self._busy.items())
 
     def perform(self, job: Job) -> None:
         """Run one job in a thread of the pool."""
@@ -271,8 +297,15 @@ class ProcessPoolTaskRunner(ThreadPoolTaskRunner):
             child = self._children[me] = Child(self._initializer, self._initargs, captured)
         return child.call(step, job.call.task, job.future.task_run)
 
+    def interrupt(self) -> List[Tuple[int, Job]]:
+        self._kill()  # the threads that wait for them hear of it by that
+        return []
+
     def shut(self) -> None:
         super().shut()
+        self._kill()
+
+    def _kill(self) -> None:
         children, self._children = self._children, {}
         for child in children.values():
             child.kill()
@@ -312,6 +345,15 @@ class _Loop:
             self._most = self._asyncio.Semaphore(self._most)
         async with self._most:
             await job.run_later()
+
+    def cancel(self) -> None:
+        """Cancel what runs, once."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        running, self._running = self._running, set()
+        for task in running:
+            task.cancel()
 
     def shut(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

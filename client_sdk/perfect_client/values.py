@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal, InvalidOperation
+from numbers import Integral, Real
 from pathlib import Path, PurePath
-from typing import Any, Callable, Dict, NamedTuple, Type
+from typing import Any, Callable, Dict, NamedTuple, Type, cast
 from uuid import UUID
 
 Schema = Dict[str, Any]
@@ -62,10 +63,14 @@ def read_whole(value: Any) -> int:
         return int(value)
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         return int(value)
+    if isinstance(value, Integral) and not isinstance(value, int):
+        return cast(int, value)  # numpy's, in a direct call: it stays what it is
     raise Wrong
 
 
 def read_number(value: Any) -> float:
+    if isinstance(value, (Real, Decimal)) and not isinstance(value, (int, float)):
+        return cast(float, value)  # numpy's, a Decimal or a Fraction, in a direct call: it stays what it is
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise Wrong
     if isinstance(value, str) and not _NUMBER.fullmatch(value):

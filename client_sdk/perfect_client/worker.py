@@ -43,7 +43,7 @@ def warnings_about(environ: Mapping[str, str]) -> List[str]:
     """Sentences about settings that are probably not meant as they are."""
     found = []
     for name in sorted(environ):
-        if name.startswith("PERFECT_") and name not in KNOWN:
+        if name.startswith("PERFECT_") and not name.startswith("PERFECT__") and name not in KNOWN:
             import difflib  # heavy, for a rare message
 
             near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
@@ -151,6 +151,7 @@ def work(setup: Setup) -> int:
     """Be a worker until told to stop; the exit code."""
     try:
         setup.folder.lock()
+        os.environ["PERFECT_URL"] = setup.url  # for the addresses that ``runtime`` tells inside runs
         supervisor = Supervisor(setup, say)
         say(
             "Perfect worker '%s', %d slots, for %s\n  stop    Ctrl+C; running flows are asked to stop and get %g s"

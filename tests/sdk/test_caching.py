@@ -26,7 +26,7 @@ from perfect_client.cache_policies import (
 from perfect_client.errors import ConfigurationError
 from perfect_client.tasks import task_input_hash
 
-from tests.sdk.story import Story
+from tests.sdk.story import Story, python
 
 Execute = Callable[..., Story]
 
@@ -473,6 +473,23 @@ def test_a_policy_leaves_out_arguments_by_name(wrong: Callable[[], Any]) -> None
 def test_a_policy_is_joined_with_policies_only() -> None:
     with pytest.raises(TypeError):
         INPUTS + "x"
+
+
+def test_a_program_that_imports_nothing_else_has_its_cache(tmp_path: Path) -> None:
+    code = """if True:
+        import os, sys
+        os.environ["PERFECT_HOME"] = sys.argv[1]
+        from perfect_client import flow, task
+        from perfect_client.cache_policies import INPUTS
+        ran = []
+        @task(cache_policy=INPUTS)
+        def once(number): ran.append(number)
+        @flow
+        def twice(): once(1); once(1)
+        twice()
+        print(ran)
+    """
+    assert python("-c", code, str(tmp_path)).stdout == b"[1]\n"
 
 
 def test_the_engine_asks_the_factory_and_knows_no_more() -> None:

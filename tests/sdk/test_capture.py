@@ -449,8 +449,9 @@ def test_outside_a_run_the_logger_writes_to_standard_error() -> None:
     assert done.stderr.endswith(b"INFO    hello\n")
 
 
-def test_the_run_logger_is_a_logger() -> None:
-    assert isinstance(get_run_logger(), logging.Logger)
+def test_the_run_logger_is_an_adapter_of_a_logger() -> None:
+    log = get_run_logger()
+    assert isinstance(log, logging.LoggerAdapter) and isinstance(log.logger, logging.Logger)
 
 
 def test_a_forked_child_logs_and_prints_to_the_real_streams() -> None:

@@ -292,3 +292,37 @@ def test_a_failed_flow_does_not_begin_what_it_had_submitted() -> None:
         flow(name="f")(body)()
 
     assert called == []
+
+
+def test_a_deferred_map_is_refused_with_what_to_do() -> None:
+    @task
+    def one(number: int) -> int:
+        return number
+
+    with pytest.raises(ConfigurationError, match=r"map\(deferred=True\).*leave it out.*test_futures"):
+        one.map([1], deferred=True)
+    assert one.map([1], deferred=False).result() == [1]
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, -1, -0.5])
+def test_a_timeout_that_is_over_does_not_wait(timeout: float) -> None:
+    goes_on = threading.Event()
+
+    @task
+    def waits() -> None:
+        goes_on.wait(60)
+
+    @flow
+    def whole() -> None:
+        future = waits.submit()
+        try:
+            future.wait(timeout)
+            assert wait([future], timeout).not_done == {future}
+            with pytest.raises(TimeoutError):
+                future.result(timeout)
+            with pytest.raises(TimeoutError, match=r"1 \(of 1\) futures unfinished"):
+                list(as_completed([future], timeout))
+        finally:
+            goes_on.set()
+
+    whole()

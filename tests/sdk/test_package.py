@@ -40,6 +40,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
             "runlog",
             "runtime",
             "schedules",
+            "transacting",
         )
     }
 

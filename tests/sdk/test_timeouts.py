@@ -6,13 +6,15 @@ import asyncio
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any, Callable, List
 
 import pytest
-from perfect_client import flow, task
+from perfect_client import flow, lineage, task
 from perfect_client.errors import FlowRunTimeoutError, TaskRunTimeoutError
+from perfect_client.results import FolderStore
 
-from tests.sdk.story import Story
+from tests.sdk.story import Story, execute_flow, python
 
 Execute = Callable[..., Story]
 
@@ -164,3 +166,66 @@ def test_who_is_done_in_time_is_left_alone(execute: Execute) -> None:
         return [quick(1), quick.submit(2).result()]
 
     assert execute(parent).ended.result == "[1, 2]"
+
+
+# ------------------------------------------------------------------------------------------------------------ stopping
+
+INTERRUPTED = """if True:
+    import _thread, os, threading, time
+    from perfect_client import flow, task
+
+    @task
+    def spins(number):
+        try:
+            print("busy", number, flush=True)
+            busy.append(number)
+            while True:
+                pass
+        finally:
+            print("tidied", number, flush=True)
+
+    @flow
+    def whole():
+        futures = spins.map([1, 2, 3])
+        while len(busy) < 3:
+            time.sleep(0.001)
+        try:
+            _thread.interrupt_main()
+            time.sleep(60)
+        finally:
+            print("main", flush=True)
+
+    busy = []
+    try:
+        whole()
+    except KeyboardInterrupt:
+        print("over")
+"""
+
+
+def test_an_interrupted_program_lets_its_threads_tidy_up() -> None:
+    said = python("-c", INTERRUPTED).stdout.decode().split("\n")
+
+    assert sorted(said[:3]) == ["busy 1", "busy 2", "busy 3"]
+    assert said[3] == "main" and said[-2] == "over"
+    assert sorted(said[4:-2]) == ["tidied 1", "tidied 2", "tidied 3"]
+
+
+def test_a_deadline_ends_a_plain_task_whose_result_is_kept(tmp_path: Path) -> None:
+    @task
+    def plain() -> None:
+        time.sleep(30)
+
+    @flow(timeout_seconds=0.1)
+    def whole() -> None:
+        plain()
+
+    lineage.begin("0123456789abcdef", [], FolderStore(tmp_path))
+    try:
+        began = time.monotonic()
+        story = execute_flow(whole)
+    finally:
+        lineage.end()
+
+    assert story.outcome == "FAILED" and story.ended.reason.startswith("timed_out")
+    assert time.monotonic() - began < 5

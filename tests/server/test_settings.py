@@ -76,7 +76,9 @@ def test_the_public_address_is_an_allowed_host(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_told_with_the_nearest() -> None:
-    (sentence,) = env.unknown({"PERFECT_DATABSE_URL": "x", "PERFECT_HOME": "y", "PATH": "z"})
+    (sentence,) = env.unknown(
+        {"PERFECT_DATABSE_URL": "x", "PERFECT_HOME": "y", "PATH": "z", "PERFECT__RUNTIME__FLOW_RUN__NAME": "of a test"}
+    )
     assert sentence == "PERFECT_DATABSE_URL is not a setting of Perfect. Did you mean PERFECT_DATABASE_URL?"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -232,3 +233,85 @@ def killable(path: str) -> str:
     content = reads("source")
     hangs_until(path)
     return content
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def _nap() -> None:
+    while True:
+        time.sleep(0.05)
+
+
+def _wait_for_another() -> None:
+    tidies_in_a_pool.submit("naps").result()
+
+
+def _in_a_sub_flow() -> None:
+    pooled_below()
+
+
+def _print() -> None:
+    while True:
+        print("noise")
+        time.sleep(0.001)
+
+
+@task
+def tidies_in_a_pool(how: str) -> None:
+    try:
+        print("busy", how, flush=True)
+        POOLED[how]()
+    finally:
+        print("tidied", how)
+
+
+@task(timeout_seconds=1000)
+def tidies_with_a_deadline(how: str) -> None:
+    try:
+        print("busy with a deadline", flush=True)
+        POOLED[how]()
+    finally:
+        print("tidied with a deadline")
+
+
+@task
+async def tidies_in_a_loop() -> None:
+    try:
+        print("busy in a loop", flush=True)
+        await asyncio.sleep(1000)
+    finally:
+        print("tidied in a loop")
+
+
+@flow
+def pooled_below() -> None:
+    tidies_in_a_pool.submit("spins").result()
+
+
+@flow
+def pooled() -> None:
+    """Tasks in threads that can be told, in each way that they may stand."""
+    for how in ("spins", "naps", "prints", "waits", "sub-flow"):
+        tidies_in_a_pool.submit(how)
+    tidies_with_a_deadline.submit("spins")
+    tidies_in_a_loop.submit()
+
+
+@pooled.on_cancellation
+def pooled_hears(flow: object, flow_run: object, state: object) -> None:
+    print("hook", getattr(state, "name", ""))
+
+
+@flow
+def pooled_in_c() -> None:
+    tidies_in_a_pool.submit("naps")
+    tidies_in_a_pool.submit("c")
+
+
+POOLED = {
+    "spins": _spin, "naps": _nap, "prints": _print, "waits": _wait_for_another, "sub-flow": _in_a_sub_flow,
+    "c": _sleep,
+}  # fmt: skip

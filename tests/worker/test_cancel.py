@@ -94,3 +94,33 @@ def test_a_second_signal_does_not_wait_for_the_grace(server, worker):
 
     assert worker.process.wait(5) == 0
     assert server.wait(lambda: attempt.end)["reason"] == "the worker was stopped"
+
+
+def test_tasks_in_threads_tidy_up_too(server, worker):
+    attempt = server.offer("pooled")
+    ways = ["spins", "spins", "naps", "naps", "prints", "waits", "sub-flow"]
+    server.wait(lambda: sorted(line for line in attempt.lines if line.startswith("busy")) == sorted(
+        [*(f"busy {way}" for way in ways), "busy with a deadline", "busy in a loop"]
+    ))  # fmt: skip
+
+    server.cancel(attempt)
+    end = server.wait(lambda: attempt.end)
+
+    tidied = sorted(line for line in attempt.lines if line.startswith("tidied"))
+    assert tidied == sorted([*(f"tidied {way}" for way in ways), "tidied with a deadline", "tidied in a loop"])
+    assert "hook Cancelled" in attempt.lines
+    assert (end["type"], end["outcome"], end["reason"]) == ("RunEnded", "CANCELLED", "cancelled by ana")
+    outcomes = {fact["outcome"] for fact in attempt.facts if fact["type"] == "TaskEnded"}
+    assert outcomes == {"CANCELLED"}
+
+
+def test_a_thread_that_sleeps_in_c_is_killed_when_the_grace_is_over_and_the_others_tidy_up(server, worker):
+    attempt = server.offer("pooled_in_c")
+    server.until_line(attempt, "busy c")
+    server.until_line(attempt, "busy naps")
+
+    server.cancel(attempt, grace_s=1.0)
+    end = server.wait(lambda: attempt.end, 5)
+
+    assert "tidied naps" in attempt.lines and "tidied c" not in attempt.lines
+    assert (end["type"], end["reason"]) == ("ProcessExited", "killed after the grace of 1 s")
