@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     Q = ParamSpec("Q")
 else:
     P, Q = TypeVar("P"), TypeVar("Q")
+
+__tracebackhide__ = True  # pytest does not show our frames
 R = TypeVar("R")
 H = TypeVar("H", bound=Callable[..., Any])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import reprlib
 import traceback
-from typing import Any, Set
+from typing import Any, List, Optional, Set
 
 from perfect_client.protocol import clean_text
 
@@ -51,6 +51,31 @@ def traceback_text(error: BaseException) -> str:
     half = MAX_TRACEBACK_BYTES // 2 - 32
     gap = "\n… (%d bytes left out) …\n" % (len(raw) - 2 * half)
     return raw[:half].decode("utf-8", "ignore") + gap + raw[-half:].decode("utf-8", "ignore")
+
+
+def is_own_frame(frame: Any) -> bool:
+    """Whether it is of Perfect's own code."""
+    return bool(frame.f_code.co_filename.startswith(_HERE))
+
+
+def hide_own_frames(error: Optional[BaseException], seen: Optional[Set[int]] = None) -> None:
+    """Take Perfect's own frames out of the exception and of those it is linked to, but where it has no others."""
+    seen = set() if seen is None else seen
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    steps: List[Any] = []
+    at = error.__traceback__
+    while at is not None:
+        steps.append(at)
+        at = at.tb_next
+    kept = [step for step in steps if not is_own_frame(step.tb_frame)]
+    for step, following in zip(kept, [*kept[1:], None]):
+        step.tb_next = following
+    if kept:
+        error.__traceback__ = kept[0]
+    for linked in (error.__cause__, error.__context__, *(getattr(error, "exceptions", None) or ())):
+        hide_own_frames(linked, seen)
 
 
 def _drop_own_frames(told: Any, seen: Set[int]) -> None:

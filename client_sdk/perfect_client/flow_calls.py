@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, List, Optional, Tuple
 
-from perfect_client import arguments, calls, context, hooks, outcomes, states
+from perfect_client import arguments, audience, calls, context, hooks, outcomes, states
 from perfect_client.calls import next_delay, tell_retry
 from perfect_client.deadlines import Limit, calls_user_code, is_own
 from perfect_client.errors import Cancelled, FlowRunTimeoutError, TimedOut, UpstreamTaskError
 from perfect_client.failures import is_interruption
 from perfect_client.parts import bound
+from perfect_client.protocol import RunEnded, RunStarted
 from perfect_client.recorder import Run, SubRun, TaskRun, new_id
 from perfect_client.states import State, StateType
 from perfect_client.steps import Call, Sleep, Steps, Wait, drive, drive_later
+
+__tracebackhide__ = True  # pytest does not show our frames
 
 
 def call_flow(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
@@ -42,6 +46,10 @@ def run_of(flow: Any) -> Tuple[Run, Optional[TaskRun]]:
             id=new_id(), flow_name=flow.name, emit=calls.nowhere, tags=flow.tags, configuration=flow.configuration(),
             flow=flow,
         )  # fmt: skip
+        emit = audience.hearer(made)
+        if emit is not None:
+            made.hear(emit)
+            made.tell(RunStarted(made.clock(), os.getpid()))
         return made, None
     call = above.open(flow, context.current_task())
     return SubRun(above, call, flow), call
@@ -51,7 +59,27 @@ def _begin(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: A
     """The steps of a call from user code."""
     run, call = run_of(flow)
     steps = steps_of(run, args, kwargs, wait_for)
-    return steps if call is None else _told_above(run, call, steps)
+    if call is not None:
+        return _told_above(run, call, steps)
+    return _heard(run, steps) if run.heard else steps
+
+
+def _heard(run: Run, steps: Steps[State]) -> Steps[State]:
+    """The steps of a direct call that somebody listens to."""
+    try:
+        state = yield from steps
+    except BaseException as error:
+        end(run, outcomes.run_failed(run, error))
+        raise
+    end(run, outcomes.run_ended(run, state))
+    return state
+
+
+def end(run: Run, ended: RunEnded) -> None:
+    """A direct call that somebody listens to is over."""
+    run.end_open("The flow ended before this task.")
+    run.tell(ended)
+    run.closed = True
 
 
 def _told_above(run: Run, call: TaskRun, steps: Steps[State]) -> Steps[State]:

@@ -19,6 +19,8 @@ from perfect_client.protocol import TaskEnded
 from perfect_client.recorder import Run, TaskRun, new_id
 from perfect_client.steps import Call
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 _LOOK_S = 1.0  # how often a process looks whether its parent is still there
 _METHOD = "fork" if sys.platform.startswith("linux") else "spawn"  # elsewhere fork is not safe beside threads
 

@@ -106,6 +106,7 @@ class Run:
         self.clock = clock
         self._closed = False
         self._emit = emit
+        self.heard = False
         self._lock = threading.RLock()  # reentrant: a signal handler may print while a fact is being written
         self._numbers = itertools.count(1)
         self._calls: Dict[str, int] = {}
@@ -143,6 +144,15 @@ class Run:
         """In a forked child: whoever still holds this run tells nothing, and waits for no lock of another thread."""
         self._lock = self.root._lock = threading.RLock()
         self.root._closed = True
+
+    def hear(self, emit: Emit, clock: Optional[Callable[[], float]] = None) -> None:
+        """Somebody listens to a direct call; nothing was told before."""
+        self._emit, self.heard = emit, True
+        self.clock = clock or self.clock
+
+    def opened(self) -> Dict[str, int]:
+        """How many calls of each task were made or submitted, by its key. For any thread."""
+        return dict(self._calls)
 
     # ---------------------------------------------------------------------------------------------------- the facts
 

@@ -13,7 +13,7 @@ class _OutsideHandler(logging.Handler):
     """The run logger outside a run: to standard error, unless the program has set up logging itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if context.active is None and not logging.getLogger().handlers:
+        if context.active is None and not logging.getLogger().handlers and sys.stderr is not None:
             sys.stderr.write(self.format(record) + "\n")
 
 

@@ -14,6 +14,8 @@ from typing import Any, Callable, Dict, Generator, Iterable, Optional, Tuple, Ty
 
 from perfect_client.deadlines import Limit, bounded, bounded_later, calls_user_code, run_coroutine, waits
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 V = TypeVar("V")
 Steps = Generator[Any, Any, V]
 

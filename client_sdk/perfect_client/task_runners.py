@@ -18,6 +18,8 @@ from perfect_client.recorder import TaskRun
 from perfect_client.states import State
 from perfect_client.steps import Call, Wait, drive, drive_later
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 DEFAULT_THREADS = 64
 
 
