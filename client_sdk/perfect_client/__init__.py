@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from perfect_client import audience, runtime
+from perfect_client import remembering as remembering  # notes its part before the first task is decorated
 from perfect_client.decorators import Flow, Task, flow, task
 from perfect_client.errors import BadParameter, Cancelled, ConfigurationError
 from perfect_client.reporting import progress
