@@ -145,10 +145,9 @@ class Run:
         self._lock = self.root._lock = threading.RLock()
         self.root._closed = True
 
-    def hear(self, emit: Emit, clock: Optional[Callable[[], float]] = None) -> None:
-        """Somebody listens to a direct call; nothing was told before."""
+    def hear(self, emit: Emit) -> None:
+        """Somebody listens to a run that no worker executes; nothing was told before."""
         self._emit, self.heard = emit, True
-        self.clock = clock or self.clock
 
     def opened(self) -> Dict[str, int]:
         """How many calls of each task were made or submitted, by its key. For any thread."""

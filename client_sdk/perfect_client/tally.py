@@ -103,7 +103,7 @@ class Tally:
     def _ended(self, fact: TaskEnded) -> Optional[Call]:
         call = self.running.pop(fact.task, None)
         if call is not None:
-            call.ended, call.outcome, call.error = fact.time, fact.outcome, fact.error
+            call.ended, call.outcome, call.error = fact.time, fact.outcome, fact.error or call.error
             self.counts[fact.outcome] = self.counts.get(fact.outcome, 0) + 1
             self._keys[call.fact.key].ended += call.fact.parent is None
         return call

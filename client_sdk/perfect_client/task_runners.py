@@ -8,7 +8,7 @@ from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from perfect_client import arguments, context, states
+from perfect_client import arguments, audience, context, states
 from perfect_client.calls import steps_of
 from perfect_client.errors import ConfigurationError
 from perfect_client.failures import is_interruption
@@ -269,7 +269,7 @@ class ProcessPoolTaskRunner(ThreadPoolTaskRunner):
         if child is None or not child.alive:
             from perfect_client.processes import Child  # heavy: only for whoever wants processes
 
-            captured = context.active is not None
+            captured = context.active is not None or audience.listener is not None
             child = self._children[me] = Child(self._initializer, self._initargs, captured)
         return child.call(step, job.call.task, job.future.task_run)
 
