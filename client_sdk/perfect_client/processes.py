@@ -13,7 +13,7 @@ import warnings
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from perfect_client import capture, context
-from perfect_client.deadlines import Limit, run_coroutine
+from perfect_client.deadlines import Limit
 from perfect_client.errors import CrashedRun
 from perfect_client.protocol import TaskEnded
 from perfect_client.recorder import Run, TaskRun, new_id
@@ -112,7 +112,7 @@ def _perform(pipe: Any, order: bytes, captured: bool) -> None:
         context.activate(run)
         try:
             with capture.Capture(run, 0) if captured else contextlib.nullcontext():
-                value = _called(run, task, args, kwargs)
+                value = called(run, task, args, kwargs)
         finally:
             run.closed = True
             context.deactivate()
@@ -127,11 +127,11 @@ def _perform(pipe: Any, order: bytes, captured: bool) -> None:
         say("error", TypeError("%s of a task in another process cannot be pickled: %s" % (answer[0], wrong)))
 
 
-def _called(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+def called(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], limit: Optional[Limit] = None) -> Any:
+    """Call a task's function as the first task of ``run``, which is its parent's run over there."""
     current = run.start(task, None)
     context.task.set(current)
     try:
-        call = Call(task.fn, args, kwargs, task.is_async)
-        return run_coroutine(None, call.later) if task.is_async else call.now()
+        return Call(task.fn, args, kwargs, task.is_async, limit).now()
     finally:
         context.task.set(None)

@@ -235,7 +235,23 @@ class ThreadPoolTaskRunner(TaskRunner):
             self._loop.shut()
 
 
-class ProcessPoolTaskRunner(ThreadPoolTaskRunner):
+class ElsewhereTaskRunner(ThreadPoolTaskRunner):
+    """Runs the function of a task in another process, and everything around it in a thread of this one."""
+
+    def start(self, job: Job) -> None:
+        self._jobs.put(job)
+        self._help()
+
+    def perform(self, job: Job) -> None:
+        if not job.future.done:
+            job.run(lambda step: self.call(step, job) if type(step) is Call else step.now())
+
+    def call(self, step: Any, job: Job) -> Any:
+        """What the function of the task returns. Raises what it raises, and ``CrashedRun`` if its process dies."""
+        raise NotImplementedError
+
+
+class ProcessPoolTaskRunner(ElsewhereTaskRunner):
     """Runs tasks in processes: ``max_workers`` at a time, by default one for each processor.
 
     A task must stand at the top of its module, and its arguments and result must be picklable. Retries, hooks and
@@ -255,15 +271,7 @@ class ProcessPoolTaskRunner(ThreadPoolTaskRunner):
     def duplicate(self) -> ProcessPoolTaskRunner:
         return type(self)(self.max_workers, self._initializer, self._initargs)
 
-    def start(self, job: Job) -> None:
-        self._jobs.put(job)
-        self._help()
-
-    def perform(self, job: Job) -> None:
-        if not job.future.done:
-            job.run(lambda step: self._call(step, job) if type(step) is Call else step.now())
-
-    def _call(self, step: Any, job: Job) -> Any:
+    def call(self, step: Any, job: Job) -> Any:
         me = threading.get_ident()
         child = self._children.get(me)
         if child is None or not child.alive:
@@ -317,3 +325,11 @@ class _Loop:
 
     def shut(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "DaskTaskRunner":
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    from importlib import import_module  # heavy: with the module that it loads
+
+    return import_module("perfect_client.dask").DaskTaskRunner

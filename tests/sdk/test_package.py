@@ -17,7 +17,11 @@ from perfect_client import engine, flow, protocol, task
 from tests.sdk.story import python
 
 PACKAGE = Path(perfect_client.__file__).parent
-IF_INSTALLED = {"console.py": {"rich"}, "dask.py": {"cloudpickle", "dask", "distributed"}}  # and only inside functions
+IF_INSTALLED = {
+    "console.py": {"rich"},
+    "dask.py": {"dask", "distributed"},
+    "shipping.py": {"cloudpickle"},
+}  # and only inside functions
 HEAVY = {"socket", "ssl", "asyncio", "subprocess", "multiprocessing", "dataclasses", "inspect", "decimal", "pathlib"}
 
 
