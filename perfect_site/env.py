@@ -25,7 +25,7 @@ YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 KNOWN = frozenset(
     {
         "PERFECT_ALLOWED_HOSTS",
-        "PERFECT_CONSOLE",  # of a program that calls its flows itself, as is PERFECT_TRACEBACK
+        "PERFECT_CONSOLE",  # of a flow file that is run by itself, as is PERFECT_TRACEBACK
         "PERFECT_DATABASE_URL",
         "PERFECT_DEBUG",
         "PERFECT_HOME",

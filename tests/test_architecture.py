@@ -21,7 +21,7 @@ IMPURE = {"socket", "ssl", "asyncio", "threading", "time", "subprocess", "django
 SOLE = {"croniter": {"flows.schedules"}, "channels.layers": set(), "jsonschema": {"flows.parameters"},
         "prometheus_client": {"perfect_site.health"}}  # fmt: skip
 # What the SDK uses where it is installed, and never needs.
-IF_INSTALLED = {"perfect_client.console": {"rich"}, "perfect_client.dask": {"dask", "distributed"},
+IF_INSTALLED = {"perfect_client.display": {"rich"}, "perfect_client.dask": {"dask", "distributed"},
                 "perfect_client.shipping": {"cloudpickle"}}  # fmt: skip
 SERVER_EXCEPTIONS = {"runs.management.commands.runworker": {"perfect_client", "perfect_client.cli"}}
 

@@ -50,9 +50,9 @@ def _program(run: Run) -> Optional[Emit]:
     from perfect_client import uncaught  # heavy: only for a flow file that is run by itself
 
     uncaught.install()
-    if not audience.console_mode():
+    if not audience.display_mode():
         return None
-    from perfect_client.console import listen  # heavy, too
+    from perfect_client.display import listen  # heavy, too
 
     return listen(run)
 

@@ -1,4 +1,4 @@
-"""Who hears what happens in a flow that is called directly: a test, the console of a flow file, or nobody."""
+"""Who hears what happens in a flow that is called directly: a test, the display of a flow file, or nobody."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OFF, ON = ("0", "off", "no", "false"), ("1", "on", "yes", "true", "plain", "live
 
 listener: Optional[Callable[[Run], Optional[Emit]]] = None  # of a test, which hears instead of everybody else
 program: Optional[Callable[[Run], Optional[Emit]]] = None  # for a flow file that is run by itself
-_BORN = os.getpid()  # in a forked child nobody listens: the console belongs to its parent
+_BORN = os.getpid()  # in a forked child nobody listens: the display belongs to its parent
 
 
 def hearer(run: Run) -> Optional[Emit]:
@@ -35,7 +35,7 @@ def _setting() -> str:
     return os.environ.get(SETTING, "").strip().lower()
 
 
-def console_mode() -> str:
+def display_mode() -> str:
     """``live`` (lines that redraw, on a terminal), ``plain`` (line after line) or nothing; by ``PERFECT_CONSOLE``."""
     wanted = _setting()
     if wanted in OFF or sys.stderr is None or sys.stderr.closed:

@@ -31,7 +31,7 @@ def _hook(kind: Any, error: BaseException, trace: Any) -> None:
         return sys.__excepthook__(kind, error, trace)
     flow, task = _whose(frames)
     if isinstance(error, KeyboardInterrupt) and flow is not None:
-        if not audience.console_mode():  # else the console has said so
+        if not audience.display_mode():  # else the display has said so
             sys.stderr.write("Flow %r was stopped.\n" % flow.name)
         return None
     hide_own_frames(error)

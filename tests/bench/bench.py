@@ -123,7 +123,7 @@ for _ in range(5):
 
 
 def own_flow_file(home: Path) -> None:
-    """µs a task in a flow file that is run by itself, with the console (plain lines) and without."""
+    """µs a task in a flow file that is run by itself, with the display (plain lines) and without."""
     path = home / "own.py"
     path.write_text(OWN)
     best = []

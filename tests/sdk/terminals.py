@@ -108,7 +108,7 @@ class Terminal:
 
 
 def program_environment(changes: Dict[str, str]) -> Dict[str, str]:
-    """This process's environment, in which no setting of the console and the terminal is left over."""
+    """This process's environment, in which no setting of the display and the terminal is left over."""
     left_out = {"PERFECT_CONSOLE", "PERFECT_TRACEBACK", "NO_COLOR", "TERM", "PYTHONDEVMODE"}
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
     return {**kept, "TERM": "xterm", "PYTHONPATH": str(Path(perfect_client.__file__).parents[1]), **changes}

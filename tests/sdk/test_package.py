@@ -18,7 +18,7 @@ from tests.sdk.story import python
 
 PACKAGE = Path(perfect_client.__file__).parent
 IF_INSTALLED = {
-    "console.py": {"rich"},
+    "display.py": {"rich"},
     "dask.py": {"dask", "distributed"},
     "shipping.py": {"cloudpickle"},
 }  # and only inside functions

@@ -291,7 +291,7 @@ def test_a_program_without_a_standard_error_runs(write: Write) -> None:
 # ------------------------------------------------------------------------------------------------------ what it costs
 
 
-def test_a_task_costs_little_with_the_console_on(write: Write) -> None:
+def test_a_task_costs_little_with_the_display_on(write: Write) -> None:
     path = write(
         """
         @task

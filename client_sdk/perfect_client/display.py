@@ -228,7 +228,7 @@ class Board:
             )
 
     def _abandon(self) -> None:
-        """In a forked child: the console belongs to the parent."""
+        """In a forked child: the display belongs to the parent."""
         self._shows = []
         self._painter.abandon()
         self._lock.release()
@@ -242,7 +242,7 @@ class Board:
             self._shows.append(show)
             self._painter.begin(show)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._paint, name="perfect-console", daemon=True)
+                self._thread = threading.Thread(target=self._paint, name="perfect-display", daemon=True)
                 self._start(self._thread)
 
         def emit(fact: Any) -> None:
@@ -304,7 +304,7 @@ _mode = ""
 def listen(run: Run) -> Emit:
     """Show a run of a flow that was called directly."""
     global _board, _mode
-    mode = audience.console_mode()
+    mode = audience.display_mode()
     if _board is None or mode != _mode:
         if _board is not None:
             _board.stop()
