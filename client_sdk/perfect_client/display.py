@@ -261,8 +261,10 @@ class Board:
     def _paint(self) -> None:
         while not self._over.wait(EVERY_S):
             with self._lock:
-                if self._shows:
-                    self._step()
+                if not self._shows:
+                    self._thread = None
+                    return
+                self._step()
 
     def _step(self) -> None:
         news: List[Tuple[Any, Call]] = []

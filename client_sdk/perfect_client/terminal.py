@@ -6,6 +6,7 @@ terminal that can be used. While a line of output is unfinished, nothing is draw
 
 from __future__ import annotations
 
+import builtins
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ from typing import Any, List, Tuple
 
 UP, CLEAR_LINE, CLEAR_BELOW = "\x1b[%dA", "\x1b[K", "\x1b[J"
 _WIDEST = 120  # columns that the lines use
+_input = builtins.input
 
 
 class _Above:
@@ -42,11 +44,11 @@ class Block:
         self.stream = stream
         self.lock = threading.RLock()  # reentrant: a signal handler may print
         self._height = 0
-        self._open_line = self._broken = False
+        self._open_line = self._broken = self._asking = False
         self._undo: List[Tuple[Any, str, Any, Any]] = []
 
     def open(self) -> None:
-        """Take over the streams that show on this terminal, and the logging handlers that hold them."""
+        """Take over the streams that show on this terminal, the logging handlers that hold them, and ``input``."""
         for name in ("stdout", "stderr"):
             real = getattr(sys, name)
             if real is not None and real.isatty():
@@ -54,6 +56,17 @@ class Block:
                 for handler in _handlers_of(real):
                     self._put(handler, "stream", above)
                 self._put(sys, name, above)
+        self._put(builtins, "input", self._ask)
+
+    def _ask(self, *prompt: Any) -> str:
+        """``input``, also a debugger's: it writes to the terminal past the streams, so nothing is drawn meanwhile."""
+        with self.lock:
+            self._send(self._cleared())
+            self._asking = True
+        try:
+            return _input(*prompt)
+        finally:
+            self._asking = False
 
     def _put(self, owner: Any, name: str, value: Any) -> None:
         self._undo.append((owner, name, getattr(owner, name), value))
@@ -98,7 +111,7 @@ class Block:
     def draw(self, lines: List[str]) -> None:
         """Show these lines in place of those before."""
         with self.lock:
-            if self._open_line and lines:
+            if (self._open_line or self._asking) and lines:
                 return
             above = self._height
             self._height = len(lines)

@@ -76,8 +76,14 @@ class Terminal:
                 assert seen(self.screen.text), self.screen.text
                 return
 
-    def _read(self) -> bool:
-        if not select.select([self._fd], [], [], 0.5)[0]:
+    def read_for(self, seconds: float) -> None:
+        """Whatever comes in this time."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._read(seconds)
+
+    def _read(self, patience: float = 0.5) -> bool:
+        if not select.select([self._fd], [], [], patience)[0]:
             return True
         try:
             data = os.read(self._fd, 65536)
@@ -89,7 +95,10 @@ class Terminal:
         return bool(data)
 
     def press_control_c(self) -> None:
-        os.write(self._fd, b"\x03")
+        self.type("\x03")
+
+    def type(self, text: str) -> None:
+        os.write(self._fd, text.encode())
 
     def end(self) -> int:
         """Read to the end; the exit code."""

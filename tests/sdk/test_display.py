@@ -143,6 +143,55 @@ def test_an_unfinished_line_is_left_alone(write: Write) -> None:
     assert terminal.screen.text.splitlines()[0] == "name? thanks"
 
 
+def test_a_question_stands_until_it_is_answered(write: Write) -> None:
+    path = write(
+        """
+        @flow
+        def asks():
+            extract()
+            return input("name? ")
+
+        print("hello", asks())
+        """
+    )
+    go(path)
+
+    with Terminal(path) as terminal:
+        terminal.until(lambda screen: "name?" in screen)
+        before = len(terminal.raw)
+        for _ in range(3):  # the display would have been drawn again
+            terminal.read_for(0.1)
+        assert "▸" not in terminal.raw[before:] and terminal.screen.text.endswith("name?")
+        terminal.type("ana\n")
+        assert terminal.end() == 0
+
+    assert terminal.screen.text.rstrip().splitlines()[-1] == "hello ana"
+
+
+def test_the_thread_that_draws_ends_with_the_last_run(write: Write) -> None:
+    path = write(
+        """
+        import threading
+
+        @flow
+        def brief():
+            return load(1)
+
+        for _ in range(3):
+            brief()
+        before = time.monotonic()
+        while any(thread.name == "perfect-display" for thread in threading.enumerate()):
+            assert time.monotonic() < before + 20
+            time.sleep(0.01)
+        brief()
+        """
+    )
+
+    _, err, code = piped(path)
+
+    assert code == 0 and err.count("brief completed") == 4
+
+
 def test_forked_children_neither_hang_nor_draw(write: Write) -> None:
     path = write(
         """
