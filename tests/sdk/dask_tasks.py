@@ -47,7 +47,9 @@ def returns_a_lock() -> Any:
 
 
 @task
-def dies() -> None:
+def dies(log: str) -> None:
+    with open(log, "a") as file:
+        file.write("started\n")
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -54,6 +54,12 @@ class Screen:
         return "\n".join(line.rstrip() for line in self.lines)
 
 
+def _take_terminal() -> None:
+    """In the program's process: the terminal is its own, and Ctrl-C reaches it even where we ignore it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A Python program on a terminal of 80 columns and 24 lines."""
 
@@ -63,7 +69,7 @@ class Terminal:
         self.screen, self.raw = Screen(), ""
         self._process = subprocess.Popen(
             [sys.executable, *arguments], stdin=other, stdout=other, stderr=other, env=program_environment(environment),
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            start_new_session=True, preexec_fn=_take_terminal,
         )  # fmt: skip
         os.close(other)
 
@@ -102,8 +108,9 @@ class Terminal:
 
     def end(self) -> int:
         """Read to the end; the exit code."""
+        until = time.monotonic() + 60
         while self._read():
-            pass
+            assert time.monotonic() < until, self.screen.text
         return self._process.wait(20)
 
     def __enter__(self) -> Terminal:

@@ -113,7 +113,9 @@ def test_workers_that_are_threads_of_this_process() -> None:
     assert [(line.message, line.task) for line in told.logs] == [("printed 1", "talks"), ("logged 1", "talks")]
 
 
-def test_a_worker_that_dies_fails_its_task_alone() -> None:
+def test_a_worker_that_dies_fails_its_task_alone_and_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
     @flow(
         task_runner=DaskTaskRunner(
             cluster_class="distributed.LocalCluster",
@@ -127,10 +129,11 @@ def test_a_worker_that_dies_fails_its_task_alone() -> None:
     )
     def parent() -> Any:
         with pytest.raises(CrashedRun, match="The Dask worker of the task died"):
-            dask_tasks.dies.submit().result()
+            dask_tasks.dies.submit(str(log)).result()
         return dask_tasks.inner.submit(1).result()
 
     assert parent() == 2
+    assert log.read_text() == "started\n"
 
 
 def test_a_flow_that_fails_gives_its_calls_back(address: str, tmp_path: Path) -> None:
