@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List
 
 import pytest
-from perfect_client import ConfigurationError, flow
+from perfect_client import ConfigurationError, dask, flow, protocol
 from perfect_client.errors import CrashedRun
+from perfect_client.recorder import Run
 from perfect_client.task_runners import DaskTaskRunner
 from perfect_client.testing import run
 
@@ -163,6 +165,7 @@ def seen_pids(folder: Path) -> Iterator[int]:
 
 PROGRAM = """
 from perfect_client import flow, task
+from perfect_client.recorder import Run
 from perfect_client.task_runners import DaskTaskRunner
 
 @task
@@ -191,6 +194,21 @@ def test_tasks_of_a_program_go_along(address: str, tmp_path: Path) -> None:
 
     assert (out, code) == ("result 6\n", 0), err
     assert "own completed in" in err and "6 done" in err
+
+
+def test_what_is_still_on_its_way_is_waited_for_and_what_is_lost_is_said(monkeypatch: Any) -> None:
+    facts: List[Any] = []
+    whole = Run(id="r", flow_name="f", emit=facts.append)
+    opened = dask._Open(whole.start(dask_tasks.inner, None))
+    answer = pickle.dumps(("value", 42))
+    late = threading.Timer(0.1, opened.take, [protocol.Logged(1.0, "late", 20, 1)])
+    late.start()
+
+    assert opened.received(answer, 1) == 42
+    assert [type(fact) for fact in facts] == [protocol.TaskStarted, protocol.Logged]
+    monkeypatch.setattr(dask, "EVENTS_S", 0.01)
+    assert opened.received(answer, 4) == 42
+    assert facts[-1].dropped == 3 and facts[-1].message == "3 facts of a task on Dask did not arrive"
 
 
 def test_a_missing_dask_is_one_sentence(monkeypatch: Any) -> None:
