@@ -7,6 +7,7 @@ home as events of Dask, numbered, and the answer says how many there were.
 from __future__ import annotations
 
 import contextlib
+import logging
 import pickle
 import threading
 import time
@@ -58,6 +59,7 @@ class DaskTaskRunner(ElsewhereTaskRunner):
         self._connecting = threading.Lock()
         self._client: Any = None
         self._cluster: Any = None
+        self._logger, self._hushed = logging.getLogger("distributed"), False
         self._futures: Dict[str, Any] = {}
 
     def duplicate(self) -> DaskTaskRunner:
@@ -76,6 +78,9 @@ class DaskTaskRunner(ElsewhereTaskRunner):
         import distributed  # heavy: only for whoever uses Dask
 
         client: Any = distributed.Client
+        if self._logger.level == logging.INFO:  # Dask's own choice; each of its steps is not what a run has to tell
+            self._logger.setLevel(logging.WARNING)
+            self._hushed = True
         address, _, _, _, kwargs = self._options
         if address is None:
             self._cluster = self._made_cluster()
@@ -108,6 +113,9 @@ class DaskTaskRunner(ElsewhereTaskRunner):
         with contextlib.suppress(Exception):
             if cluster is not None:
                 cluster.close(timeout=CLOSE_S)
+        if self._hushed:
+            self._logger.setLevel(logging.INFO)
+            self._hushed = False
 
     # ---------------------------------------------------------------------------------------------------------- calls
 
@@ -130,7 +138,8 @@ class DaskTaskRunner(ElsewhereTaskRunner):
         from distributed import KilledWorker  # heavy, as above
 
         client = self._connected()
-        future = client.submit(perform, order, token, key="perfect-" + token, pure=False, retries=0)
+        silent = self._cluster is not None and context.active is not None  # its output is the run's, where it is told
+        future = client.submit(perform, order, token, silent, key="perfect-" + token, pure=False, retries=0)
         self._futures[token] = future
         if self._closed:  # it came after the others had been cancelled
             future.cancel()
@@ -221,7 +230,7 @@ def _take_event(event: Any) -> None:
 # --------------------------------------------------------------------------------------------------------- on a worker
 
 
-def perform(order: bytes, token: str) -> Optional[Tuple[bytes, int]]:
+def perform(order: bytes, token: str, silent: bool = False) -> Optional[Tuple[bytes, int]]:
     """On a worker: perform the call; its answer and the number of facts that were told before."""
     here = _here.get(token)
     if here is not None:
@@ -239,7 +248,7 @@ def perform(order: bytes, token: str) -> Optional[Tuple[bytes, int]]:
     run = Run(id=new_id(), flow_name="", emit=emit)
     run.hear(emit)
     try:
-        with echoing():
+        with echoing(run if silent else None):
             answer = "value", copy_context().run(_called, run, order)
     except BaseException as error:
         answer = "error", error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional, Set, Tuple
 
 from perfect_client import context
 from perfect_client.capture import _HANDLER_EMIT, STDERR_LEVEL, STDOUT_LEVEL, LineStream
@@ -20,6 +20,7 @@ from perfect_client.runlog import get_run_logger
 _lock = threading.Lock()
 _open: List[Echo] = []  # one for all who want it at the same time
 _users = 0
+_silent: Set[Run] = set()  # runs whose lines are told alone
 
 
 def _heard() -> Optional[Run]:
@@ -34,8 +35,9 @@ class _EchoStream(LineStream):
         super().__init__(None, real, fd, level)  # type: ignore[arg-type]
 
     def write(self, text: str) -> int:
-        self.real.write(text)
         run = _heard()
+        if run not in _silent:
+            self.real.write(text)
         if run is not None and sys._getframe(1).f_code is not _HANDLER_EMIT:  # a record comes through the handler
             line, (*whole, rest) = self.line(), text.split("\n")
             for piece in whole:
@@ -86,12 +88,16 @@ class Echo:
 
 
 class echoing:
-    """Context manager: lines are told inside it. For any number of threads."""
+    """Context manager: lines are told inside it, and those of ``silent`` are not printed. For any number of threads."""
+
+    def __init__(self, silent: Optional[Run] = None) -> None:
+        self._silences = {silent} if silent is not None else set()
 
     def __enter__(self) -> None:
         global _users
         with _lock:
             _users += 1
+            _silent.update(self._silences)
             if not _open:
                 _open.append(Echo())
 
@@ -99,5 +105,6 @@ class echoing:
         global _users
         with _lock:
             _users -= 1
+            _silent.difference_update(self._silences)
             if not _users:
                 _open.pop().close()

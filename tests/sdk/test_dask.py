@@ -115,6 +115,21 @@ def test_workers_that_are_threads_of_this_process() -> None:
     assert [(line.message, line.task) for line in told.logs] == [("printed 1", "talks"), ("logged 1", "talks")]
 
 
+def test_a_cluster_of_the_runs_own_tells_its_lines_once_and_nothing_of_itself(execute: Execute, capfd: Any) -> None:
+    @flow(
+        task_runner=DaskTaskRunner(
+            cluster_kwargs={"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+        )
+    )
+    def parent() -> Any:
+        return dask_tasks.talks.submit(1).result()
+
+    told = execute(parent)
+
+    assert [line.message for line in told.logged if "jupyter" not in line.message] == ["printed 1", "logged 1"]
+    assert "printed 1" not in capfd.readouterr().out  # which a worker would take for lines of the run, too
+
+
 def test_a_worker_that_dies_fails_its_task_alone_and_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
