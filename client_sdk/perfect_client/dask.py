@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 from perfect_client import context, processes
 from perfect_client.echo import echoing
 from perfect_client.errors import Cancelled, ConfigurationError, CrashedRun
+from perfect_client.failures import told_again, traceback_text
 from perfect_client.protocol import Logged, TaskEnded
 from perfect_client.recorder import Run, TaskRun, new_id
 from perfect_client.shipping import dumps
@@ -183,11 +184,11 @@ class _Open:
         try:
             self._outcome = "value", within(step.now)
         except BaseException as error:
-            self._outcome = "error", error
+            self._outcome = "error", (error, "")
 
     def value(self) -> Any:
         """What ``perform`` came to."""
-        return _unwrapped(self._outcome or ("error", CrashedRun("The Dask worker gave no answer.")))
+        return _unwrapped(self._outcome or ("error", (CrashedRun("The Dask worker gave no answer."), "")))
 
     def take(self, fact: Any) -> None:
         """A fact of the call."""
@@ -215,7 +216,7 @@ class _Open:
 def _unwrapped(outcome: Tuple[str, Any]) -> Any:
     kind, said = outcome
     if kind == "error":
-        raise said
+        raise told_again(*said)
     return said
 
 
@@ -251,7 +252,7 @@ def perform(order: bytes, token: str, silent: bool = False) -> Optional[Tuple[by
         with echoing(run if silent else None):
             answer = "value", copy_context().run(_called, run, order)
     except BaseException as error:
-        answer = "error", error
+        answer = "error", (error, traceback_text(error))
     run.closed = True
     return _packed(answer), told[0]
 
@@ -274,4 +275,4 @@ def _packed(answer: Tuple[str, Any]) -> bytes:
     try:
         return dumps(answer)
     except Exception as wrong:  # what cannot be pickled cannot be handed back
-        return dumps(("error", TypeError("%s of a task on Dask cannot be pickled: %s" % (answer[0], wrong))))
+        return dumps(("error", (TypeError("%s of a task on Dask cannot be pickled: %s" % (answer[0], wrong)), "")))

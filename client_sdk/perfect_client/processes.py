@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 from perfect_client import capture, context
 from perfect_client.deadlines import Limit
 from perfect_client.errors import CrashedRun
+from perfect_client.failures import told_again, traceback_text
 from perfect_client.protocol import TaskEnded
 from perfect_client.recorder import Run, TaskRun, new_id
 from perfect_client.steps import Call
@@ -61,7 +62,7 @@ class Child:
             for number in list(numbers.values())[1:]:
                 current.run.tell(TaskEnded(current.run.clock(), number, "CANCELLED", "The task around it ended."))
         if kind == "error":
-            raise said
+            raise told_again(*said)
         return said
 
     def _until_done(self, limit: Optional[Limit], run: Run, numbers: Dict[int, int]) -> Tuple[str, Any]:
@@ -69,7 +70,7 @@ class Child:
         while True:
             if until is not None and not self._pipe.poll(max(0.0, until - time.monotonic())):
                 self.kill()
-                return "error", limit.missed() if limit is not None else None
+                return "error", (limit.missed() if limit is not None else None, "")
             kind, said = pickle.loads(self._pipe.recv_bytes())
             if kind != "fact":
                 return kind, said
@@ -118,13 +119,13 @@ def _perform(pipe: Any, order: bytes, captured: bool) -> None:
             context.deactivate()
         answer: Tuple[str, Any] = ("value", value)
     except BaseException as error:
-        answer = ("error", error)
+        answer = ("error", (error, traceback_text(error)))
     try:
         say(*answer)
     except OSError:
         raise
     except Exception as wrong:  # what cannot be pickled cannot be handed back
-        say("error", TypeError("%s of a task in another process cannot be pickled: %s" % (answer[0], wrong)))
+        say("error", (TypeError("%s of a task in another process cannot be pickled: %s" % (answer[0], wrong)), ""))
 
 
 def called(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], limit: Optional[Limit] = None) -> Any:

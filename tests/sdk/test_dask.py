@@ -100,6 +100,16 @@ def test_errors_come_home(address: str) -> None:
     parent()
 
 
+def test_an_error_there_shows_where_it_was_raised(address: str) -> None:
+    @flow(task_runner=DaskTaskRunner(address))
+    def parent() -> None:
+        dask_tasks.raises.submit()
+
+    traceback = run(parent).task("raises").traceback
+
+    assert "dask_tasks.py" in traceback and "perfect_client/" not in traceback
+
+
 def test_workers_that_are_threads_of_this_process() -> None:
     @flow(
         task_runner=DaskTaskRunner(
@@ -126,7 +136,7 @@ def test_a_cluster_of_the_runs_own_tells_its_lines_once_and_nothing_of_itself(ex
 
     told = execute(parent)
 
-    assert [line.message for line in told.logged if "jupyter" not in line.message] == ["printed 1", "logged 1"]
+    assert [line.message for line in told.logged if line.level == 20 or line.task] == ["printed 1", "logged 1"]
     assert "printed 1" not in capfd.readouterr().out  # which a worker would take for lines of the run, too
 
 
