@@ -25,6 +25,7 @@ YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 KNOWN = frozenset(
     {
         "PERFECT_ALLOWED_HOSTS",
+        "PERFECT_CONSOLE",  # of a flow file that is run by itself, as is PERFECT_TRACEBACK
         "PERFECT_DATABASE_URL",
         "PERFECT_DEBUG",
         "PERFECT_HOME",
@@ -36,6 +37,7 @@ KNOWN = frozenset(
         "PERFECT_RUN",  # the mark that a worker puts on a run's processes
         "PERFECT_SECRET_KEY",
         "PERFECT_TOKEN",
+        "PERFECT_TRACEBACK",
         "PERFECT_URL",
     }
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
-from perfect_client import parts, remembering, runtime, transacting
+from perfect_client import audience, parts, remembering, runtime, transacting
 from perfect_client.context import tags
 from perfect_client.decorators import Flow, Task, flow, task
 from perfect_client.errors import BadParameter, Cancelled, ConfigurationError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from perfect_client.hiding import Secret
     from perfect_client.inputs import RunInput
     from perfect_client.parameters import Field
+    from perfect_client.recorder import Emit, Run
     from perfect_client.states import State
     from perfect_client.transactions import Transaction
     from perfect_client.variables import Variable
@@ -66,3 +67,17 @@ def __getattr__(name: str) -> Any:
 
     found = globals()[name] = getattr(import_module("perfect_client." + _LATER[name]), name)
     return found
+
+
+def _program(run: Run) -> Optional[Emit]:
+    from perfect_client import uncaught  # heavy: only for a flow file that is run by itself
+
+    uncaught.install()
+    if not audience.display_mode():
+        return None
+    from perfect_client.display import listen  # heavy, too
+
+    return listen(run)
+
+
+audience.program = _program

@@ -9,6 +9,8 @@ from perfect_client.annotations import BaseAnnotation, allow_failure, opaque, qu
 from perfect_client.errors import UpstreamTaskError
 from perfect_client.states import State
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 _ATOMS = frozenset({str, int, float, bool, bytes, type(None), complex})
 
 

@@ -13,6 +13,8 @@ from perfect_client.runlog import get_run_logger
 from perfect_client.states import State, StateType
 from perfect_client.steps import Call, Invoke, Sleep, Steps, Wait, drive, drive_later
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 
 def apart() -> Run:
     """The run of a task that is called outside of any flow."""

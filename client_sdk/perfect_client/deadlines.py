@@ -16,6 +16,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, 
 from perfect_client import plain_calls
 from perfect_client.errors import TimedOut
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 AGAIN_S = 10.0  # code that swallowed its deadline hears of it again after so long: its cleanup had this grace
 _NOT_NOW_S = 0.005  # while a fact is being written
 _LOOP_SLACK_S = 1.0  # a loop that does not cancel its coroutine by then is blocked

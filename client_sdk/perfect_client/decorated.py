@@ -21,7 +21,7 @@ from typing import (
 )
 
 from perfect_client import options
-from perfect_client.errors import MAX_NAME, ConfigurationError, function_place
+from perfect_client.errors import MAX_NAME, ConfigurationError, caller_place, function_place
 
 if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec, Self
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     Q = ParamSpec("Q")
 else:
     P, Q = TypeVar("P"), TypeVar("Q")
+
+__tracebackhide__ = True  # pytest does not show our frames
 R = TypeVar("R")
 H = TypeVar("H", bound=Callable[..., Any])
 
@@ -147,8 +149,8 @@ class Decorated(Generic[P, R]):
     def _checked(self, name: str, check: Callable[[Any], Any], value: Any) -> Any:
         try:
             return check(value)
-        except ConfigurationError:
-            raise
+        except ConfigurationError as wrong:
+            raise self._error(str(wrong)) from None
         except (ValueError, TypeError) as wrong:
             raise self._error(("%s %s" % (name, wrong)).strip()) from None
 
@@ -162,7 +164,10 @@ class Decorated(Generic[P, R]):
             raise self._error("a parameter cannot be named %s: that is for the call itself" % taken[0])
 
     def _error(self, sentence: str) -> ConfigurationError:
-        return ConfigurationError("%s (%s %s)" % (sentence, self.kind, function_place(self.fn)))
+        place = function_place(self.fn)
+        if not hasattr(_innermost(self.fn), "__code__"):  # no function of the user: it was written where we are called
+            place = "%s, %s" % (place, caller_place())
+        return ConfigurationError("%s (%s %s)" % (sentence, self.kind, place))
 
     def _checked_name(self, name: Optional[str]) -> str:
         if name is None:

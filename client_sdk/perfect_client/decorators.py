@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from perfect_client.futures import PrefectFuture, PrefectFutureList
     from perfect_client.states import State
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 T = TypeVar("T")
 Hooks = Iterable[Callable[..., Any]]
 # What every program's values mostly are: none of these holds a future.

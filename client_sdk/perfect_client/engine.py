@@ -6,20 +6,16 @@ import logging
 import os
 import time
 from difflib import get_close_matches
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Optional
 
-from perfect_client import caching, capture, context, discovery, flow_calls, lineage, outcomes, parts, signature, states
+from perfect_client import caching, capture, context, discovery, flow_calls, lineage, outcomes, parts, signature
 from perfect_client.context import Configuration
 from perfect_client.decorators import Flow
-from perfect_client.errors import BadParameter, TimedOut
-from perfect_client.failures import error_text, is_interruption, preview, traceback_text
+from perfect_client.errors import BadParameter
 from perfect_client.protocol import OfferRun, RunEnded, RunStarted
 from perfect_client.recorder import Emit, Run
-from perfect_client.states import State, StateType
 
 COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
-_OUTCOMES: Dict[StateType, str] = {StateType.COMPLETED: COMPLETED, StateType.CANCELLED: CANCELLED}
-_WITH_EXCEPTION = frozenset({StateType.FAILED, StateType.CRASHED, StateType.CANCELLED})
 
 
 def execute(
@@ -59,7 +55,7 @@ def _execute(run: Run, flow: Flow[Any, Any], order: OfferRun) -> str:
         run.tell(RunStarted(run.began, os.getpid()))
         ended = _outcome(run, flow, order)
     except KeyboardInterrupt as stopped:  # it came while no user code was running
-        ended = ended or _failure(run, stopped)
+        ended = ended or outcomes.run_failed(run, stopped)
     open_because = "The run was stopped." if ended.outcome == CANCELLED else flow_calls.LEFT_OPEN
     while True:
         try:
@@ -80,29 +76,8 @@ def _outcome(run: Run, flow: Flow[Any, Any], order: OfferRun) -> RunEnded:
     except BadParameter as wrong:
         return RunEnded(run.clock(), FAILED, reason=wrong.sentence, error="BadParameter: " + wrong.sentence)
     except BaseException as error:
-        return _failure(run, error)
-    return _ended(run, state)
-
-
-def _failure(run: Run, error: BaseException) -> RunEnded:
-    if is_interruption(error):
-        return RunEnded(run.clock(), CANCELLED, reason=str(error) or "The run was stopped.")
-    return RunEnded(run.clock(), FAILED, error=error_text(error), traceback=traceback_text(error))
-
-
-def _ended(run: Run, state: State) -> RunEnded:
-    """The outcome by the flow's final state: what it returned, or the exception that it raised."""
-    outcome, message = _OUTCOMES.get(state.type, FAILED), state.message or ""
-    if outcome == COMPLETED:
-        result = "" if state.data is None else preview(state.data)
-        return RunEnded(run.clock(), outcome, reason=message, result=result, state=state.own_name)
-    error = states.exception_of(state) if state.type in _WITH_EXCEPTION else None
-    told = outcomes.traceback_of(error) if error is state.data or (error and error.__traceback__) else ""
-    reason = "timed_out: %s" % error if isinstance(error, TimedOut) else "" if error is state.data else message
-    return RunEnded(
-        run.clock(), outcome, reason=reason, error=error_text(error) if error else outcomes.error_of(state),
-        traceback=told, by_code=True, state=state.own_name,
-    )  # fmt: skip
+        return outcomes.run_failed(run, error)
+    return outcomes.run_ended(run, state)
 
 
 def _configuration(flow: Flow[Any, Any], name: str) -> Configuration:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 MAX_NAME = 200  # characters; the same as protocol.MAX_NAME, which is too heavy for a program that only defines flows
@@ -118,3 +120,11 @@ def function_place(fn: Any) -> str:
     name = getattr(fn, "__qualname__", None) or repr(fn)
     code = getattr(getattr(fn, "__wrapped__", fn), "__code__", None)
     return "%s, %s:%d" % (name, code.co_filename, code.co_firstlineno) if code is not None else str(name)
+
+
+def caller_place() -> str:
+    """``file:line`` of the code that called into the SDK."""
+    here, frame = os.path.dirname(os.path.abspath(__file__)) + os.sep, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
+        frame = frame.f_back
+    return "%s:%d" % (frame.f_code.co_filename, frame.f_lineno)

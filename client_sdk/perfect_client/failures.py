@@ -6,7 +6,7 @@ import os
 import reprlib
 import traceback
 from itertools import islice
-from typing import Any, Set
+from typing import Any, List, Optional, Set
 
 from perfect_client.protocol import clean_text
 
@@ -42,7 +42,7 @@ def traceback_text(error: BaseException) -> str:
     """The traceback without Perfect's own frames, at most 16 KiB; of a longer one the middle is left out."""
     try:
         told = traceback.TracebackException.from_exception(error)
-        _drop_own_frames(told, set())
+        _drop_own_frames(told, error, set())
         text = "".join(told.format())
     except BaseException as wrong:  # an exception class may do anything when it is looked at
         text = "The traceback cannot be shown (%s)." % type(wrong).__name__
@@ -54,15 +54,57 @@ def traceback_text(error: BaseException) -> str:
     return raw[:half].decode("utf-8", "ignore") + gap + raw[-half:].decode("utf-8", "ignore")
 
 
-def _drop_own_frames(told: Any, seen: Set[int]) -> None:
-    if told is None or id(told) in seen:
+class Elsewhere(Exception):
+    """The traceback of an error in another process; the cause of the same error where it is raised again."""
+
+    def __str__(self) -> str:
+        return "\n\n%s" % self.args[0]
+
+
+def told_again(error: BaseException, traceback: str) -> BaseException:
+    """An error of another process, to be raised here, with its traceback over there."""
+    if traceback:
+        error.__cause__ = Elsewhere(traceback)
+    return error
+
+
+def is_own_frame(frame: Any) -> bool:
+    """Whether it is of Perfect's own code."""
+    return bool(frame.f_code.co_filename.startswith(_HERE))
+
+
+def hide_own_frames(error: Optional[BaseException], seen: Optional[Set[int]] = None) -> None:
+    """Take Perfect's own frames out of the exception and of those it is linked to, but where it has no others."""
+    seen = set() if seen is None else seen
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    steps: List[Any] = []
+    at = error.__traceback__
+    while at is not None:
+        steps.append(at)
+        at = at.tb_next
+    kept = [step for step in steps if not is_own_frame(step.tb_frame)]
+    for step, following in zip(kept, [*kept[1:], None]):
+        step.tb_next = following
+    if kept or isinstance(error.__cause__, Elsewhere):
+        error.__traceback__ = kept[0] if kept else None
+    for linked in (error.__cause__, error.__context__, *(getattr(error, "exceptions", None) or ())):
+        hide_own_frames(linked, seen)
+
+
+def _drop_own_frames(told: Any, error: Any, seen: Set[int]) -> None:
+    """``told`` is what Python's ``traceback`` makes of ``error``."""
+    if told is None or error is None or id(told) in seen:
         return
     seen.add(id(told))
     kept = [frame for frame in told.stack if not frame.filename.startswith(_HERE)]
-    if kept:
+    if kept or isinstance(error.__cause__, Elsewhere):
         told.stack[:] = kept
-    for linked in (told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or ())):
-        _drop_own_frames(linked, seen)
+    for name in ("__cause__", "__context__"):
+        _drop_own_frames(getattr(told, name), getattr(error, name), seen)
+    for pair in zip(getattr(told, "exceptions", None) or (), getattr(error, "exceptions", ())):
+        _drop_own_frames(*pair, seen)
 
 
 class _Preview(reprlib.Repr):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Collection, Dict, List, Optional, Tuple
 
-from perfect_client import arguments, calls, context, hooks, outcomes, printing, states, stopping
+from perfect_client import arguments, audience, calls, context, hooks, outcomes, printing, states, stopping
 from perfect_client.annotations import BaseAnnotation
 from perfect_client.calls import next_delay, tell_retry
 from perfect_client.deadlines import Limit, calls_user_code, is_own
 from perfect_client.errors import BadParameter, Cancelled, FlowRunTimeoutError, TimedOut, UpstreamTaskError
 from perfect_client.failures import is_interruption
 from perfect_client.parts import binding
+from perfect_client.protocol import RunEnded, RunStarted
 from perfect_client.recorder import Run, SubRun, TaskRun, new_id, nowhere
 from perfect_client.states import State, StateType
 from perfect_client.steps import Call, Sleep, Steps, Wait, drive, drive_later
+
+__tracebackhide__ = True  # pytest does not show our frames
 
 
 def call_flow(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
@@ -44,6 +48,10 @@ def run_of(flow: Any) -> Tuple[Run, Optional[TaskRun]]:
             flow=flow,
         )  # fmt: skip
         made.began = made.clock()
+        emit = audience.hearer(made)
+        if emit is not None:
+            made.hear(emit)
+            made.tell(RunStarted(made.clock(), os.getpid()))
         return made, None
     call = above.open(flow, context.current_task())
     made = SubRun(above, call, flow)
@@ -55,7 +63,27 @@ def _begin(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: A
     """The steps of a call from user code."""
     run, call = run_of(flow)
     steps = steps_of(run, args, kwargs, wait_for)
-    return steps if call is None else _told_above(run, call, steps)
+    if call is not None:
+        return _told_above(run, call, steps)
+    return _heard(run, steps) if run.heard else steps
+
+
+def _heard(run: Run, steps: Steps[State]) -> Steps[State]:
+    """The steps of a direct call that somebody listens to."""
+    try:
+        state = yield from steps
+    except BaseException as error:
+        end(run, outcomes.run_failed(run, error))
+        raise
+    end(run, outcomes.run_ended(run, state))
+    return state
+
+
+def end(run: Run, ended: RunEnded) -> None:
+    """A direct call that somebody listens to is over."""
+    run.end_open(LEFT_OPEN)
+    run.tell(ended)
+    run.closed = True
 
 
 LEFT_OPEN = "The flow ended before this task."

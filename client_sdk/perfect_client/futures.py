@@ -13,6 +13,8 @@ from perfect_client.recorder import TaskRun
 from perfect_client.runlog import get_run_logger
 from perfect_client.states import State
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 R = TypeVar("R")
 _lock = threading.Lock()  # of all futures: it is held for an assignment, and a lock each would outweigh a small task
 _worker = threading.local()  # ``.pool`` in a thread that runs tasks, ``.loop`` in one with a loop

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, AsyncIterator, Callable, Dict, Generator, Tuple
 
-from perfect_client import arguments, calls, context, flow_calls, printing
+from perfect_client import arguments, calls, context, flow_calls, outcomes, printing, states
 from perfect_client.recorder import Run, SubRun, TaskRun
 from perfect_client.steps import drive
+
+__tracebackhide__ = True  # pytest does not show our frames
 
 
 class _Within:
@@ -82,6 +84,9 @@ def _end_flow(run: Run, call: Any, error: Any) -> None:
     if call is not None:
         run.end_open(flow_calls.LEFT_OPEN)
         _end(call, error)
+    elif run.heard:
+        state = None if error is None else outcomes.run_failed(run, error)
+        flow_calls.end(run, state or outcomes.run_ended(run, states.Completed()))
 
 
 def _iterate(begin: Callable[[], Tuple[Any, Run, Any, End]]) -> Generator[Any, Any, Any]:

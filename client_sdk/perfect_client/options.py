@@ -90,6 +90,22 @@ def _task_runner(value: Any) -> Any:
     return made
 
 
+def _storage(value: Any) -> Any:
+    if value is not None:
+        from perfect_client.results import store_of  # heavy: few flows and tasks say where their results are kept
+
+        store_of(value)
+    return value
+
+
+def _serializer(value: Any) -> Any:
+    if value is not None:
+        from perfect_client.serializers import serializer_of  # heavy, as above
+
+        serializer_of(value)
+    return value
+
+
 CHECKS: Dict[str, Callable[[Any], Any]] = {
     "weight": _number_above_zero(""),
     "estimated_time": _number_above_zero(" of milliseconds"),
@@ -109,6 +125,8 @@ CHECKS: Dict[str, Callable[[Any], Any]] = {
     "task_run_name": _name_template,
     "flow_run_name": _name_template,
     "task_runner": _task_runner,
+    "result_storage": _storage,
+    "result_serializer": _serializer,
 }
 
 

@@ -6,11 +6,13 @@ from types import GeneratorType
 from typing import Any, Optional
 
 from perfect_client import states
-from perfect_client.failures import error_text, preview, safe_preview, traceback_text
-from perfect_client.protocol import MAX_NAME, clean_text
-from perfect_client.recorder import TaskRun
+from perfect_client.errors import TimedOut
+from perfect_client.failures import error_text, is_interruption, preview, safe_preview, traceback_text
+from perfect_client.protocol import MAX_NAME, RunEnded, clean_text
+from perfect_client.recorder import Run, TaskRun
 from perfect_client.states import State, StateType
 
+__tracebackhide__ = True  # pytest does not show our frames
 MAX_MESSAGE_BYTES = 1024
 
 # How a state is told on the wire, where only what is final can end a task.
@@ -19,6 +21,9 @@ OUTCOMES = {
     StateType.CANCELLED: "CANCELLED",
     StateType.CRASHED: "CRASHED",
 }
+
+_OF_RUNS = {StateType.COMPLETED: "COMPLETED", StateType.CANCELLED: "CANCELLED"}
+_WITH_EXCEPTION = frozenset({StateType.FAILED, StateType.CRASHED, StateType.CANCELLED})
 
 
 def outcome_of(state: State) -> str:
@@ -54,6 +59,28 @@ def result_of(current: TaskRun, value: Any) -> str:
     if value is None or not current.run.is_told:
         return ""
     return preview(value) if current.task.kind == "flow" else safe_preview(value)
+
+
+def run_failed(run: Run, error: BaseException) -> RunEnded:
+    """The end of a run that an exception left: an interruption makes it CANCELLED, everything else FAILED."""
+    if is_interruption(error):
+        return RunEnded(run.clock(), "CANCELLED", reason=str(error) or "The run was stopped.")
+    return RunEnded(run.clock(), "FAILED", error=error_text(error), traceback=traceback_text(error))
+
+
+def run_ended(run: Run, state: State) -> RunEnded:
+    """The outcome by the flow's final state: what it returned, or the exception that it raised."""
+    outcome, message = _OF_RUNS.get(state.type, "FAILED"), state.message or ""
+    if outcome == "COMPLETED":
+        result = "" if state.data is None else preview(state.data)
+        return RunEnded(run.clock(), outcome, reason=message, result=result, state=state.own_name)
+    error = states.exception_of(state) if state.type in _WITH_EXCEPTION else None
+    told = traceback_of(error) if error is state.data or (error and error.__traceback__) else ""
+    reason = "timed_out: %s" % error if isinstance(error, TimedOut) else "" if error is state.data else message
+    return RunEnded(
+        run.clock(), outcome, reason=reason, error=error_text(error) if error else error_of(state),
+        traceback=told, by_code=True, state=state.own_name,
+    )  # fmt: skip
 
 
 def settled(current: Optional[TaskRun], value: Any) -> Any:

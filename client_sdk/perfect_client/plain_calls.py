@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from perfect_client.parts import Keeper
     from perfect_client.recorder import Run, TaskRun  # heavy at run time: every program loads this module
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 
 def call(run: Run, called: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
     """Call a task's function, and say so."""

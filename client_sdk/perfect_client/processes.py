@@ -13,11 +13,14 @@ import warnings
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from perfect_client import capture, context
-from perfect_client.deadlines import Limit, run_coroutine
+from perfect_client.deadlines import Limit
 from perfect_client.errors import CrashedRun
+from perfect_client.failures import told_again, traceback_text
 from perfect_client.protocol import TaskEnded
 from perfect_client.recorder import Run, TaskRun
 from perfect_client.steps import Call
+
+__tracebackhide__ = True  # pytest does not show our frames
 
 _LOOK_S = 1.0  # how often a process looks whether its parent is still there
 _METHOD = "fork" if sys.platform.startswith("linux") else "spawn"  # elsewhere fork is not safe beside threads
@@ -60,7 +63,7 @@ class Child:
             for number in list(numbers.values())[1:]:
                 current.run.tell(TaskEnded(current.run.clock(), number, "CANCELLED", "The task around it ended."))
         if kind == "error":
-            raise said
+            raise told_again(*said)
         return said
 
     def _until_done(self, limit: Optional[Limit], run: Run, numbers: Dict[int, int]) -> Tuple[str, Any]:
@@ -68,7 +71,7 @@ class Child:
         while True:
             if until is not None and not self._pipe.poll(max(0.0, until - time.monotonic())):
                 self.kill()
-                return "error", limit.missed() if limit is not None else None
+                return "error", (limit.missed() if limit is not None else None, "")
             kind, said = pickle.loads(self._pipe.recv_bytes())
             if kind != "fact":
                 return kind, said
@@ -111,27 +114,27 @@ def _perform(pipe: Any, order: bytes, captured: bool) -> None:
         context.activate(run)
         try:
             with capture.Capture(run, 0) if captured else contextlib.nullcontext():
-                value = _called(run, task, args, kwargs)
+                value = called(run, task, args, kwargs)
         finally:
             run.settle()
             run.closed = True
             context.deactivate()
         answer: Tuple[str, Any] = ("value", value)
     except BaseException as error:
-        answer = ("error", error)
+        answer = ("error", (error, traceback_text(error)))
     try:
         say(*answer)
     except OSError:
         raise
     except Exception as wrong:  # what cannot be pickled cannot be handed back
-        say("error", TypeError("%s of a task in another process cannot be pickled: %s" % (answer[0], wrong)))
+        say("error", (TypeError("%s of a task in another process cannot be pickled: %s" % (answer[0], wrong)), ""))
 
 
-def _called(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+def called(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], limit: Optional[Limit] = None) -> Any:
+    """Call a task's function as the first task of ``run``, which is its parent's run over there."""
     current = run.start(task, None)
     context.task.set(current)
     try:
-        call = Call(task.fn, args, kwargs, task.is_async)
-        return run_coroutine(None, call.later) if task.is_async else call.now()
+        return Call(task.fn, args, kwargs, task.is_async, limit).now()
     finally:
         context.task.set(None)

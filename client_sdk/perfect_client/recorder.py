@@ -172,6 +172,7 @@ class Run:
         self._closed = False
         self.album: Any = None  # the ``artifacts.Album``, once the code has shown something
         self._emit = emit
+        self.heard = False
         self._lock = threading.RLock()  # reentrant: a signal handler may print while a fact is being written
         self._numbers = itertools.count(1)
         self._calls: Dict[str, int] = {}
@@ -235,6 +236,14 @@ class Run:
         """In a forked child: whoever still holds this run tells nothing, and waits for no lock of another thread."""
         self._lock = self.root._lock = threading.RLock()
         self.root._closed = True
+
+    def hear(self, emit: Emit) -> None:
+        """Somebody listens to a run that no worker executes; nothing was told before."""
+        self._emit, self.heard = emit, True
+
+    def opened(self) -> Dict[str, int]:
+        """How many calls of each task were made or submitted, by its key. For any thread."""
+        return dict(self._calls)
 
     # ---------------------------------------------------------------------------------------------------- the facts
 

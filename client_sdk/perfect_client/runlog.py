@@ -42,7 +42,7 @@ class _OfRuns(logging.Logger):
     def callHandlers(self, record: logging.LogRecord) -> None:
         if self.hasHandlers():
             super().callHandlers(record)
-        elif sink is None:
+        elif sink is None and sys.stderr is not None:
             sys.stderr.write(_outside.format(record) + "\n")
         if sink is not None:  # those above may have been configured away
             sink(record)

@@ -21,6 +21,8 @@ from perfect_client.errors import (
     UpstreamTaskError,
 )
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 
 class StateType(str, Enum):
     """The kinds of state."""

@@ -14,6 +14,8 @@ from typing import Any, Callable, Dict, Generator, Iterable, Optional, Tuple, Ty
 
 from perfect_client.deadlines import Limit, bounded, bounded_later, calls_user_code, run_coroutine, waits
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 V = TypeVar("V")
 Steps = Generator[Any, Any, V]
 
@@ -75,6 +77,9 @@ class Invoke:
         return await value if hasattr(value, "__await__") else value
 
 
+sleep: Callable[[float], None] = time.sleep  # how time passes; tests have another that does not wait
+
+
 class Sleep:
     """Let time pass."""
 
@@ -85,11 +90,13 @@ class Sleep:
 
     @waits
     def now(self) -> None:
-        time.sleep(self.seconds)
+        sleep(self.seconds)
 
     async def later(self) -> None:
         import asyncio  # heavy: whoever comes here has loaded it
 
+        if sleep is not time.sleep:
+            return sleep(self.seconds)
         await asyncio.sleep(self.seconds)
 
 

@@ -14,6 +14,8 @@ from perfect_client.parts import TaskCall
 from perfect_client.recorder import Run
 from perfect_client.task_runners import Job, TaskRunner, ThreadPoolTaskRunner
 
+__tracebackhide__ = True  # pytest does not show our frames
+
 _lock = threading.Lock()
 _of_nobody: Dict[str, Any] = {}
 

@@ -8,7 +8,7 @@ from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from perfect_client import arguments, context, states
+from perfect_client import arguments, audience, context, states
 from perfect_client.calls import steps_of
 from perfect_client.errors import Cancelled, ConfigurationError
 from perfect_client.failures import is_interruption
@@ -17,6 +17,8 @@ from perfect_client.parts import TaskCall
 from perfect_client.recorder import TaskRun
 from perfect_client.states import State
 from perfect_client.steps import Call, Wait, drive, drive_later
+
+__tracebackhide__ = True  # pytest does not show our frames
 
 DEFAULT_THREADS = 64
 
@@ -259,7 +261,23 @@ class ThreadPoolTaskRunner(TaskRunner):
             self._loop.shut()
 
 
-class ProcessPoolTaskRunner(ThreadPoolTaskRunner):
+class ElsewhereTaskRunner(ThreadPoolTaskRunner):
+    """Runs the function of a task in another process, and everything around it in a thread of this one."""
+
+    def start(self, job: Job) -> None:
+        self._jobs.put(job)
+        self._help()
+
+    def perform(self, job: Job) -> None:
+        if not job.future.done:
+            job.run(lambda step: self.call(step, job) if type(step) is Call else step.now())
+
+    def call(self, step: Any, job: Job) -> Any:
+        """What the function of the task returns. Raises what it raises, and ``CrashedRun`` if its process dies."""
+        raise NotImplementedError
+
+
+class ProcessPoolTaskRunner(ElsewhereTaskRunner):
     """Runs tasks in processes: ``max_workers`` at a time, by default one for each processor.
 
     A task must stand at the top of its module, and its arguments and result must be picklable. Retries, hooks and
@@ -279,21 +297,13 @@ class ProcessPoolTaskRunner(ThreadPoolTaskRunner):
     def duplicate(self) -> ProcessPoolTaskRunner:
         return type(self)(self.max_workers, self._initializer, self._initargs)
 
-    def start(self, job: Job) -> None:
-        self._jobs.put(job)
-        self._help()
-
-    def perform(self, job: Job) -> None:
-        if not job.future.done:
-            job.run(lambda step: self._call(step, job) if type(step) is Call else step.now())
-
-    def _call(self, step: Any, job: Job) -> Any:
+    def call(self, step: Any, job: Job) -> Any:
         me = threading.get_ident()
         child = self._children.get(me)
         if child is None or not child.alive:
             from perfect_client.processes import Child  # heavy: only for whoever wants processes
 
-            captured = context.active is not None
+            captured = context.active is not None or audience.listener is not None
             child = self._children[me] = Child(self._initializer, self._initargs, captured)
         return child.call(step, job.call.task, job.future.task_run)
 
@@ -357,3 +367,11 @@ class _Loop:
 
     def shut(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "DaskTaskRunner":
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    from importlib import import_module  # heavy: with the module that it loads
+
+    return import_module("perfect_client.dask").DaskTaskRunner

@@ -99,6 +99,19 @@ def test_what_happens_there_is_told_here(execute: Execute) -> None:
     assert [(fact.task, fact.share) for fact in told.progress] == [(1, 0.5)]
 
 
+def test_an_error_there_shows_where_it_was_raised(execute: Execute) -> None:
+    @flow(task_runner=processes())
+    def parent() -> None:
+        raises.submit(ValueError).result()
+
+    told = execute(parent)
+
+    assert told.task_ends[0].error == "ValueError: no good"
+    for traceback in (told.task_ends[0].traceback, told.ended.traceback):
+        assert "in raises\n    raise kind(" in traceback
+        assert "perfect_client/" not in traceback
+
+
 def test_a_process_that_dies_fails_its_task_alone() -> None:
     @flow(task_runner=processes())
     def parent() -> Any:
