@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.db.models import Count
 from django.test import Client
 from perfect_client import protocol as p
 
 from flows.models import Flow
 from runs import drawings, overview, services
-from runs.models import Run, uuid7
+from runs.models import LogLine, Run, uuid7
 
 from .conftest import NOW, SPEC, FakeWorker, seconds
 from .test_subruns import BEGIN, CHILD, END, calls, task
@@ -215,3 +217,24 @@ def test_a_list_of_many_sub_runs_costs_as_many_queries_as_of_few(
         assert len(ask("/runs?parent=any")["items"]) == 50
     again = services.trigger(flow=run.flow, now=NOW, trigger="page", who="ana")
     assert [item["id"] for item in ask("/runs?limit=1")["items"]] == [str(again.pk)]
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's words for a plan")
+@pytest.mark.parametrize(
+    ("rows", "index"),
+    [
+        (lambda: Run.objects.asked_for().order_by("-pk").values_list("pk")[:51], "COVERING INDEX run_by_parent"),
+        (lambda: Run.objects.asked_for().filter(state="FAILED").order_by("-pk").values_list("pk")[:51],
+         "COVERING INDEX run_by_"),
+        (lambda: Run.objects.asked_for().filter(state__in=["FAILED", "RUNNING"], pk__gte=uuid.UUID(int=1))
+         .order_by().values_list("state").annotate(Count("pk")), "COVERING INDEX run_by_state"),
+        (lambda: Run.objects.filter(root_id=uuid.UUID(int=1)).order_by(), "INDEX run_by_root"),
+        (lambda: LogLine.objects.filter(run_id=uuid.UUID(int=1), subrun=uuid.UUID(int=2)).order_by("seq"),
+         "INDEX log_line_by_subrun"),
+    ],
+    ids=["history", "history of a state", "tiles", "closing", "log"],
+)  # fmt: skip
+def test_lists_with_and_without_sub_runs_are_ranges_of_an_index(db, rows, index):
+    plan = rows().explain()
+
+    assert index in plan and "TEMP B-TREE FOR ORDER BY" not in plan
