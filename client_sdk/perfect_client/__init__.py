@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict
 
+from perfect_client import remembering as remembering  # notes its part before the first task is decorated
 from perfect_client import runtime
 from perfect_client.decorators import Flow, Task, flow, task
 from perfect_client.errors import BadParameter, Cancelled, ConfigurationError

@@ -22,7 +22,9 @@ _LOOP_SLACK_S = 1.0  # a loop that does not cancel its coroutine by then is bloc
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 F = TypeVar("F", bound=Callable[..., Any])
-_calls: Set[CodeType] = {plain_calls.call.__code__, plain_calls.call_async.__code__}
+_calls: Set[CodeType] = {
+    function.__code__ for function in (plain_calls.call, plain_calls.call_kept, plain_calls.call_async)
+}
 _waits: Set[CodeType] = set()
 
 

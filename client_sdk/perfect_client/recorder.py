@@ -83,10 +83,11 @@ class TaskRun:
 
     def report_pending(self) -> None:
         """Send the value that came too soon after the one before."""
-        waiting, self.pending = self.pending, None
-        self.next_report = time.monotonic() + PROGRESS_INTERVAL_S
-        if waiting is not None:
-            self.run.progressed(self, *waiting)
+        with self.run._lock:  # whoever ends the task meanwhile would find nothing to tell
+            waiting, self.pending = self.pending, None
+            self.next_report = time.monotonic() + PROGRESS_INTERVAL_S
+            if waiting is not None:
+                self.run.progressed(self, *waiting)
 
 
 class Run:
@@ -203,9 +204,11 @@ class Run:
         return key
 
     def end(self, ended: TaskRun, outcome: str = "COMPLETED", error: str = "", traceback: str = "") -> None:
-        """A task came to its end."""
+        """A task came to its end; what it reported last is told before."""
         with self._lock:
-            ended.pending = None
+            waiting, ended.pending = ended.pending, None
+            if waiting is not None:
+                self.progressed(ended, *waiting)
             if self._open.pop(ended.number, None) is not None:
                 self.tell(TaskEnded(self.clock(), ended.number, outcome, error, traceback))
 
