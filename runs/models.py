@@ -14,6 +14,7 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.urls import reverse
 
+from flows.fields import OrderedJSONField
 from flows.models import Flow, Schedule
 from runs.access import SignInLink, Token
 from runs.statements import insert, swap
@@ -110,7 +111,7 @@ class Run(models.Model):
     flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="runs")
     state = models.CharField(max_length=10, choices=[(s.value, s.value.title()) for s in RunState])
     state_reason = models.TextField(blank=True)
-    parameters = models.JSONField(default=dict)
+    parameters = OrderedJSONField(default=dict)
     configuration = models.CharField(max_length=200, blank=True)
     tags = models.JSONField(default=list)
     trigger = models.CharField(max_length=10, choices=Trigger)
