@@ -47,9 +47,9 @@ def alive(pid: int) -> bool:
 @functools.cache
 def _prepared() -> tuple[Path, str]:
     """A home with its tables and a token, made once for all houses of this process: each begins with a copy."""
-    home = tempfile.TemporaryDirectory(prefix="perfect-house-")
-    atexit.register(home.cleanup)
-    house = House(Path(home.name), prepared=False)
+    home = tempfile.mkdtemp(prefix="perfect-house-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    house = House(Path(home), prepared=False)
     house.manage("migrate", check=True)
     return house.home, house.manage("createtoken", "journey", "--scope", "admin", check=True).stdout.split()[-1]
 
