@@ -16,8 +16,8 @@ run: $(VENV)/.run
 # ------------------------------------------------------------------------------------------------------------ checks
 test: $(VENV)/.dev  ## everything; what cannot run here is named, and CI=true makes that a failure
 	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/examples tests/test_*.py
-	$(BIN)/python -m pytest tests/worker tests/journeys tests/browser
-	$(BIN)/python tests/interpreters.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/worker tests/modes tests/journeys tests/browser
+	$(BIN)/python tests/interpreters.py --others
 
 test-fast: $(VENV)/.dev  ## pure and server tests only
 	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/test_*.py

@@ -36,6 +36,8 @@ HOLDS = {
 KINDS = {"integer": "integer", "number": "number", "boolean": "boolean", "array": "json", "object": "json"}
 FORMATS = {"date": "date", "date-time": "datetime", "time": "time"}
 
+UNITS = {"duration-seconds": "seconds"}
+
 
 @dataclass(frozen=True)
 class Option:
@@ -71,6 +73,7 @@ class Field:
     low: str = ""
     high: str = ""
     step: str = ""
+    unit: str = ""  # of a number that has one
     zone: str = ""  # "UTC" when the field's time is in UTC and is sent with it
     nullable: bool = False
     null: bool = False
@@ -125,7 +128,7 @@ class Field:
         if self.kind in {"choice", "boolean"}:
             return ""
         shown = self.default if len(self.default) <= 40 and "\n" not in self.default else ""
-        return f"Empty: {shown}." if shown else "Empty: the default."
+        return f"Empty: {' '.join(filter(None, [shown, self.unit]))}." if shown else "Empty: the default."
 
 
 RULES = {
@@ -198,6 +201,7 @@ def _field(
         text=_text(kind, value) if name in shown and kind != "secret" and not null else "",
         choices=_choices(kind, schema), help=_help(declared, schema), words=wording.words(schema, defs),
         parts=_parts(schema, defs) if kind == "group" else (),
+        unit=UNITS.get(str(schema.get("format")), ""),
         nullable=nullable and not (name in known and known[name] is None), **_bounds(kind, schema),
     )  # fmt: skip
     return _in_utc(made) if kind == "datetime" else made

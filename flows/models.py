@@ -9,6 +9,7 @@ from django.urls import reverse
 from django.utils.text import slugify
 
 from flows import schedules
+from flows.fields import OrderedJSONField
 
 
 def slug_of(name: str) -> str:
@@ -23,8 +24,8 @@ class Flow(models.Model):
     slug = models.CharField(max_length=200, unique=True)
     description = models.TextField(blank=True)
     tags = models.JSONField(default=list, blank=True)
-    parameters = models.JSONField(default=dict, blank=True, help_text="JSON Schema of the flow's parameters")
-    configurations = models.JSONField(default=dict, blank=True, help_text="Named sets of values; the first is default")
+    parameters = OrderedJSONField(default=dict, blank=True, help_text="JSON Schema of the flow's parameters")
+    configurations = OrderedJSONField(default=dict, blank=True, help_text="Named sets of values; the first is default")
     file = models.CharField(max_length=1000, blank=True)
     line = models.PositiveIntegerField(default=0)
     fingerprint = models.CharField(max_length=64, blank=True)
@@ -105,7 +106,7 @@ class Schedule(models.Model):
     kind = models.CharField(max_length=10, choices=Kind)
     expression = models.CharField(max_length=128)
     timezone = models.CharField(max_length=64, default="UTC")
-    parameters = models.JSONField(default=dict, blank=True)
+    parameters = OrderedJSONField(default=dict, blank=True)
     configuration = models.CharField(max_length=200, blank=True)
     catch_up = models.CharField(max_length=10, choices=CatchUp, default=CatchUp.LATEST)
     overlap = models.CharField(max_length=20, choices=Overlap, default=Overlap.SKIP)

@@ -14,6 +14,7 @@ from django.db import models, transaction
 from django.db.models import F, Q
 from django.urls import reverse
 
+from flows.fields import OrderedJSONField
 from flows.models import Flow, Schedule
 from runs.access import SignInLink, Token
 from runs.statements import insert, swap
@@ -129,7 +130,7 @@ class Run(models.Model):
     state_reason = models.TextField(blank=True)
     state_name = models.CharField(max_length=200, blank=True, help_text="What the code calls the state it ended in")
     name = models.CharField(max_length=200, blank=True, help_text="From flow_run_name; empty: the flow's")
-    parameters = models.JSONField(default=dict)
+    parameters = OrderedJSONField(default=dict)
     configuration = models.CharField(max_length=200, blank=True)
     tags = models.JSONField(default=list)
     trigger = models.CharField(max_length=10, choices=Trigger)
@@ -435,7 +436,7 @@ class Variable(models.Model):
     """A named JSON value that people and flows share."""
 
     name = models.CharField(max_length=200, unique=True)
-    value = models.JSONField(null=True, blank=True, help_text="Any JSON; empty: null")
+    value = OrderedJSONField(null=True, blank=True, help_text="Any JSON; empty: null")
     tags = models.JSONField(default=list, blank=True)
     changed_at = models.DateTimeField()
     changed_by = models.CharField(max_length=200)
@@ -454,10 +455,10 @@ class Question(models.Model):
     attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="questions")
     number = models.PositiveIntegerField()
     kind = models.CharField(max_length=20)
-    body = models.JSONField()
+    body = OrderedJSONField()
     task = models.PositiveIntegerField(null=True, blank=True, help_text="Number of the task run that asked")
     asked_at = models.DateTimeField()
-    answer = models.JSONField(null=True, blank=True)
+    answer = OrderedJSONField(null=True, blank=True)
     sent_at = models.DateTimeField(null=True, blank=True, help_text="When the answer went to the worker that is there")
 
     class Meta:

@@ -1,6 +1,7 @@
-"""Run the SDK's tests on every Python that the SDK promises to run on; two at a time.
+"""Run the SDK's tests on every Python that the SDK promises to run on; ``--others``: not on this one.
 
-An interpreter that is not here is named; with ``CI=true`` that is a failure.
+An interpreter that is not here is named; with ``CI=true`` that is a failure. Where a test draws examples it draws few:
+many were tried on the interpreter that runs all tests, and what depends on the version shows in the first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 WITH_PROCESSES = {"3.8", "3.13"}  # the worker's process journeys, on the oldest and the newest
 PACKAGES = ["pytest", "hypothesis"]
+FEW = "--hypothesis-profile=few"  # registered by tests/sdk
+AT_ONCE = 3  # two that compute, and one of those with processes, which mostly wait
+THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def interpreter(version: str) -> str | None:
@@ -39,23 +43,35 @@ def environment(version: str, python: str) -> Path:
     return folder / "bin" / "python"
 
 
-def test(version: str) -> tuple[str, int, str]:
-    python = interpreter(version)
-    if python is None:
-        return version, 1 if os.environ.get("CI") == "true" else 0, "skipped: this Python is not on the machine"
-    folders = ["tests/sdk", "tests/wire", *(["tests/worker"] if version in WITH_PROCESSES else [])]
+Result = tuple[int, str]  # an exit code, and words
+
+
+def test(python: Path, *what: str) -> Result:
     # The conftest of all tests needs Django, which the SDK does not.
     options = ["-c", "client_sdk/pytest.ini", "--rootdir=.", "--confcutdir=tests/sdk"]
-    command = [str(environment(version, python)), "-m", "pytest", *options, *folders]
+    command = [str(python), "-m", "pytest", *options, *what]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines() or [done.stderr.strip()]
-    return version, done.returncode, lines[-1] if done.returncode == 0 else done.stdout[-6000:] + done.stderr[-2000:]
+    return done.returncode, lines[-1] if done.returncode == 0 else done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def missing(version: str) -> Result:
+    return int(os.environ.get("CI") == "true"), f"skipped: Python {version} is not on the machine"
 
 
 def main() -> int:
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(test, VERSIONS))
-    for version, code, words in results:
+    versions = [version for version in VERSIONS if version != THIS or "--others" not in sys.argv]
+    found = {version: interpreter(version) for version in versions}
+    results = [(version, *missing(version)) for version, python in found.items() if python is None]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        pythons = dict(zip(found, pool.map(lambda item: item[1] and environment(*item), found.items())))
+        there = {version: python for version, python in pythons.items() if python}
+        jobs = [(version, pool.submit(test, there[version], "tests/worker")) for version in WITH_PROCESSES & set(there)]
+        jobs += [
+            (version, pool.submit(test, python, "tests/sdk", "tests/wire", FEW)) for version, python in there.items()
+        ]
+        results += [(version, *job.result()) for version, job in jobs]
+    for version, code, words in sorted(results, key=lambda result: VERSIONS.index(result[0])):
         print(f"Python {version}: {'' if code == 0 else 'FAILED: '}{words}")
     return 1 if any(code for _, code, _ in results) else 0
 

@@ -1,4 +1,7 @@
-"""The settings of the tests: a home of their own, so that nothing touches the one of the person who runs them."""
+"""The settings of the tests: a home of their own, so that nothing touches the one of the person who runs them.
+
+``TESTS_DATABASE_URL=postgres://…`` runs the server's tests on that database server instead of SQLite.
+"""
 
 import os
 import tempfile
@@ -7,6 +10,8 @@ for _name in [name for name in os.environ if name.startswith("PERFECT_") and nam
     del os.environ[_name]
 _home = tempfile.TemporaryDirectory(prefix="perfect-tests-")
 os.environ["PERFECT_HOME"] = _home.name
+if "TESTS_DATABASE_URL" in os.environ:
+    os.environ["PERFECT_DATABASE_URL"] = os.environ["TESTS_DATABASE_URL"]
 os.environ["PERFECT_SECRET_KEY"] = "only-for-tests-" + "x" * 40
 
 from perfect_site.settings import *  # noqa: E402, F403 - after the environment

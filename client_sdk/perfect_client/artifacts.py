@@ -163,7 +163,7 @@ class Album:
     def update(self, fact: ArtifactWritten) -> None:
         """Tell where a bar stands, soon."""
         with self._lock:
-            bar = self._bars.setdefault(fact.artifact, Throttle(self._run.tell))
+            bar = self._bars.setdefault(fact.artifact, Throttle(self._run, self._run.tell))
         bar(fact)
 
     def settle(self) -> None:

@@ -64,7 +64,9 @@ def result_of(current: TaskRun, value: Any) -> str:
 def run_failed(run: Run, error: BaseException) -> RunEnded:
     """The end of a run that an exception left: an interruption makes it CANCELLED, everything else FAILED."""
     if is_interruption(error):
-        return RunEnded(run.clock(), "CANCELLED", reason=str(error) or "The run was stopped.")
+        by_code = not isinstance(error, KeyboardInterrupt)  # which may come from outside; a coroutine cancels itself
+        reason = str(error) or ("The flow ended with %s." % type(error).__name__ if by_code else "The run was stopped.")
+        return RunEnded(run.clock(), "CANCELLED", reason=reason, by_code=by_code)
     return RunEnded(run.clock(), "FAILED", error=error_text(error), traceback=traceback_text(error))
 
 

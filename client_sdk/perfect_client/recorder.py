@@ -51,10 +51,10 @@ def no_keys(flow: Any) -> Dict[int, str]:
 class Throttle:
     """Passes on what it is called with, at most 20 times a second; what was last said always gets through."""
 
-    __slots__ = ("_next", "_send", "_waiting")
+    __slots__ = ("_next", "_run", "_send", "_waiting")
 
-    def __init__(self, send: Callable[..., None]) -> None:
-        self._send, self._next = send, 0.0
+    def __init__(self, run: Run, send: Callable[..., None]) -> None:
+        self._run, self._send, self._next = run, send, 0.0
         self._waiting: Optional[Tuple[Any, ...]] = None
 
     def __call__(self, *said: Any) -> None:
@@ -74,10 +74,11 @@ class Throttle:
 
     def settle(self) -> None:
         """Send now what came too soon after what was said before."""
-        waiting, self._waiting = self._waiting, None
-        self._next = time.monotonic() + PROGRESS_INTERVAL_S
-        if waiting is not None:
-            self._send(*waiting)
+        with self._run.root._lock:  # whoever ends meanwhile what this is about would find nothing to tell
+            waiting, self._waiting = self._waiting, None
+            self._next = time.monotonic() + PROGRESS_INTERVAL_S
+            if waiting is not None:
+                self._send(*waiting)
 
     def drop(self) -> None:
         """What waits is not worth saying any more."""
@@ -140,11 +141,11 @@ class TaskRun:
     def report(self, share: float, text: str) -> None:
         """``share`` (0–1) of the work is done. At most 20 facts a second; the last value always gets through."""
         if self.reports is None:
-            self.reports = Throttle(partial(self.run.progressed, self))
+            self.reports = Throttle(self.run, partial(self.run.progressed, self))
         self.reports(share, text)
 
     def forget_reports(self) -> None:
-        """What was last reported is outdated: the task has ended, or is tried again."""
+        """What was last reported is outdated: the task is tried again."""
         if self.reports is not None:
             self.reports.drop()
 
@@ -313,9 +314,10 @@ class Run:
         self, ended: TaskRun, outcome: str = "COMPLETED", error: str = "", traceback: str = "", result: str = "",
         state: str = "", message: str = "",
     ) -> None:  # fmt: skip
-        """A task came to its end."""
+        """A task came to its end; what it reported last is told before."""
         with self._lock:
-            ended.forget_reports()
+            if ended.reports is not None:
+                ended.reports.settle()
             if self._open.pop(ended.number, None) is not None:
                 self.tell(TaskEnded(self.clock(), ended.number, outcome, error, traceback, result, state, message))
 

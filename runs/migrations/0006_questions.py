@@ -3,6 +3,8 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
+from flows.fields import OrderedJSONField
+
 
 def extend_roles(apps, schema_editor):
     """All roles see limits and variables, admins keep them."""
@@ -34,7 +36,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=200, unique=True)),
-                ('value', models.JSONField(blank=True, help_text='Any JSON; empty: null', null=True)),
+                ('value', OrderedJSONField(blank=True, help_text='Any JSON; empty: null', null=True)),
                 ('tags', models.JSONField(blank=True, default=list)),
                 ('changed_at', models.DateTimeField()),
                 ('changed_by', models.CharField(max_length=200)),
@@ -79,10 +81,10 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('number', models.PositiveIntegerField()),
                 ('kind', models.CharField(max_length=20)),
-                ('body', models.JSONField()),
+                ('body', OrderedJSONField()),
                 ('task', models.PositiveIntegerField(blank=True, help_text='Number of the task run that asked', null=True)),
                 ('asked_at', models.DateTimeField()),
-                ('answer', models.JSONField(blank=True, null=True)),
+                ('answer', OrderedJSONField(blank=True, null=True)),
                 ('sent_at', models.DateTimeField(blank=True, help_text='When the answer went to the worker that is there', null=True)),
                 ('attempt', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='questions', to='runs.attempt')),
             ],

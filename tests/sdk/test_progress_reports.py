@@ -112,11 +112,11 @@ def test_the_last_value_always_gets_through(execute: Execute) -> None:
     assert shares(told) == [0.1, 0.9]
 
 
-def test_nothing_is_told_of_a_task_that_ended(execute: Execute) -> None:
+def test_the_last_share_is_told_before_the_end_of_its_task_and_nothing_after_it(execute: Execute) -> None:
     @task
     def quick() -> None:
-        progress(0.1)
-        progress(0.2)
+        for share in (0.1, 0.2, 0.3):
+            progress(share)
 
     @flow
     def waits() -> None:
@@ -125,7 +125,8 @@ def test_nothing_is_told_of_a_task_that_ended(execute: Execute) -> None:
 
     told = execute(waits)
 
-    assert shares(told) == [0.1]
+    assert shares(told) == [0.1, 0.3]
+    assert told.facts.index(told.progress[-1]) < told.facts.index(told.task_ends[0])
 
 
 def test_track_gives_the_items_and_reports_after_each(execute: Execute) -> None:

@@ -27,6 +27,11 @@ def foreign():
     lanes.stop()
 
 
+def only_on_sqlite() -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("the database is not SQLite")
+
+
 def make(name: str) -> Flow:
     return Flow.objects.create(name=name, slug=name, created_at=NOW, updated_at=NOW)
 
@@ -37,6 +42,7 @@ def fail(name: str) -> None:
 
 
 def test_a_job_is_on_disk_when_its_future_is_done(foreign):
+    only_on_sqlite()
     lanes.write_soon(make, "a").result(5)
 
     path = connection.settings_dict["NAME"]
@@ -94,6 +100,7 @@ def test_waiting_jobs_share_one_commit(foreign):
 
 
 def test_a_commit_of_another_process_is_noticed(foreign):
+    only_on_sqlite()
     lanes.write_soon(make, "mine").result(5)
     assert not foreign.is_set()
 
@@ -105,6 +112,7 @@ def test_a_commit_of_another_process_is_noticed(foreign):
 
 
 def test_the_log_is_moved_into_the_database_while_commits_go_on(foreign):
+    only_on_sqlite()
     for n in range(20):
         lanes.write_soon(make, f"f{n}").result(5)
 

@@ -252,6 +252,21 @@ def test_a_refused_form_comes_back_with_the_sentence_at_its_field(
     assert 'value="&quot;exact&quot;" selected' in page and Run.objects.count() == before
 
 
+def test_a_duration_says_that_it_is_in_seconds(act: Client) -> None:
+    wait = {"type": "number", "format": "duration-seconds", "default": 5.0}
+    properties = {
+        "wait": wait,
+        "pause": {"anyOf": [{**wait, "default": None}, {"type": "null"}]},
+        "count": {"type": "number"},
+    }
+    flow = make_flow(timezone.now(), parameters={"type": "object", "properties": properties})
+
+    page = act.get(f"/flows/{flow.slug}/").content.decode()
+
+    assert re.findall(r'<label for="p-(\w+)">\w+ <span class="muted">\(seconds\)</span>', page) == ["wait", "pause"]
+    assert "Empty: 5.0 seconds." in page
+
+
 def test_the_values_of_an_earlier_run_fill_the_form_but_never_its_secrets(act: Client) -> None:
     flow = make_house(timezone.now())
     run = make_run(flow, timezone.now(), parameters={"weeks": 52, "api_token": "hush"}, configuration="release")

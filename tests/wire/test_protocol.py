@@ -285,7 +285,7 @@ FACTS: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-@settings(steady, max_examples=400)
+@settings(steady, max_examples=4 * settings.default.max_examples)
 @given(MESSAGES)
 def test_every_message_survives_the_wire(message: Any) -> None:
     assert decode(encode(message)) == message

@@ -149,7 +149,7 @@ def run(examples: int, *phases: Phase) -> None:
 
 
 def test_after_any_trouble_every_record_is_applied_once_and_in_order() -> None:
-    run(examples=250)
+    run(examples=settings.default.max_examples * 5 // 2)
 
 
 # Planted bugs: a checker that finds none of them proves nothing.

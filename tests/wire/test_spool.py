@@ -187,7 +187,7 @@ def test_a_file_cut_anywhere_keeps_its_good_prefix_and_goes_on(records: list[byt
         assert everything(path) == [*before, b"next"]
 
 
-@settings(steady, max_examples=300)
+@settings(steady, max_examples=3 * settings.default.max_examples)
 @given(records_of_any_kind.filter(bool), st.data())
 def test_a_flipped_bit_anywhere_costs_only_what_stands_behind_it(records: list[bytes], data: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -208,7 +208,7 @@ def test_a_flipped_bit_anywhere_costs_only_what_stands_behind_it(records: list[b
         assert repair(path, lambda n: pytest.fail("repaired twice")) == sound
 
 
-@settings(steady, max_examples=300)
+@settings(steady, max_examples=3 * settings.default.max_examples)
 @given(st.binary(max_size=300))
 @example(bytes(16))  # zeros that a file system left behind: length 0 with the right checksum
 @example(bytes(4096))

@@ -69,6 +69,11 @@ def children_of(pid):
     return [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
 
 
+def tree_of(pid):
+    """The process and all that it has started, also in sessions of their own."""
+    return [pid, *(below for child in children_of(pid) for below in tree_of(child))]
+
+
 def name_of(pid):
     return _read(f"/proc/{pid}/comm").decode().strip()
 

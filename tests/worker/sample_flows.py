@@ -200,7 +200,40 @@ def _sleep() -> None:
     time.sleep(1e6)
 
 
-WAYS = {"sleeps": _sleep, "swallows": _swallow, "counts_in_c": _count_in_c, "waits_for_a_child": _with_a_child}
+def _loop() -> None:
+    while True:
+        pass
+
+
+def _ignore_stop() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _swallow()
+
+
+@task
+def sleeps_long() -> None:
+    time.sleep(1e6)
+
+
+def _in_a_pool_thread() -> None:
+    sleeps_long.submit().wait()
+
+
+def _with_a_grandchild() -> None:
+    subprocess.Popen(["sh", "-c", "setsid sleep 1000 & wait"], start_new_session=True).wait()
+
+
+WAYS = {
+    "sleeps": _sleep, "swallows": _swallow, "counts_in_c": _count_in_c, "waits_for_a_child": _with_a_child,
+    "loops": _loop, "ignores_stop": _ignore_stop, "in_a_pool_thread": _in_a_pool_thread,
+    "waits_for_a_grandchild": _with_a_grandchild,
+}  # fmt: skip
+
+
+@flow
+def does(how: str) -> None:
+    print("busy", flush=True)
+    WAYS[how]()
 
 
 @task
@@ -315,3 +348,9 @@ POOLED = {
     "spins": _spin, "naps": _nap, "prints": _print, "waits": _wait_for_another, "sub-flow": _in_a_sub_flow,
     "c": _sleep,
 }  # fmt: skip
+
+
+@flow(timeout_seconds=1.5)
+def outlives_its_time_with_a_family() -> None:
+    print("busy", flush=True)
+    _with_a_grandchild()

@@ -3,8 +3,35 @@
 from __future__ import annotations
 
 import signal
+import time
 
-from tests.worker.kit import eventually, is_alive
+import pytest
+
+from tests.worker.kit import eventually, is_alive, tree_of
+
+GRACE_S = 0.3
+WAYS = {  # what the code is doing, and of how many processes it is then
+    "sleeps": 1, "loops": 1, "swallows": 1, "counts_in_c": 1, "ignores_stop": 1, "in_a_pool_thread": 1,
+    "waits_for_a_child": 2, "waits_for_a_grandchild": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_whatever_the_code_is_doing_all_of_it_is_gone_when_the_grace_is_over(server, worker, how):
+    attempt = server.offer("does", how=how)
+    server.until_line(attempt, "busy")
+    eventually(lambda: len(tree_of(attempt.facts[0]["pid"])) == WAYS[how])
+    family = tree_of(attempt.facts[0]["pid"])
+
+    server.cancel(attempt, grace_s=GRACE_S)
+    began = time.monotonic()
+    eventually(lambda: not any(map(is_alive, family)))
+
+    assert time.monotonic() - began < GRACE_S + 1
+    end = server.wait(lambda: attempt.end)
+    assert (end.get("outcome"), end["reason"]) == ("CANCELLED", "cancelled by ana") or (
+        end["cancelled"] and end["reason"] == "killed after the grace of 0.3 s"
+    )
 
 
 def test_a_cancelled_flow_tidies_up_and_carries_the_servers_reason(server, worker):

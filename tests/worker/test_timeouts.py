@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.worker.kit import eventually, is_alive
+from tests.worker.kit import eventually, is_alive, tree_of
 
 GRACE_S = 0.5
 
@@ -28,16 +28,18 @@ def of_type(attempt, kind):
     return [fact for fact in attempt.facts if fact["type"] == kind]
 
 
-@pytest.mark.parametrize("how", ["sleeps", "waits_for_a_child"])
+@pytest.mark.parametrize("how", ["sleeps", "loops", "in_a_pool_thread", "waits_for_a_child"])
 def test_a_flow_that_listens_ends_by_itself(server, worker, how):
-    end, seconds = ended(server, server.offer("takes_too_long", how=how))
+    attempt = server.offer("takes_too_long", how=how)
+    end, seconds = ended(server, attempt)
 
     assert (end["type"], end["outcome"]) == ("RunEnded", "FAILED")
     assert end["reason"] == "timed_out: Flow 'takes_too_long' exceeded its timeout of 0.3 second(s)"
     assert seconds < 0.3 + GRACE_S + 1
+    eventually(lambda: not is_alive(attempt.facts[0]["pid"]), seconds=1)
 
 
-@pytest.mark.parametrize("how", ["swallows", "counts_in_c"])
+@pytest.mark.parametrize("how", ["swallows", "counts_in_c", "ignores_stop"])
 def test_a_flow_that_does_not_listen_is_killed_when_the_grace_is_over(server, worker, how):
     attempt = server.offer("takes_too_long", how=how)
     end, seconds = ended(server, attempt)
@@ -46,6 +48,17 @@ def test_a_flow_that_does_not_listen_is_killed_when_the_grace_is_over(server, wo
     assert end["reason"].startswith("timed_out: Flow 'takes_too_long' exceeded its timeout of 0.3 second(s), killed")
     assert seconds < 0.3 + GRACE_S + 1
     eventually(lambda: not is_alive(attempt.facts[0]["pid"]))
+
+
+def test_what_a_flow_has_started_goes_with_it(server, worker):
+    attempt = server.offer("outlives_its_time_with_a_family")
+    server.until_line(attempt, "busy")
+    eventually(lambda: len(tree_of(attempt.facts[0]["pid"])) == 3)
+    family = tree_of(attempt.facts[0]["pid"])
+
+    server.wait(lambda: attempt.end, 10)
+
+    eventually(lambda: not any(map(is_alive, family)), seconds=GRACE_S + 1)
 
 
 def test_a_task_on_the_main_thread_is_interrupted(server, worker):
