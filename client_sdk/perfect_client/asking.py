@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Optional, Set, TypeVar
 
 from perfect_client import alone, context
 from perfect_client.deadlines import waits
-from perfect_client.errors import Unanswered
+from perfect_client.errors import MissingContextError, Unanswered
 from perfect_client.protocol import Asked, Released
 from perfect_client.questions import Body, Question
 from perfect_client.recorder import Run
@@ -37,6 +37,11 @@ class Line:
         self._open: Set[int] = set()
         self._lock = threading.RLock()
         self._ear: Optional[threading.Thread] = None
+
+    def attach(self, run: Run) -> Line:
+        """The line for another run of the same process, which a run that is over has left."""
+        self._run = run
+        return self
 
     def ask(self, kind: str, body: Body) -> Question:
         """Ask, and go on: the answer comes when it comes."""
@@ -70,6 +75,16 @@ class Line:
                     waiting = self._waiting.pop(number, None)
                 if waiting is not None and waiting.set_running_or_notify_cancel():
                     waiting.set_result(body)
+
+
+class NoLine:
+    """For code that no answer can reach."""
+
+    def __init__(self, sentence: str) -> None:
+        self._sentence = sentence
+
+    def ask(self, kind: str, body: Body) -> Question:
+        raise MissingContextError(self._sentence)
 
 
 _lines = threading.Lock()

@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
-from perfect_client import context, processes
+from perfect_client import asking, context, processes
 from perfect_client.echo import echoing
 from perfect_client.errors import Cancelled, ConfigurationError, CrashedRun
 from perfect_client.failures import told_again, traceback_text
@@ -32,6 +32,7 @@ TOPIC = "perfect"  # of events; one for all, since a scheduler remembers its top
 AT_A_TIME = 256  # calls that are with Dask, or twice the cluster's threads if that is more
 EVENTS_S = 5.0  # from an answer to the last event that came before it
 CLOSE_S = 10.0
+NO_QUESTIONS = "a task on a Dask worker cannot ask the server (limits, variables, pauses): ask in the flow around it"
 
 _here: Dict[str, Callable[[], None]] = {}  # calls of this process, for workers that are threads of it
 _open: Dict[str, _Open] = {}
@@ -248,6 +249,7 @@ def perform(order: bytes, token: str, silent: bool = False) -> Optional[Tuple[by
 
     run = Run(id=new_id(), flow_name="", emit=emit)
     run.hear(emit)
+    run.answers = asking.NoLine(NO_QUESTIONS)
     try:
         with echoing(run if silent else None):
             answer = "value", copy_context().run(_called, run, order)

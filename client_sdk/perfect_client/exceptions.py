@@ -8,12 +8,14 @@ from perfect_client.errors import (
     ConfigurationError,
     CrashedRun,
     FailedRun,
+    FlowPauseTimeout,
     FlowRunTimeoutError,
     HashError,
     MappingLengthMismatch,
     MappingMissingIterable,
     MissingContextError,
     MissingResult,
+    NotPausedError,
     PausedRun,
     PrefectException,
     TaskRunTimeoutError,
@@ -26,8 +28,9 @@ ReservedArgumentError = InvalidNameError = ConfigurationError
 ParameterBindError = SignatureMismatchError = TypeError  # Python's own, of a call that a signature has no place for
 
 __all__ = [
-    "BadParameter", "CancelledRun", "ConfigurationError", "CrashedRun", "FailedRun", "FlowRunTimeoutError",
-    "HashError", "InvalidNameError", "MappingLengthMismatch", "MappingMissingIterable", "MissingContextError",
-    "MissingResult", "ParameterBindError", "ParameterTypeError", "PausedRun", "PrefectException",
-    "ReservedArgumentError", "SignatureMismatchError", "TaskRunTimeoutError", "UnfinishedRun", "UpstreamTaskError",
+    "BadParameter", "CancelledRun", "ConfigurationError", "CrashedRun", "FailedRun", "FlowPauseTimeout",
+    "FlowRunTimeoutError", "HashError", "InvalidNameError", "MappingLengthMismatch", "MappingMissingIterable",
+    "MissingContextError", "MissingResult", "NotPausedError", "ParameterBindError", "ParameterTypeError",
+    "PausedRun", "PrefectException", "ReservedArgumentError", "SignatureMismatchError", "TaskRunTimeoutError",
+    "UnfinishedRun", "UpstreamTaskError",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import pickle
@@ -12,11 +13,12 @@ import time
 import warnings
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from perfect_client import capture, context
+from perfect_client import asking, capture, context
 from perfect_client.deadlines import Limit
 from perfect_client.errors import CrashedRun
 from perfect_client.failures import told_again, traceback_text
-from perfect_client.protocol import TaskEnded
+from perfect_client.protocol import Asked, Released, TaskEnded
+from perfect_client.questions import Question
 from perfect_client.recorder import Run, TaskRun
 from perfect_client.steps import Call
 
@@ -32,13 +34,15 @@ class Child:
     def __init__(self, initializer: Optional[Callable[..., Any]], initargs: Tuple[Any, ...], captured: bool) -> None:
         ways = multiprocessing.get_context(_METHOD)
         self._pipe, other = ways.Pipe()
+        incoming, self._answers = ways.Pipe(duplex=False)
         self._process: Any = ways.Process(  # type: ignore[attr-defined]
-            target=serve, args=(other, os.getpid(), initializer, initargs, captured), name="perfect-task"
+            target=serve, args=(other, incoming, os.getpid(), initializer, initargs, captured), name="perfect-task"
         )
         with warnings.catch_warnings():  # Python 3.12 warns of threads; the child uses none of their locks
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
         other.close()
+        incoming.close()
 
     def call(self, call: Call, task: Any, current: TaskRun) -> Any:
         """Have a call of a task performed there. Raises what it raises, and ``CrashedRun`` if the process dies."""
@@ -51,22 +55,27 @@ class Child:
                 % wrong
             ) from wrong
         numbers = {1: current.number}
+        asked: Dict[int, Question] = {}
         try:
             self._pipe.send_bytes(order)
-            kind, said = self._until_done(call.limit, current.run, numbers)
+            kind, said = self._until_done(call.limit, current.run, numbers, asked)
         except (EOFError, OSError):
             self._process.join(5)
             code = self._process.exitcode
             how = "signal %d" % -code if code is not None and code < 0 else "exit code %s" % code
             raise CrashedRun("The process of the task ended with %s." % how) from None
         finally:
+            for question in asked.values():
+                question.release("the task that asked has ended")
             for number in list(numbers.values())[1:]:
                 current.run.tell(TaskEnded(current.run.clock(), number, "CANCELLED", "The task around it ended."))
         if kind == "error":
             raise told_again(*said)
         return said
 
-    def _until_done(self, limit: Optional[Limit], run: Run, numbers: Dict[int, int]) -> Tuple[str, Any]:
+    def _until_done(
+        self, limit: Optional[Limit], run: Run, numbers: Dict[int, int], asked: Dict[int, Question]
+    ) -> Tuple[str, Any]:
         until = None if limit is None else time.monotonic() + limit.seconds
         while True:
             if until is not None and not self._pipe.poll(max(0.0, until - time.monotonic())):
@@ -75,7 +84,23 @@ class Child:
             kind, said = pickle.loads(self._pipe.recv_bytes())
             if kind != "fact":
                 return kind, said
-            run.retell(said, numbers)
+            if isinstance(said, (Asked, Released)):
+                self._pass_on(said, asked)
+            else:
+                run.retell(said, numbers)
+
+    def _pass_on(self, fact: Any, asked: Dict[int, Question]) -> None:
+        """A question of the task is asked here, in its name."""
+        question = asked.pop(fact.ask, None)
+        if question is not None:
+            question.release(fact.reason)
+        elif isinstance(fact, Asked):
+            asked[fact.ask] = question = asking.line().ask(fact.kind, fact.body)
+            question.answer.add_done_callback(lambda answer: self._answer(fact.ask, answer.result()))
+
+    def _answer(self, ask: int, body: Any) -> None:
+        with contextlib.suppress(OSError):  # who asked is gone
+            os.write(self._answers.fileno(), json.dumps([ask, body]).encode() + b"\n")
 
     @property
     def alive(self) -> bool:
@@ -87,12 +112,16 @@ class Child:
             self._process.kill()
             self._process.join(5)
         self._pipe.close()
+        self._answers.close()
 
 
 # ------------------------------------------------------------------------------------------------------ in the child
 
 
-def serve(pipe: Any, parent: int, initializer: Any, initargs: Tuple[Any, ...], captured: bool) -> None:
+_line: Any = None  # to the parent's run, from the first question on
+
+
+def serve(pipe: Any, incoming: Any, parent: int, initializer: Any, initargs: Tuple[Any, ...], captured: bool) -> None:
     """The child's life: perform calls until the parent is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which decides
@@ -101,16 +130,19 @@ def serve(pipe: Any, parent: int, initializer: Any, initargs: Tuple[Any, ...], c
             initializer(*initargs)
         while os.getppid() == parent:
             if pipe.poll(_LOOK_S):
-                _perform(pipe, pipe.recv_bytes(), captured)
+                _perform(pipe, pipe.recv_bytes(), incoming, captured)
 
 
-def _perform(pipe: Any, order: bytes, captured: bool) -> None:
+def _perform(pipe: Any, order: bytes, incoming: Any, captured: bool) -> None:
+    global _line
+
     def say(kind: str, said: Any) -> None:
         pipe.send_bytes(pickle.dumps((kind, said)))
 
     try:
         task, args, kwargs, (run_id, flow_name, attempt, tags) = pickle.loads(order)
         run = Run(id=run_id, flow_name=flow_name, attempt=attempt, tags=tags, emit=lambda fact: say("fact", fact))
+        run.answers = incoming.fileno() if _line is None else _line.attach(run)
         context.activate(run)
         try:
             with capture.Capture(run, 0) if captured else contextlib.nullcontext():
@@ -119,6 +151,7 @@ def _perform(pipe: Any, order: bytes, captured: bool) -> None:
             run.settle()
             run.closed = True
             context.deactivate()
+            _line = run.answers if isinstance(run.answers, asking.Line) else _line
         answer: Tuple[str, Any] = ("value", value)
     except BaseException as error:
         answer = ("error", (error, traceback_text(error)))

@@ -151,3 +151,14 @@ def test_cancel_ends_what_stands_still(calm_house: House) -> None:
 
     assert calm_house.wait(run_id, within=20)["state"] == "CANCELLED"
     assert not alive(pid)
+
+
+def test_tasks_in_processes_ask_too(calm_house: House) -> None:
+    calm_house.request("PATCH", "/api/limits/db", {"slots": 1})
+    limit(calm_house, "api", slots=1, per_second=50)
+    calm_house.request("PUT", "/api/variables/journey", {"value": 10})
+
+    run = calm_house.wait(calm_house.trigger("asks-from-processes"))
+
+    assert (run["state"], run["result"]) == ("COMPLETED", "36"), run["error"]
+    assert taken(calm_house) == 0
