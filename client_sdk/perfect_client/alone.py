@@ -111,8 +111,8 @@ def _grant(run_id: str, body: Body, answer: Any) -> Body:
 def _pause(run_id: str, body: Body, answer: "Future[Body]") -> Any:
     with _lock:
         _paused[run_id] = answer, body
-    sys.stderr.write("Paused%s.\n" % (": " + body["description"] if body["description"] else ""))
     if sys.stdin is not None and sys.stdin.isatty():
+        sys.stderr.write("Paused%s.\n" % (": " + body["description"] if body["description"] else ""))
         threading.Thread(target=_ask_person, args=(run_id, body, answer), daemon=True, name="perfect-pause").start()
 
 

@@ -119,7 +119,7 @@ def test_the_history_is_narrowed_by_filters_that_stay_in_the_address(house: Hous
     assert shows(page, {failed}, {done}) and page.locator(".chip.FAILED input").is_checked()
 
     page.get_by_role("link", name="Clear").click()
-    page.get_by_label("Flow").select_option(label="Steady")
+    page.get_by_label("Flow", exact=True).select_option(label="Steady")
     page.wait_for_url("**flow=steady*")
     until(lambda: shows(page, {done}, {failed}), what="only Steady")
 

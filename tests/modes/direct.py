@@ -18,6 +18,7 @@ from typing import Any, List
 sys.path.insert(0, str(Path(__file__).parent / "programs"))
 
 import failing  # noqa: F401 - each notes its programs
+import sharing  # noqa: F401
 import telling  # noqa: F401
 import together  # noqa: F401
 import values  # noqa: F401

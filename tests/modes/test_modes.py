@@ -64,14 +64,25 @@ def _accepted(house: House) -> dict[str, str]:
 def _told(house: House, run_id: str) -> Told:
     """What the API shows of a final run, in the words of ``facts.told``."""
     run = house.wait(run_id, within=60)
-    rows = [row for row in house.get(f"/api/runs/{run_id}/tasks")["items"] if row["started_at"]]
     same = ("key", "name", "call", "state", "error", "note")
-    tasks = [{**{name: row[name] for name in same}, "tries": row["attempt"]} for row in rows]
+    tasks = [{**{name: row[name] for name in same}, "tries": row["attempt"]} for row in _rows(house, run_id, {})]
     lines = house.get(f"/api/runs/{run_id}/logs?limit=1000")["items"]
     return {
         "outcome": run["state"], "reason": run["state_reason"], "error": run["error"], "result": run["result"],
         "tasks": tasks, "lines": [line(one["level"], one["task"], one["message"]) for one in lines],
     }  # fmt: skip
+
+
+def _rows(house: House, run_id: str, counts: dict[str, int]) -> list[Any]:
+    """The task runs in the order of their calls, sub-flows' with them; calls are counted by the outermost run."""
+    found = []
+    for row in house.get(f"/api/runs/{run_id}/tasks")["items"]:
+        if row["started_at"]:
+            call = counts.get(row["key"], 0)
+            counts[row["key"]] = call + 1
+            found.append({**row, "call": call})
+            found += _rows(house, row["subrun"], counts) if row["subrun"] else []
+    return found
 
 
 def _refusals(house: House) -> Told_of:
