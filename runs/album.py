@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from uuid import UUID
 
@@ -25,11 +26,12 @@ class Album:
         self._totals: tuple[int, int] | None = None  # artifacts of the run, and their bytes
         self._changed: dict[UUID, Artifact] = {}
 
-    def write(self, fact: ArtifactWritten, at: datetime) -> None:
-        """Take one part in. Raises ``ValueError``, and changes nothing, where it cannot be taken."""
+    def write(self, fact: ArtifactWritten, at: datetime, subrun: UUID | None = None) -> None:
+        """Take one part in, of what a sub-run shows if one is named. Raises ``ValueError``, and changes nothing, where
+        it cannot be taken."""
         uid, text = UUID(fact.artifact), fact.coded or fact.data
         known = self._changed.get(uid) or find(Artifact, run_id=self._run_id, attempt=self._attempt, uid=uid)
-        row = self._begun(fact, uid, known, at) if fact.part == 1 else self._continued(fact, uid, known)
+        row = self._begun(fact, uid, known, at, subrun) if fact.part == 1 else self._continued(fact, uid, known)
         totals = self._totals_with(fact, row, None if row is known else known)
         found = None
         if fact.part == fact.parts:
@@ -40,7 +42,9 @@ class Album:
             row.head, row.rows = found.head, found.rows
         self._totals, self._changed[uid] = totals, row
 
-    def _begun(self, fact: ArtifactWritten, uid: UUID, known: Artifact | None, at: datetime) -> Artifact:
+    def _begun(
+        self, fact: ArtifactWritten, uid: UUID, known: Artifact | None, at: datetime, subrun: UUID | None
+    ) -> Artifact:
         """A new artifact, or one that is written anew: that keeps its place, its key and, unless told, its words."""
         if fact.kind not in contents.KINDS:
             raise ValueError(f"there is no kind of artifact {fact.kind[:40]!r}")
@@ -55,7 +59,8 @@ class Album:
             run_id=self._run_id, attempt=self._attempt, uid=uid, kind=fact.kind, parts=fact.parts,
             key=known.key if known else clean_text(fact.key, contents.MAX_KEY),
             description=words or (known.description if known else ""),
-            task=known.task if known else fact.task, created_at=known.created_at if known else at,
+            task=known.task if known else fact.task, subrun=known.subrun if known else subrun,
+            created_at=known.created_at if known else at,
         )  # fmt: skip
 
     def _continued(self, fact: ArtifactWritten, uid: UUID, known: Artifact | None) -> Artifact:
@@ -78,12 +83,14 @@ class Album:
             )
         return count, size
 
-    def save(self) -> int:
-        """Write what has changed; returns how many artifacts that were."""
-        count = len(self._changed)
-        insert(list(self._changed.values()), replacing=ONE_ARTIFACT)
+    def save(self) -> Counter[UUID]:
+        """Write what has changed; returns how many artifacts that were, of the run and of each sub-run."""
+        rows = list(self._changed.values())
+        insert(rows, replacing=ONE_ARTIFACT)
         self._changed.clear()
-        return count
+        counts = Counter(row.subrun for row in rows if row.subrun is not None)
+        counts[self._run_id] = len(rows)
+        return counts
 
 
 def _size(fact: ArtifactWritten) -> int:

@@ -7,8 +7,8 @@ transaction fails is never put back.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -281,7 +281,8 @@ class Book:
     def _artifact_written(self, fact: protocol.ArtifactWritten) -> None:
         if self.album is None:
             self.album = Album(self.run.pk, self.attempt.number)
-        self.album.write(fact, moment(fact.time))
+        sheet = self._told_by(counted(fact.task)) if fact.task and self.subs else self.sheet
+        self.album.write(fact, moment(fact.time), sheet.run.pk if sheet is not self.sheet else None)
 
     def _run_ended(self, fact: protocol.RunEnded) -> None:
         if fact.outcome not in _OUTCOMES:
@@ -357,25 +358,23 @@ class Book:
             insert(changed, replacing=ONE_CALL)
         mine = {"run_id": self.run.pk, "attempt": self.attempt.number}
         insert_values(LogLine, LINE, self.sheet.lines, **mine)
+        shown = self.album.save() if self.album is not None else Counter[UUID]()
         for sub in subs:
             insert_values(LogLine, LINE, sub.lines, **mine, subrun=sub.run.pk)
-            if sub.progressed or sub.lines or sub.ending:
-                self._save_run(sub, len(sub.lines), now, {})
-        written = self.album.save() if self.album is not None else 0
-        grown = {"artifact_writes": written} if written else {}
-        self._save_run(self.sheet, self._lines, now, {"name": self.run.name} if self._named else {}, grown)
+            if sub.progressed or sub.lines or sub.ending or sub.run.pk in shown:
+                self._save_run(sub, len(sub.lines), shown[sub.run.pk], now, {})
+        named = {"name": self.run.name} if self._named else {}
+        self._save_run(self.sheet, self._lines, shown[self.run.pk], now, named)
 
-    def _save_run(
-        self, sheet: Sheet, lines: int, now: datetime, values: dict[str, Any], grown: Mapping[str, int] | None = None
-    ) -> None:
+    def _save_run(self, sheet: Sheet, lines: int, shown: int, now: datetime, values: dict[str, Any]) -> None:
         run = sheet.run
         sheet.has_rows = sheet.has_rows or bool(sheet.changed)
         run.log_count += lines
         if lines:
             values["log_count"] = run.log_count
-        grow = dict(grown or {})
-        if lines:
-            grow.update(warning_count=sheet.counts[0], error_count=sheet.counts[1])
+        grow = {"warning_count": sheet.counts[0], "error_count": sheet.counts[1]} if lines else {}
+        if shown:
+            grow["artifact_writes"] = shown
         if sheet.progressed:
             values["pid"] = run.pid
             if sheet.ending is None or sheet.ending[0] is not RunState.COMPLETED:

@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from perfect_client import contents
 
 from runs import markdown, showing
-from runs.models import Artifact, Run
+from runs.models import Artifact, ArtifactQuerySet, Run
 from runs.queries import iso, task_names
 
 SHOWN = 20  # on the run's page
@@ -127,11 +127,18 @@ class Wall:
     count: int = 0
 
 
+def of(run: Run) -> ArtifactQuerySet:
+    """What the run shows: with all that was called in it, or, of a sub-run, what it showed itself."""
+    if run.root_id is None:
+        return Artifact.objects.filter(run=run.pk).whole()
+    return Artifact.objects.filter(run=run.root_id, subrun=run.pk).whole()
+
+
 def wall_of(run: Run) -> Wall:
     """The newest of each key, newest first. One query for a run without artifacts would be one too many."""
     if not run.artifact_writes:
         return Wall(run)
-    listed = list(run.artifacts.whole().order_by("-pk").values_list("pk", "key"))
+    listed = list(of(run).order_by("-pk").values_list("pk", "key"))
     versions: dict[str, list[int]] = {}
     for pk, key in listed:
         versions.setdefault(key or f"#{pk}", []).append(pk)
@@ -142,7 +149,7 @@ def wall_of(run: Run) -> Wall:
 
 def index_of(run: Run, key: str) -> list[Exhibit]:
     """All of them, or those of a key, newest first, without what they hold."""
-    rows = run.artifacts.whole().defer(*LIGHT, "head").order_by("-pk")
+    rows = of(run).defer(*LIGHT, "head").order_by("-pk")
     rows = rows.filter(key=key) if key else rows
     return [Exhibit(row, "", task=names.get((row.attempt, row.task or 0), "")) for row, names in _named(run, rows)]
 
@@ -200,7 +207,7 @@ def _is_number(text: str) -> bool:
 
 def listed(run: Run, *, key: str, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
     """In the order in which they were made, and the last one's number if there are more."""
-    rows = run.artifacts.whole().filter(pk__gt=after).order_by("pk")
+    rows = of(run).filter(pk__gt=after).order_by("pk")
     sizes = list((rows.filter(key=key) if key else rows).values_list("pk", "size")[: limit + 1])
     chosen: list[int] = []
     left = ANSWER_BYTES

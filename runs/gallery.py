@@ -54,7 +54,7 @@ def _run(pk: UUID) -> Run:
 
 
 def _artifact(pk: UUID, uid: UUID) -> Artifact:
-    row = Artifact.objects.whole().select_related("run__flow").filter(run=pk, uid=uid).order_by("-pk").first()
+    row = exhibits.of(_run(pk)).select_related("run__flow").filter(uid=uid).order_by("-pk").first()
     if row is None:
         raise Http404
     return row

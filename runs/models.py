@@ -370,6 +370,7 @@ class Artifact(models.Model):
     key = models.CharField(max_length=200, blank=True)
     description = models.TextField(blank=True)
     task = models.PositiveIntegerField(null=True, blank=True, help_text="Number of the task run in its attempt")
+    subrun = models.UUIDField(null=True, blank=True, help_text="The sub-run that shows it; its root has all")
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
     parts = models.PositiveIntegerField(default=1)

@@ -17,6 +17,11 @@ class Migration(migrations.Migration):
             name='run_by_state',
         ),
         migrations.AddField(
+            model_name='artifact',
+            name='subrun',
+            field=models.UUIDField(blank=True, help_text='The sub-run that shows it; its root has all', null=True),
+        ),
+        migrations.AddField(
             model_name='logline',
             name='subrun',
             field=models.UUIDField(blank=True, help_text='The sub-run that told it; its root has all lines', null=True),

@@ -15,9 +15,9 @@ from django.test import Client
 from perfect_client import protocol as p
 
 from runs import drawings, exhibits, markdown
-from runs.models import Artifact, Run
+from runs.models import Artifact, Run, uuid7
 
-from .conftest import seconds
+from .conftest import FakeWorker, seconds
 
 pytestmark = pytest.mark.django_db
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
@@ -368,3 +368,29 @@ def test_the_console_lists_them_for_a_run_and_changes_none(browser, show, make_u
     assert "x" * 100 in detail or "report" in detail
     assert len(detail) < 60_000 + 50_000 and 'name="_save"' not in detail
     assert "artifacts</a>" in page(console, f"/admin/runs/run/{run.pk}/change/")
+
+
+def test_what_a_sub_run_shows_stands_on_its_page_and_on_its_callers(
+    worker: FakeWorker, run: Run, client: Client, viewer: Any
+) -> None:
+    order, pk, at = worker.take(), uuid7(), seconds()
+    worker.say(
+        order,
+        p.RunStarted(at, 7),
+        p.ArtifactWritten(at, str(uuid.uuid4()), "markdown", data="of the caller"),
+        p.TaskStarted(at, 1, "child", "Child", kind="flow"),
+        p.SubRunStarted(at, str(pk), 1, "Child"),
+        p.TaskStarted(at, 2, "fetch", "fetch", parent=1),
+        p.ArtifactWritten(at, str(uuid.uuid4()), "markdown", data="of its task", task=2),
+        p.ArtifactWritten(at, str(uuid.uuid4()), "markdown", data="of its body", task=1),
+    )
+    client.force_login(viewer)
+
+    def shown(of: object) -> list[str]:
+        page = client.get(f"/runs/{of}/").content.decode()
+        return [text for text in ("of the caller", "of its task", "of its body") if text in page]
+
+    assert shown(run.pk) == ["of the caller", "of its task", "of its body"]
+    assert shown(pk) == ["of its task", "of its body"]
+    for artifact in Run.objects.get(pk=run.pk).artifacts.all():
+        assert client.get(f"/runs/{pk}/artifacts/{artifact.uid}/").status_code == (200 if artifact.subrun else 404)
