@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Count, F, Max, Min, Q, Sum
+from django.db.models.base import ModelState
 from perfect_client.protocol import dumps
 
 from flows.models import Flow, Task
@@ -161,7 +162,7 @@ def plan_of(run: Run) -> list[TaskRun]:
     tasks = _tasks_of(run.flow)
     names = {task.key: task.name for task in tasks}
     return [
-        TaskRun(
+        _row(
             key=call.key, call=call.index, name=names.get(call.key, call.key), position=position,
             state=TaskState.PENDING, weight=call.weight, estimated_ms=call.estimated_ms, learned_ms=call.learned_ms,
             extent_ms=call.extent_ms,
@@ -170,9 +171,19 @@ def plan_of(run: Run) -> list[TaskRun]:
     ]  # fmt: skip
 
 
+_BLANK = TaskRun().__dict__
+
+
+def _row(**values: Any) -> TaskRun:
+    """``TaskRun(**values)``, ten times as fast: there may be thousands in a run."""
+    row = TaskRun.__new__(TaskRun)
+    row.__dict__.update(_BLANK, _state=ModelState(), **values)
+    return row
+
+
 def unexpected(run: Run, key: str, call: int, like: TaskRun | None, position: int) -> TaskRun:
     """A call that was not in the plan, with what is known of its task: from its first call, else from history."""
-    row = TaskRun(key=key, call=call, name=key, position=position)
+    row = _row(key=key, call=call, name=key, position=position)
     if like is not None:
         row.learned_ms, row.extent_ms = like.learned_ms, like.extent_ms
     else:

@@ -175,6 +175,26 @@ def ten_thousand_lines(house: House, times: int) -> None:
     note("10,000 log lines in one task until all are readable by API, none lost", f"{value:.2f} s", "≤ 1 s", value <= 1)
 
 
+def mapped_tasks(house: House, times: int) -> None:
+    took, grown = [], []
+    for _ in range(times):
+        begun = time.perf_counter()
+        run_id = house.trigger("mapped")
+        while house.run(run_id)["state"] != "COMPLETED":
+            time.sleep(0.05)  # rarely: who asks takes time from the server that is measured
+        took.append(time.perf_counter() - begun)
+        grown.append(float(house.run(run_id)["result"]))
+    value, memory = statistics.median(took), statistics.median(grown)
+    note("10,000 no-op tasks by .map until COMPLETED is readable by API", f"{value:.2f} s", "≤ 3 s", value <= 3)
+    note("the same: by how much the run's memory grows", f"{memory:.0f} MB", "≤ 60 MB", memory <= 60)
+
+
+def question(house: House, times: int) -> None:
+    took = [float(house.wait(house.trigger("asks-often"))["result"]) for _ in range(times)]
+    value = statistics.median(took)
+    note("a question of a flow to the server, as Variable.get", f"{value:.0f} ms", "≤ 25 ms", value <= 25)
+
+
 def server_start(home: Path, times: int) -> None:
     house = House(home)
     took = []
@@ -313,6 +333,8 @@ def main() -> int:
             thousand_tasks(house, few)
             hundred_runs(house, few)
             ten_thousand_lines(house, few)
+            mapped_tasks(house, few)
+            question(house, few)
         for name, measure in (
             ("start", lambda h: server_start(h, few)),
             ("idle", lambda h: idle(h, 10 if options.quick else 60)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -110,6 +111,23 @@ def nothing(number: int) -> int:
 @flow(name="Thousand")
 def thousand(tasks: int = 1000) -> int:
     return sum(nothing(number) for number in range(tasks))
+
+
+@flow(name="Mapped")
+def mapped(tasks: int = 10_000) -> float:
+    """How many MiB the run has grown by."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert sum(nothing.map(range(tasks)).result()) == sum(range(tasks))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+@flow(name="Asks often")
+def asks_often(times: int = 50) -> float:
+    """How many milliseconds a question and its answer take."""
+    begun = time.perf_counter()
+    for _ in range(times):
+        Variable.get("nobody-set-this")
+    return (time.perf_counter() - begun) / times * 1000
 
 
 @flow(name="One task")
