@@ -150,7 +150,7 @@ def test_time_alone_never_takes_anything_back(tasks: list[Item], one: float, oth
     earlier, later = sorted((NOW + one, NOW + other))
     tasks = informed(tasks)
 
-    assert of(tasks, earlier) <= of(tasks, later) + 1e-9
+    assert of(tasks, earlier) <= of(tasks, later) + 1e-6  # sums of very different sizes are rounded
 
 
 @given(st.lists(timed, max_size=12).flatmap(lambda tasks: st.tuples(st.just(tasks), st.permutations(tasks))))
