@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db.models import Sum
 from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from perfect_client import protocol as p
 
 from runs import history, queries, services
-from runs.models import Run
+from runs.models import Run, TaskRun
 from runs.shown import Reader
 
 from .conftest import NOW, seconds
@@ -135,3 +138,19 @@ def test_a_run_that_takes_longer_than_usual_says_so(worker, flow, client, viewer
     client.force_login(viewer)
     Run.objects.filter(pk=run.pk).update(started_at=timezone.now() - timedelta(minutes=1))
     assert "longer than usual (10.0 s)" in client.get(f"/runs/{run.pk}/").content.decode()
+
+
+@given(
+    st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)), st.timedeltas(timedelta(), timedelta(days=3)),
+    st.sampled_from((0, 0, 1)), st.booleans(),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_database_measures_a_duration_to_the_microsecond(worker, flow, began, took, micro, whole):
+    began = began.replace(tzinfo=UTC, microsecond=micro if whole else began.microsecond)
+    run = Run.objects.filter(flow=flow).first() or wish(flow)
+    values = {"started_at": began, "finished_at": began + took, "name": "x", "position": 0, "state": "COMPLETED"}
+    TaskRun.objects.update_or_create(run=run, attempt=1, key="x", call=0, defaults=values)
+
+    found = run.task_runs.aggregate(took=Sum(history._Milliseconds("finished_at", "started_at")))["took"]
+
+    assert abs(found - took / timedelta(milliseconds=1)) < 1e-3
