@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOWS = ROOT / "tests" / "journeys" / "flows" / "ledger_flows.py"
+RESTED_S = 5.0  # a connection that rested so long may be closed by the server while it is used again
 T = TypeVar("T")
 
 
@@ -71,6 +72,7 @@ class House:
         self.server: subprocess.Popen[bytes] | None = None
         self.port = 0
         self._connection: http.client.HTTPConnection | None = None
+        self._used = 0.0
         self._token = ""
         if prepared:
             made, self._token = _prepared()
@@ -152,6 +154,10 @@ class House:
         if body is not None:
             headers["Content-Type"] = "application/json"
             payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+        if self._connection is not None and time.monotonic() - self._used > RESTED_S:
+            self._connection.close()
+            self._connection = None
+        self._used = time.monotonic()
         if self._connection is None:
             self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
