@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from runs import lanes, live
+from runs import ingest, lanes, live
 from runs.consumers import fleet
 from runs.ticker import Ticker
 
@@ -20,6 +20,7 @@ async def start(*, clock: bool = True) -> None:
     global _ticker
     loop = asyncio.get_running_loop()
     lanes.start(on_foreign_commit=_others_wrote)
+    lanes.write_soon(ingest.begin)  # before any worker can join
     fleet.begin(loop)
     _stops.append(live.listen(fleet.notice, early=True))
     if clock:

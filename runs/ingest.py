@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from perfect_client import protocol
 from perfect_client.protocol import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
 
@@ -30,6 +30,13 @@ class WorkerRefused(Exception):
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)
         self.code = code
+
+
+def begin() -> None:
+    """A server begins. With SQLite it is the only one: whoever was connected was so to a process that is gone, and a
+    worker that was killed together with it must not wait until that is forgotten."""
+    if connection.vendor == "sqlite":
+        Worker.objects.filter(connected=True).update(connected=False, left_reason="the server ended")
 
 
 def join(*, message: protocol.Joined, now: datetime) -> Accept:

@@ -13,7 +13,7 @@ from flows.models import Flow
 from flows.parameters import Conflict, Missing, Refused
 from runs import ingest, services
 from runs.clock import Clock
-from runs.models import Event, Run
+from runs.models import Event, Run, Worker
 
 from .conftest import NOW, SPEC, FakeWorker, seconds
 
@@ -301,6 +301,15 @@ def test_a_second_live_worker_of_the_same_identity_is_refused(worker):
     with pytest.raises(ingest.WorkerRefused, match="connected already"):
         worker.join(now=NOW + timedelta(seconds=5))
     worker.join(now=NOW + timedelta(seconds=16))
+
+
+def test_a_worker_that_was_killed_together_with_its_server_is_let_in_at_once(worker):
+    worker.boot = "boot-2"
+    ingest.begin()
+
+    worker.join(now=NOW + timedelta(seconds=1))
+
+    assert Worker.objects.get().connected
 
 
 def test_a_newer_protocol_is_refused_in_a_sentence(db):
