@@ -333,7 +333,7 @@ class LimitAdmin(SharedAdmin):
 
     @admin.display(description="taken")
     def taken(self, limit: Limit) -> int:
-        return sum(held.slots for held in limit.holdings.all())
+        return sharing.held_of(limit)
 
     @admin.display(description="held by")
     def holders(self, limit: Limit) -> str:
@@ -348,7 +348,7 @@ class LimitAdmin(SharedAdmin):
         return sum(limit.name in question.body["names"] for question in sharing.waiting())
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Limit]:
-        return super().get_queryset(request).prefetch_related("holdings")
+        return sharing.limits().order_by("name")
 
     def save_model(self, request: HttpRequest, obj: Limit, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from perfect_client.protocol import Answer, Asked, Released, clean_text
 
 from flows.models import Flow
@@ -99,8 +100,10 @@ def waiting(fences: Iterable[int | None]) -> dict[int, str]:
     wanted = [fence for fence in fences if fence is not None]
     if not wanted:
         return {}
-    rows = Question.objects.filter(attempt__in=wanted, kind__in=WAITERS, answer__isnull=True).order_by("-pk")
-    return {row.attempt_id: sharing.waits_for(row) for row in rows[:MOST_TOLD]}
+    rows = list(sharing.waiting().filter(attempt__in=wanted).reverse()[:MOST_TOLD])
+    names = {name for row in rows for name in row.body["names"]}
+    known = {limit.name: limit for limit in sharing.limits().filter(name__in=names)} if rows else {}
+    return {row.attempt_id: sharing.waits_for(row, known) for row in rows}
 
 
 # ----------------------------------------------------------------------------------------------------------- pauses
@@ -108,9 +111,11 @@ def waiting(fences: Iterable[int | None]) -> dict[int, str]:
 
 def open_pause(run: Run) -> Question | None:
     """The pause of the run that waits the longest."""
-    if run.fence is None or run.state in FINAL:
-        return None
-    return Question.objects.filter(attempt=run.fence, kind=PAUSE, answer__isnull=True).order_by("pk").first()
+    return None if run.fence is None or run.state in FINAL else _open_pauses(run).order_by("pk").first()
+
+
+def _open_pauses(run: Run) -> QuerySet[Question]:
+    return Question.objects.filter(attempt=run.fence, kind=PAUSE, answer__isnull=True)
 
 
 def state_of_held(run: Run) -> RunState:
@@ -152,8 +157,7 @@ def fill_in(run: Run, given: Mapping[str, Any] | None, *, now: datetime, who: st
 
 def _go_on(run: Run, now: datetime, *, who: str, why: str) -> None:
     """The run goes on, unless another pause of it still waits."""
-    waiting = Question.objects.filter(attempt=run.fence, kind=PAUSE, answer__isnull=True).count()
-    if run.state == RunState.PAUSED and waiting <= 1:
+    if run.state == RunState.PAUSED and _open_pauses(run).count() <= 1:
         run.move(RunState.RUNNING, now=now, who=who, why=why)
         live.touch(live.OVERVIEW, live.run_topic(run.pk))
 

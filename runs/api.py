@@ -383,7 +383,7 @@ def _pause_or_resume(row: Schedule, paused: bool | None, now: datetime, who: str
 @api.get("/limits", auth=Gate(READ, "runs.view_limit"), tags=["limits"])
 async def list_limits(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
-    return items(await lanes.read(lambda: [limit_json(row, now) for row in sharing.limits()]))
+    return items(await lanes.read(lambda: [limit_json(row, now) for row in sharing.limits()[: sharing.MOST_LIMITS]]))
 
 
 @api.post("/limits", auth=Gate(ADMIN, "runs.add_limit"), tags=["limits"])

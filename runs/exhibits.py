@@ -173,7 +173,7 @@ def whole(row: Artifact) -> Exhibit:
         text = msgspec.json.encode(table).decode()
     elif row.kind == contents.MARKDOWN:
         text = showing.beginning(text, WHOLE_TEXT)
-    versions = row.run.artifacts.whole().filter(key=row.key).count() if row.key else 1
+    versions = of(row.run).filter(key=row.key).count() if row.key else 1
     return Exhibit(row, text, WHOLE_ROWS, names.get((row.attempt, row.task or 0), ""), versions)
 
 

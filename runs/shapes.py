@@ -12,6 +12,7 @@ from flows.models import Flow, Schedule
 from flows.parameters import masked, masked_schema
 from runs.models import Limit, Run, Variable, Worker
 from runs.queries import iso
+from runs.sharing import held_of
 from runs.states import HELD, RunState
 
 OCCUPYING = sorted({*HELD, RunState.OFFERED})
@@ -106,7 +107,7 @@ def limit_json(row: Limit, now: datetime) -> dict[str, Any]:
     return {
         "name": row.name,
         "slots": row.slots,
-        "taken": row.held or 0,  # type: ignore[attr-defined]  # as sharing reads them
+        "taken": held_of(row),
         "per_second": row.per_second,
         "taken_by_rate": round(row.taken_by_rate(now), 3),
     }

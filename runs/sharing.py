@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 from perfect_client import protocol
-from perfect_client.protocol import clean_text
+from perfect_client.protocol import MAX_LIMITS_AT_ONCE, MAX_SLOTS, MAX_VARIABLE_BYTES, clean_text
 
 from flows.parameters import Conflict, Missing, Refused, nearest
 from runs import live
@@ -19,9 +19,6 @@ CONCURRENCY, RATE = "concurrency", "rate_limit"
 WAITERS = (CONCURRENCY, RATE)
 MOST_LIMITS = 1_000
 MOST_VARIABLES = 10_000
-MAX_VALUE_BYTES = 64 * 1024
-MAX_SLOTS = 1_000_000
-MOST_NAMES = 20
 
 _NEVER = datetime.max.replace(tzinfo=UTC)  # only when somebody gives back
 
@@ -35,7 +32,7 @@ def settle(*, now: datetime) -> datetime | None:
     Who waits for several limits keeps all of them from those behind it, so that nobody is overtaken for ever. To be
     called whenever slots came free, a limit changed, or time went on.
     """
-    questions = waiting()
+    questions = list(waiting())
     if not questions:
         return None
     limits = _Limits(now)
@@ -61,9 +58,9 @@ def settle(*, now: datetime) -> datetime | None:
     return soonest
 
 
-def waiting() -> list[Question]:
+def waiting() -> QuerySet[Question]:
     """The questions that wait for limits, in the order in which they were asked."""
-    return list(Question.objects.filter(kind__in=WAITERS, answer__isnull=True).order_by("pk"))
+    return Question.objects.filter(kind__in=WAITERS, answer__isnull=True).order_by("pk")
 
 
 class _Limits:
@@ -121,8 +118,12 @@ def _refuse_impossible(question: Question, limit: Limit) -> None:
 def check_wanted(body: Mapping[str, Any]) -> bool:
     """Whether there is a limit of one of these names. Raises ``Refused`` for a question that makes no sense."""
     names, occupy = body.get("names"), body.get("occupy")
-    if not isinstance(names, list) or not 0 < len(names) <= MOST_NAMES or not all(isinstance(n, str) for n in names):
-        raise Refused("names", f"names of limits must be a list of 1 to {MOST_NAMES} texts")
+    if (
+        not isinstance(names, list)
+        or not 0 < len(names) <= MAX_LIMITS_AT_ONCE
+        or not all(isinstance(n, str) for n in names)
+    ):
+        raise Refused("names", f"names of limits must be a list of 1 to {MAX_LIMITS_AT_ONCE} texts")
     if type(occupy) is not int or not 1 <= occupy <= MAX_SLOTS:
         raise Refused("occupy", f"occupy must be a whole number of slots from 1 to {MAX_SLOTS:,}")
     known = set(Limit.objects.filter(name__in=names).values_list("name", flat=True))
@@ -132,23 +133,28 @@ def check_wanted(body: Mapping[str, Any]) -> bool:
     return bool(known)
 
 
-def waits_for(question: Question) -> str:
-    """What a question for limits waits for, as the end of a sentence."""
-    limits = Limit.objects.filter(name__in=question.body["names"]).annotate(held=Sum("holdings__slots"))
+def waits_for(question: Question, known: Mapping[str, Limit]) -> str:
+    """What a question for limits waits for, as the end of a sentence. ``known`` are ``limits`` by their names."""
     told = [
-        f"{limit.name} ({limit.held or 0} of {limit.slots} taken)" if question.kind == CONCURRENCY else limit.name
-        for limit in limits
+        f"{name} ({held_of(known[name])} of {known[name].slots} taken)" if question.kind == CONCURRENCY else name
+        for name in sorted(question.body["names"])
+        if name in known
     ]
     return "waits for the limit " + ", ".join(told) if told else ""
 
 
-def limits() -> list[Limit]:
-    """All limits, each with how many of its slots are ``held``."""
-    return list(Limit.objects.annotate(held=Sum("holdings__slots"))[:MOST_LIMITS])
+def limits() -> QuerySet[Limit]:
+    """All limits, each with what ``held_of`` tells."""
+    return Limit.objects.annotate(held=Sum("holdings__slots"))
+
+
+def held_of(limit: Limit) -> int:
+    """How many slots of a limit that was read by ``limits`` are held."""
+    return limit.held or 0  # type: ignore[attr-defined,no-any-return]
 
 
 def find_limit(name: str) -> Limit:
-    row = Limit.objects.filter(name=name).annotate(held=Sum("holdings__slots")).first()
+    row = limits().filter(name=name).first()
     if row is None:
         known = Limit.objects.values_list("name", flat=True)[:MOST_LIMITS]
         raise Missing("limit", f"There is no limit {name[:200]!r}.{nearest(name, known)}")
@@ -227,8 +233,8 @@ def checked_value(name: str, value: Any) -> Any:
         size = len(protocol.dumps(kept).encode("utf-8", "backslashreplace"))
     except (ValueError, RecursionError) as wrong:  # a ProtocolError is a ValueError
         raise Refused("value", f"variable {name!r} cannot hold this value: {wrong}") from None
-    if size > MAX_VALUE_BYTES:
-        raise Refused("value", f"variable {name!r} takes {size:,} bytes as JSON; {MAX_VALUE_BYTES:,} are allowed")
+    if size > MAX_VARIABLE_BYTES:
+        raise Refused("value", f"variable {name!r} takes {size:,} bytes as JSON; {MAX_VARIABLE_BYTES:,} are allowed")
     return kept
 
 

@@ -11,9 +11,8 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 
 from perfect_client import asking
 from perfect_client.errors import Unanswered
+from perfect_client.protocol import MAX_LIMITS_AT_ONCE, MAX_SLOTS
 from perfect_client.questions import Body, Question
-
-MAX_NAMES = 20
 
 
 class AcquireConcurrencySlotTimeoutError(TimeoutError):
@@ -109,8 +108,10 @@ class _said:
 
 def body(names: Names, occupy: int, strict: bool) -> Dict[str, Any]:
     listed = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    if len(listed) > MAX_NAMES or not all(isinstance(name, str) and 0 < len(name) <= 200 for name in listed):
-        raise ValueError("names of limits are up to %d texts of 1 to 200 characters, not %.200r" % (MAX_NAMES, names))
-    if isinstance(occupy, bool) or not isinstance(occupy, int) or not 1 <= occupy <= 1_000_000:
+    if len(listed) > MAX_LIMITS_AT_ONCE or not all(isinstance(name, str) and 0 < len(name) <= 200 for name in listed):
+        raise ValueError(
+            "names of limits are up to %d texts of 1 to 200 characters, not %.200r" % (MAX_LIMITS_AT_ONCE, names)
+        )
+    if isinstance(occupy, bool) or not isinstance(occupy, int) or not 1 <= occupy <= MAX_SLOTS:
         raise ValueError("occupy is a whole number of slots, 1 or more, not %r" % (occupy,))
     return {"names": listed, "occupy": occupy, "strict": bool(strict)}

@@ -7,9 +7,8 @@ from typing import Any, List, Optional, Type
 
 from perfect_client import asking
 from perfect_client.jsonable import to_json
-from perfect_client.protocol import clean_json, dumps
+from perfect_client.protocol import MAX_VARIABLE_BYTES, clean_json, dumps
 
-MAX_VALUE_BYTES = 64 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
 
@@ -84,6 +83,6 @@ def _sayable(name: str, value: Any) -> Any:
     except (TypeError, ValueError, RecursionError) as wrong:
         raise ValueError("variable %r cannot hold this value: %s" % (name, wrong)) from None
     size = len(dumps(told).encode("utf-8", "backslashreplace"))
-    if size > MAX_VALUE_BYTES:
-        raise ValueError("variable %r takes %d bytes as JSON; %d are allowed" % (name, size, MAX_VALUE_BYTES))
+    if size > MAX_VARIABLE_BYTES:
+        raise ValueError("variable %r takes %d bytes as JSON; %d are allowed" % (name, size, MAX_VARIABLE_BYTES))
     return told
