@@ -186,6 +186,8 @@ def _holds(holds: Callable[[Any, Any], bool], found: Any, read: Callable[[Any], 
         return holds(found, read(limit))
     except (ValueError, TypeError):  # times with and without a zone cannot be compared: neither is out of the limits
         return True
+    except ArithmeticError:  # Decimal("NaN") is within no limits
+        return False
 
 
 def _is_multiple(found: Any, step: Any) -> bool:

@@ -17,7 +17,8 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from perfect_client import BadParameter
+from perfect_client import BadParameter, Field
+from perfect_client.fitting import Unfit, fit
 from perfect_client.hints import hint_of
 from perfect_client.jsonable import to_json
 from perfect_client.signature import bind, parameters_schema, split
@@ -580,3 +581,10 @@ def test_a_numpy_docstring_describes_the_parameters() -> None:
     assert [properties[name].get("description") for name in ("first", "second", "third", "fourth")] == [
         "how many of them", "names", "names", None,
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.version_info < (3, 9), reason="Annotated came with Python 3.9")
+@pytest.mark.parametrize("text", ["nan", "-NaN", "sNaN"])
+def test_a_decimal_that_is_no_number_is_within_no_limits(text):
+    with pytest.raises(Unfit, match="'x'"):
+        fit("x", hint_of(Annotated[Decimal, Field(lt=5)]).schema, text)
