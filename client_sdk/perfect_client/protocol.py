@@ -123,7 +123,11 @@ class ScheduleSpec:
 
 @dataclass(frozen=True)
 class FlowSpec:
-    """A flow as its worker describes it; ``parameters`` is a JSON Schema of type object, in the signature's order."""
+    """A flow as its worker describes it; ``parameters`` is a JSON Schema of type object, in the signature's order.
+
+    ``start`` says how the processes of its runs begin: ``fork`` or ``fresh``; ``start_reason`` why not by a fork, in
+    a sentence. ``problem`` says why the newest code of its file is not used. ``notes`` are remarks about its code.
+    """
 
     name: str
     description: str = ""
@@ -135,6 +139,10 @@ class FlowSpec:
     file: str = ""
     line: int = 0
     fingerprint: str = ""
+    start: str = ""
+    start_reason: str = ""
+    problem: str = ""
+    notes: List[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
