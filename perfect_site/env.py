@@ -31,6 +31,7 @@ KNOWN = frozenset(
         "PERFECT_HOME",
         "PERFECT_LOG_LEVEL",
         "PERFECT_REDIS_URL",
+        "PERFECT_IMPORT_AGE",
         "PERFECT_RESULTS_DAYS",  # a worker's own, as is the next one
         "PERFECT_RESULTS_MB",
         "PERFECT_RETENTION_DAYS",

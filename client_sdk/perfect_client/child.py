@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Union
+from typing import Any, Callable, List, NamedTuple, NoReturn, Optional, Union
 
 from perfect_client import engine, journal, lineage, procs, protocol, spool
 from perfect_client.channel import Channel
@@ -26,6 +26,15 @@ from perfect_client.watching import Guard
 _MAX_RECORD_BYTES = 256 * 1024
 _MAX_OUTCOME_BYTES = 48 * 1024  # of the 64 KiB that a full spool keeps free for it
 _DISK_FULL_WAIT_S = 60.0
+_MAX_IMPORT_OUTPUT = 32 * 1024  # fits into a pipe
+IMPORT_OUTPUT = "/memfd:perfect-import"
+
+
+Find = Callable[[str], Any]
+
+
+class NotImported(Exception):
+    """The file of the run's flow did not import; the text is a sentence."""
 
 
 class Start(NamedTuple):
@@ -182,7 +191,8 @@ def _fitting(fact: protocol.RunEnded) -> bytes:
 
 def _settle(stop: Stop) -> None:
     """What can be done before the order is known: own session, own group, own signals, no input."""
-    os.setsid()
+    with contextlib.suppress(PermissionError):  # an interpreter of its own has its own session already
+        os.setsid()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     procs.offer_to_the_oom_killer()
@@ -199,11 +209,22 @@ def _take_over(start: Start, place: Place) -> None:
         threading.Thread(target=_die_at_end_of, args=(start.lifeline,), daemon=True, name="lifeline").start()
     procs.rename_process(procs.process_name(start.fence, place.worker))
     os.environ["PERFECT_RUN"] = procs.mark(start.fence, place.worker)
+    said = _said_so_far()
     os.dup2(start.stdout, 1)
     os.dup2(start.stderr, 2)
+    if said:
+        os.write(1, said)
     os.close(start.stdout)
     os.close(start.stderr)
     faulthandler.enable(2)
+
+
+def _said_so_far() -> bytes:
+    """What the imports of an interpreter of its own have printed: it was kept in memory for the run's log."""
+    with contextlib.suppress(OSError):
+        if os.readlink("/proc/self/fd/1").startswith(IMPORT_OUTPUT):
+            return os.pread(1, _MAX_IMPORT_OUTPUT, 0)
+    return b""
 
 
 def _die_at_end_of(lifeline: int) -> None:
@@ -241,7 +262,7 @@ def _nothing() -> None:
     _no_task()
 
 
-def _await(channel: Channel, place: Place) -> Optional[Ready]:
+def _await(channel: Channel, place: Place, alone: bool) -> Optional[Ready]:
     """In reserve: wait for an order, and leave without a word when none can come any more.
 
     Once its offer is claimed the run is prepared here; the user's code waits for the start.
@@ -257,6 +278,8 @@ def _await(channel: Channel, place: Place) -> Optional[Ready]:
                     channel.close()
                     return ready
     except (EOFError, Cancelled, KeyboardInterrupt):
+        if alone:
+            leave()  # what its own imports have registered is to be done
         os._exit(0)
 
 
@@ -273,7 +296,7 @@ def warm_up() -> None:
     journal.load(Path(os.devnull))
 
 
-def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: Stop) -> int:
+def _execute(ready: Optional[Ready], bell: int, find: Find, stop: Stop) -> int:
     """Run the flow; the process's exit code. The outcome is in the spool, the code only says why when it is not."""
     if ready is None:
         os.write(2, b"the journal of this run is gone\n")
@@ -288,7 +311,9 @@ def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: 
     lineage.begin(ready.order.run, ready.order.lineage)
     try:
         guard = Guard(bell, ready.order.fence)
-        engine.execute(flows[ready.order.flow], ready.order, emit, guard=guard, answers=ready.answers)
+        engine.execute(find(ready.order.flow), ready.order, emit, guard=guard, answers=ready.answers)
+    except NotImported as wrong:
+        emit(protocol.RunEnded(time.time(), "FAILED", reason=str(wrong), error=str(wrong)))
     except (Cancelled, KeyboardInterrupt):
         emit(protocol.RunEnded(time.time(), "CANCELLED"))
     stop.over = True
@@ -298,7 +323,7 @@ def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: 
     return code
 
 
-def _leave() -> None:
+def leave() -> None:
     """What an ordinary interpreter does at its end, but for tearing down modules: that only dirties shared pages."""
     with contextlib.suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]  # joins the threads that are not daemons
@@ -309,16 +334,17 @@ def _leave() -> None:
             stream.flush()
 
 
-def run(born: Union[Start, Channel], place: Place, flows: Dict[str, Any]) -> NoReturn:
-    """The whole life of a run's process; never returns."""
+def run(born: Union[Start, Channel], place: Place, find: Find, alone: bool = False) -> NoReturn:
+    """The whole life of a run's process; never returns. ``find`` gives the flow of a name, or raises ``NotImported``.
+    ``alone``: this is no fork, but an interpreter of its own."""
     code, stop = 1, Stop()
     try:
         _settle(stop)
-        ready = _await(born, place) if isinstance(born, Channel) else _make_ready(born, place)
-        code = _execute(ready, place.bell, flows, stop)
+        ready = _await(born, place, alone) if isinstance(born, Channel) else _make_ready(born, place)
+        code = _execute(ready, place.bell, find, stop)
     except BaseException:
         stop.over = True
         sys.excepthook(*sys.exc_info())
     finally:
-        _leave()
+        leave()
         os._exit(code)

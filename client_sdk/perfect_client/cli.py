@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Optional, Sequence
 
-from perfect_client import worker
+from perfect_client import options, worker
 from perfect_client.supervisor import STOP_GRACE_S
 
 
@@ -29,7 +29,8 @@ def _seconds(text: str) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a worker, defined once."""
-    parser.add_argument("targets", nargs="+", metavar="TARGET", help="a file, a folder or a dotted module with flows")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="a file, a folder or a dotted module with flows")
+    parser.add_argument("--script", default="", help=argparse.SUPPRESS)  # `serve`: executed up to its call
     parser.add_argument("--name", help="the worker's name on its machine and on the pages (default: the host's name)")
     parser.add_argument("--slots", type=_slots, metavar="N", help="runs at the same time (default: 2 per processor)")
     parser.add_argument(
@@ -40,25 +41,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the server (default: PERFECT_URL, else %s)" % worker.DEFAULT_URL)
     parser.add_argument("--token", help="default: PERFECT_TOKEN, else the one the server on this machine wrote")
     parser.add_argument(
-        "--reload", action="store_true", help="look for changed files every second, not only at a start"
+        "--start", choices=options.STARTS, default="auto",
+        help="how runs start: by a fork of a process that has imported the flows, fresh in an interpreter of their "
+        "own, or as fits what the imports left (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-reload", dest="reload", action="store_false", help="do not import files again when they change"
     )
+    parser.add_argument("--reload", action="store_true", help=argparse.SUPPRESS)  # what is done anyway
 
 
-def run_worker(options: argparse.Namespace) -> int:
+def run_worker(given: argparse.Namespace) -> int:
     """Be the worker that the parsed options describe; the exit code (2: refused)."""
     for sentence in worker.warnings_about(os.environ):
         worker.say("perfect: warning: %s" % sentence)
     try:
         setup = worker.configure(
-            options.targets,
+            given.targets,
             environ=os.environ,
-            name=options.name,
-            slots=options.slots,
-            pools=options.pool,
-            url=options.url,
-            token=options.token,
-            reload=options.reload,
-            grace_s=options.grace,
+            name=given.name,
+            slots=given.slots,
+            pools=given.pool,
+            url=given.url,
+            token=given.token,
+            script=given.script,
+            start=given.start,
+            reload=given.reload,
+            grace_s=given.grace,
         )
     except worker.Unusable as wrong:
         worker.say("perfect: %s" % wrong)
@@ -73,5 +82,5 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     described = commands.add_parser("worker", help="run flows for a server", description="Run flows for a server.")
     add_arguments(described)
     described.set_defaults(run=run_worker)
-    options = parser.parse_args(arguments)
-    return int(options.run(options))
+    parsed = parser.parse_args(arguments)
+    return int(parsed.run(parsed))

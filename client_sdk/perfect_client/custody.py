@@ -10,8 +10,9 @@ from perfect_client import procs
 from perfect_client.attempt import RUNNING, STARTING, Attempt
 from perfect_client.channel import Message
 from perfect_client.journal import Entry
-from perfect_client.launcher import Launcher, Zygote
+from perfect_client.launcher import Launcher
 from perfect_client.loop import Loop
+from perfect_client.starters import Starter
 
 STARTING_S = 0.3  # what is left of a start when its zygote died is swept after so long
 LEFT_BEHIND_S = 5.0
@@ -35,20 +36,20 @@ class Custody:
 
     # -------------------------------------------------------------------------------------------------------- reports
 
-    def reported(self, zygote: Zygote, message: Message) -> None:
+    def reported(self, zygote: Starter, message: Message) -> None:
         attempt = self._attempts.get(message["fence"]) or self.leaders().get(message.get("pid", 0))
         if attempt is not None:
             _REPORTS[message["event"]](self, zygote, attempt, message)
 
-    def _forked(self, zygote: Zygote, attempt: Attempt, message: Message) -> None:
+    def _forked(self, zygote: Starter, attempt: Attempt, message: Message) -> None:
         if attempt.stage == STARTING:
             attempt.zygote = zygote
             attempt.forked(message["pid"], message["born"])
 
-    def _failed(self, zygote: Zygote, attempt: Attempt, message: Message) -> None:
+    def _failed(self, zygote: Starter, attempt: Attempt, message: Message) -> None:
         attempt.exited(None, "no process could be started: %s" % message["error"])
 
-    def _exited(self, zygote: Zygote, attempt: Attempt, message: Message) -> None:
+    def _exited(self, zygote: Starter, attempt: Attempt, message: Message) -> None:
         self._gone(attempt, procs.Exited(message["pid"], message["status"], message["peak_kb"]))
 
     def _gone(self, attempt: Attempt, gone: Optional[procs.Exited], trouble: str = "") -> None:
@@ -59,16 +60,16 @@ class Custody:
 
     def reap(self) -> None:
         """SIGCHLD: zygotes, runs whose zygote is gone, and orphans of runs."""
-        for gone in procs.reap(set(self.leaders())):
+        for gone in procs.reap(self.others()):
             leader = self.leaders().get(gone.pid)
             if gone.pid in self.launcher.all:
                 self.launcher.died(gone)
-            elif leader is not None:
+            if leader is not None:
                 self._gone(leader, gone)
         for attempt in list(self._attempts.values()):
             attempt.sweep()
 
-    def orphaned(self, zygote: Zygote) -> None:
+    def orphaned(self, zygote: Starter) -> None:
         """A zygote is dead: its runs are this process's own children now, unless they ended unreported."""
         for attempt in list(self._attempts.values()):
             if attempt.zygote is zygote and attempt.stage in (STARTING, RUNNING):
@@ -95,7 +96,7 @@ def end_what_was_left(worker: str, entries: Sequence[Entry]) -> None:
         left = procs.left_behind(worker, attempts)
 
 
-_REPORTS: Dict[str, Callable[[Custody, Zygote, Attempt, Message], None]] = {
+_REPORTS: Dict[str, Callable[[Custody, Starter, Attempt, Message], None]] = {
     "forked": Custody._forked,
     "failed": Custody._failed,
     "exited": Custody._exited,

@@ -20,7 +20,7 @@ from typing import (
     overload,
 )
 
-from perfect_client import context, options, parts, plain_calls
+from perfect_client import context, importing, options, parts, plain_calls
 from perfect_client.context import Configuration
 from perfect_client.decorated import Decorated, H, P, R
 from perfect_client.errors import MAX_NAME, ConfigurationError
@@ -166,6 +166,7 @@ class Flow(Decorated[P, R]):
     flow_run_name: Any
     task_runner: Any
     validate_parameters: bool
+    start: str
 
     def __init__(self, fn: Callable[P, R], **given: Any) -> None:
         super().__init__(fn, given)
@@ -219,6 +220,8 @@ class Flow(Decorated[P, R]):
         return Configuration(name, self.configurations[name] if name else None)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if importing.current is not None:
+            return cast(R, importing.current.skip(self))
         if self.is_generator:
             from perfect_client.generating import generate_flow  # heavy: most flows generate nothing
 
@@ -272,13 +275,14 @@ def flow(
     schedule: Union[Schedule, Sequence[Schedule], None] = None,
     configurations: Union[Mapping[str, Mapping[str, Any]], Sequence[str], None] = None,
     flow_run_name: Union[str, Callable[..., str], None] = None, task_runner: Any = None,
-    validate_parameters: bool = True,
+    validate_parameters: bool = True, start: Optional[str] = None,
 ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...  # fmt: skip
 def flow(fn: Any = None, **given: Any) -> Any:
     """Make a function a flow: a worker can run it, on request or by ``schedule``.
 
-    ``configurations`` are named sets of values; those that are named like a parameter are its defaults.
-    Raises ``ConfigurationError``.
+    ``configurations`` are named sets of values; those that are named like a parameter are its defaults. ``start``
+    says how the process of a run begins: ``"fork"``, ``"fresh"`` (an interpreter of its own that imports the file) or
+    ``"auto"``: by a fork where the imports left nothing that two runs would share. Raises ``ConfigurationError``.
     """
 
     def decorate(function: Any) -> Flow[Any, Any]:

@@ -8,7 +8,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from perfect_client import discovery
+from perfect_client import discovery, moments
 from perfect_client.decorators import Flow
 from perfect_client.protocol import FlowSpec, ScheduleSpec, clean_json, clean_text, dumps, to_dict
 from perfect_client.schedules import Schedule
@@ -33,7 +33,7 @@ def flow_spec(flow: Flow[Any, Any]) -> FlowSpec:
     )  # fmt: skip
     described = dumps({**to_dict(spec), "file": "", "line": 0, "source": _source(flow)})
     digest = hashlib.sha256(described.encode("utf-8", "backslashreplace")).hexdigest()
-    return replace(spec, fingerprint=digest[:32])
+    return replace(spec, fingerprint=digest[:32], start=flow.start, notes=moments.remarks(flow.fn))
 
 
 def _schedule_spec(name: str, schedule: Schedule) -> ScheduleSpec:

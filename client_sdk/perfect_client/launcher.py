@@ -1,4 +1,4 @@
-"""The supervisor's side of the zygote: starts it, keeps it alive, hands it runs to start."""
+"""Has flow files imported, knows what can be run, and starts runs: by a fork, or in an interpreter of their own."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import contextlib
 import ctypes
 import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from perfect_client import procs, protocol, sources
+from perfect_client.catalogue import AUTO, Catalogue, Entry
 from perfect_client.channel import Channel, Message
 from perfect_client.loop import Loop, Timer
+from perfect_client.reserves import Reserves
+from perfect_client.sources import Unit
+from perfect_client.starters import Moment, Place, Reserve, Starter, Zygote
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-PACKAGE_HOME = str(Path(__file__).resolve().parent.parent)
-# At the end of the path, so that the package is found wherever it lies and nothing of the user's is shadowed.
-_PROGRAM = "import sys; sys.path.append(%r); from perfect_client.zygote import main; main(sys.argv[1:])" % PACKAGE_HOME
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _HEALTHY_S = 0.5, 30.0, 30.0
 _RETIRE_S = 5.0
 _SLOW_IMPORT_S = 30.0
+_LOOK_S = 1.0  # between two looks at the files
+_EARLY = 0.8  # of the greatest age of an import: the next one is made before it is needed
+_MOST_ROUNDS = 3  # in which units are found that must be kept apart; then every run starts fresh
+_DATA_WAIT_S, _LONGEST_DATA_WAIT_S = 2.0, 600.0  # between two imports for a data file that keeps changing
+IMPORT_AGE_S = 3600.0
 
 
 def become_subreaper() -> bool:
@@ -33,70 +36,36 @@ def become_subreaper() -> bool:
     return bool(prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
-class Standby(NamedTuple):
-    """A child in reserve; closing its channel ends it."""
-
-    pid: int
-    born: int
-    channel: Channel
-
-
-class Zygote:
-    """One zygote process and the channel to it."""
-
-    def __init__(self, targets: Sequence[str], worker: str, runs: Path, bell: int) -> None:
-        ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
-        numbers = [theirs.fileno(), lifeline, bell]
-        with contextlib.ExitStack() as stack:
-            stack.callback(os.close, lifeline)
-            stack.enter_context(theirs)
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, *map(str, numbers), worker, str(runs), *targets],
-                stdin=subprocess.DEVNULL,
-                pass_fds=numbers,
-                start_new_session=True,
-            )
-        ours.setblocking(False)
-        self.channel = Channel(ours)
-        self.pid = self.process.pid
-        self.alive, self.ready = True, False
-        self.importing = ""
-        self.retired = False
-        self.standby: Optional[Standby] = None
-
-    def dismiss(self) -> None:
-        """No run any more for the child in reserve."""
-        standby = self.take_standby()
-        if standby is not None:
-            standby.channel.close()
-
-    def take_standby(self) -> Optional[Standby]:
-        """The child in reserve, which is then the caller's."""
-        standby, self.standby = self.standby, None
-        return standby
-
-    def use(self, standby: Standby, fence: int, fds: Sequence[int] = ()) -> bool:
-        """Have a child in reserve start a run; False when it died."""
-        with contextlib.closing(standby.channel):
-            try:
-                standby.channel.send({"start": fence}, fds)
-            except OSError:
-                return False
-        with contextlib.suppress(OSError):
-            self.channel.send({"used": standby.pid, "fence": fence})
-        return True
-
-    def close(self) -> None:
-        """After it was reaped."""
-        self.alive = self.ready = False
-        self.dismiss()
-        self.process.returncode = 0  # it was reaped elsewhere: Popen need not look for it
-        self.channel.close()
-        os.close(self._lifeline)
-
-
 MakePipes = Callable[[], Optional[Sequence[int]]]
+
+
+class Code(NamedTuple):
+    """What a worker is to run, and how: ``script`` is a file that is executed as ``__main__``, ``import_age_s`` how old
+    an import may be, ``reload`` whether files are watched, ``start`` how runs start."""
+
+    targets: Sequence[str]
+    script: str = ""
+    start: str = AUTO
+    reload: bool = True
+    import_age_s: float = IMPORT_AGE_S
+
+
+class Hears(NamedTuple):
+    """Who is told what: ``event`` of ``forked``, ``failed`` and ``exited``, ``flows`` when what can be run changed,
+    ``settled`` when what can be run is known (again), ``gone`` after a zygote's death, ``say`` sentences for the
+    operator."""
+
+    event: Callable[[Starter, Message], None]
+    flows: Callable[[protocol.FlowsAnnounced], None]
+    settled: Callable[[], None]
+    gone: Callable[[Starter], None]
+    say: Callable[[str], None]
+
+
+class _Waiting(NamedTuple):
+    fence: int
+    flow: str
+    pipes: MakePipes
 
 
 @contextlib.contextmanager
@@ -109,174 +78,339 @@ def _closing(fds: Sequence[int]) -> Iterator[Sequence[int]]:
             os.close(fd)
 
 
-def _forked(standby: Standby, fence: int) -> Message:
-    return {"event": "forked", "fence": fence, "pid": standby.pid, "born": standby.born}
+def _forked(reserve: Reserve, fence: int) -> Message:
+    return {"event": "forked", "fence": fence, "pid": reserve.pid, "born": reserve.born}
 
 
 class Launcher:
-    """Keeps one zygote ready. ``on_event(zygote, message)`` is called for ``forked``, ``failed`` and ``exited``,
-    ``on_flows(flows, problems)`` when what can be run changed, ``on_gone(zygote)`` after a zygote's death."""
+    """``settled`` says whether what can be run is known, and made of the files as they are."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        targets: Sequence[str],
-        worker: str,
-        runs: Path,
-        bell: int,
-        on_event: Callable[[Zygote, Message], None],
-        on_flows: Callable[[protocol.FlowsAnnounced], None],
-        on_gone: Callable[[Zygote], None],
-        say: Callable[[str], None],
-    ) -> None:
-        self._loop, self._targets, self._worker, self._runs, self._bell = loop, list(targets), worker, runs, bell
-        self._on_event, self._on_flows, self._on_gone, self._say = on_event, on_flows, on_gone, say
-        self.current: Optional[Zygote] = None
-        self.all: Dict[int, Zygote] = {}
-        self.flows: Dict[str, protocol.FlowSpec] = {}
-        self.problems: List[str] = []
+    def __init__(self, loop: Loop, code: Code, place: Place, hears: Hears) -> None:
+        self._loop, self._code, self._place, self._hears = loop, code, place, hears
+        self.catalogue = Catalogue(code.start)
+        self.all: Dict[int, Starter] = {}
+        self.settled = False
+        self._forker: Optional[Zygote] = None
+        self._coming: Optional[Zygote] = None
+        self._rounds = 0
+        self._deadly: Set[Unit] = set()  # their import kills the process
+        self._reserves = Reserves(loop, place, self._own_folders(), code.import_age_s, self.all, self._reap_later)
         self._files: Dict[str, sources.Stamp] = {}
-        self._queue: List[Tuple[int, MakePipes]] = []
-        self._prepared: Dict[int, Tuple[Zygote, Standby]] = {}  # by fence: claimed, not started yet
+        self._folders: Dict[str, int] = {}
+        self._data: Set[str] = set()
+        self._begun: Optional[Moment] = None
+        self._data_wait = 0.0
+        self._queue: List[_Waiting] = []
+        self._prepared: Dict[int, Reserve] = {}  # by fence: claimed, not started yet
         self._wait = 0.0
-        self._ready_at = 0.0
+        self._reported_at = 0.0
         self._slow: Optional[Timer] = None
+        self._numbers = 0
+        self._told: Optional[protocol.FlowsAnnounced] = None
 
     @property
-    def ready(self) -> bool:
-        return self.current is not None and self.current.ready
+    def forker(self) -> Optional[Zygote]:
+        """The process of which runs are forks."""
+        return self._forker
 
-    # ------------------------------------------------------------------------------------------------ life and death
+    @property
+    def flows(self) -> Dict[str, Entry]:
+        return self.catalogue.entries
+
+    @property
+    def problems(self) -> List[str]:
+        return self.catalogue.problems
+
+    def _own_folders(self) -> List[str]:
+        return [os.path.realpath(target) for target in self._code.targets if os.path.isdir(target)]
+
+    # ------------------------------------------------------------------------------------------------------- importing
 
     def begin(self) -> None:
-        """Start a zygote (again)."""
-        if self.current is not None:
-            return
-        # Stamps from before the import: a file that changes while it is imported counts as changed.
-        self._files = {path: sources.stamp(path) for path in self._files}
-        zygote = Zygote(self._targets, self._worker, self._runs, self._bell)
-        self.current = self.all[zygote.pid] = zygote
+        """Have everything imported, and look after it from then on."""
+        self._import()
+        self._loop.after(_LOOK_S, self._look)
+
+    def _import(self) -> None:
+        """Import everything anew, beside what serves meanwhile."""
+        if self._coming is None:
+            # Stamps from before the import: a file that changes while it is imported counts as changed.
+            self._files = sources.stamps(self._files)
+            self._rounds = 0
+            self._spawn(sorted(self._deadly))
+
+    def _spawn(self, skip: Sequence[Unit]) -> None:
+        self._numbers += 1
+        path = str(self._place.runs.parent / "code" / ("%d-%d" % (os.getpid(), self._numbers)))
+        zygote = Zygote(self._place, self._code.targets, self._code.script, skip, path)
+        self._coming = zygote
+        self.all[zygote.pid] = zygote
         self._loop.on_read(zygote.channel.fileno(), lambda: self._hear(zygote))
         self._slow = self._loop.after(_SLOW_IMPORT_S, lambda: self._too_slow(zygote))
 
-    def renew(self) -> None:
-        """The sources changed: retire the zygote, whose runs go on, and start another."""
-        old, self.current = self.current, None
-        if old is not None and not old.retired:
-            self._retire(old)
+    def renew(self, at_once: bool = True) -> None:
+        """Import again. ``at_once``: what is there now is used no more, unless the import fails."""
+        if at_once:
+            self.settled = False
+            self._deadly.clear()
+            coming, self._coming = self._coming, None
+            if coming is not None:
+                self._retire(coming)
         self._wait = 0.0
-        self.begin()
+        self._import()
 
     def _retire(self, zygote: Zygote) -> None:
         zygote.retired, zygote.ready = True, False
         zygote.dismiss()
         with contextlib.suppress(OSError):
             zygote.channel.send({"retire": True})
-        self._loop.after(_RETIRE_S, lambda: self._kill(zygote))
+        self._reap_later(zygote)
 
-    @staticmethod
-    def _kill(zygote: Zygote) -> None:
-        if zygote.alive:
-            zygote.process.kill()
-
-    def outdated(self, look_for_new: bool = False) -> bool:
-        """Whether the files that the flows were made of have changed since."""
-        if not self.ready:
-            return False
-        return sources.changed(self._files) or (look_for_new and sources.appeared(self._targets, self._files))
-
-    def died(self, gone: procs.Exited) -> None:
-        """A zygote was reaped."""
-        zygote = self.all.pop(gone.pid)
-        self._hear(zygote, to_the_end=True)
-        self._loop.forget(zygote.channel.fileno())
-        was_ready = zygote.ready
-        for fence in [fence for fence, (owner, _) in self._prepared.items() if owner is zygote]:
-            self.abandon(fence)
-        zygote.close()
-        if zygote is self.current:
-            self.current = None
-            self._mourn(zygote, gone, was_ready)
-        self._on_gone(zygote)
-
-    def _mourn(self, zygote: Zygote, gone: procs.Exited, was_ready: bool) -> None:
-        how = procs.describe_death(gone.status, gone.peak_kb)
-        if not was_ready:
-            where = "importing %s failed" % zygote.importing if zygote.importing else "starting Python failed"
-            self._announce([], ["%s: %s" % (where, how)])
-        else:
-            self._say("the process that starts runs ended (%s); starting another" % how)
-            if self._loop.now - self._ready_at > _HEALTHY_S:
-                self._wait = 0.0
-        self._loop.after(self._wait, self.begin)
-        self._wait = min(max(_FIRST_WAIT_S, self._wait * 2), _LONGEST_WAIT_S)
+    def _reap_later(self, starter: Starter) -> None:
+        """It was told to end: see to it that it does."""
+        self._loop.after(_RETIRE_S, starter.kill)
 
     def _too_slow(self, zygote: Zygote) -> None:
-        if zygote is self.current and not zygote.ready:
-            text = "importing %s takes longer than %d s" % (zygote.importing or "the flows", _SLOW_IMPORT_S)
-            self._announce([], [text])
+        if zygote is not self._coming or zygote.ready:
+            return
+        text = "importing %s takes longer than %d s" % (_name(zygote.importing), _SLOW_IMPORT_S)
+        if zygote.importing is not None:
+            self.catalogue.fail(zygote.importing, text)
+        else:
+            self.catalogue.fail_all(text)
+        self._settle()
 
-    # --------------------------------------------------------------------------------------------------------- orders
+    # -------------------------------------------------------------------------------------------------------- watching
 
-    def prepare(self, fence: int, pipes: MakePipes) -> None:
-        """Let the child in reserve, if there is one, get ready for a run that may be started soon."""
-        zygote = self.current
-        standby = zygote.take_standby() if zygote is not None and zygote.ready else None
-        if zygote is None or standby is None:
+    def _look(self) -> None:
+        """Once a second."""
+        if self._code.reload and self.outdated():
+            self._hears.say("the source changed; importing it again")
+            self.renew()
+        elif self._coming is None and self._is_too_old(_EARLY):
+            self.renew(at_once=self._forker is not None and self._is_too_old())
+        self._reserves.look()
+        self._loop.after(_LOOK_S, self._look)
+
+    def outdated(self) -> bool:
+        """Whether the imports are not what they would be now: a file has changed, or it is another day."""
+        if not self.settled or self._coming is not None:
+            return False
+        return (self._forker is not None and self._is_too_old()) or (self._code.reload and self._has_changed())
+
+    def _has_changed(self) -> bool:
+        changed = set(sources.changed(self._files))
+        if changed and changed <= self._data:
+            return self._may_follow_data()
+        return bool(changed) or sources.appeared(self._code.targets, self._folders, self._files)
+
+    def _may_follow_data(self) -> bool:
+        """A file of data that changes all the time must not keep the worker importing."""
+        quiet = self._loop.now - self._reported_at
+        if quiet < self._data_wait:
+            return False
+        often = quiet < 10 * max(self._data_wait, _DATA_WAIT_S)
+        self._data_wait = min(max(_DATA_WAIT_S, 2 * self._data_wait), _LONGEST_DATA_WAIT_S) if often else 0.0
+        return True
+
+    def _is_too_old(self, share: float = 1.0) -> bool:
+        """Whether what was imported last is of another day, or older than this share of what is allowed."""
+        return self._begun is not None and self._begun.is_older(share * self._code.import_age_s)
+
+    # --------------------------------------------------------------------------------------------------------- reports
+
+    def _imported(self, zygote: Zygote, message: Message) -> None:
+        if zygote is not self._coming:
+            return
+        self._coming, zygote.ready = None, True
+        zygote.imported()
+        if self._slow is not None:
+            self._slow.cancel()
+        if self._rounds:
+            self.catalogue.learn_left(message)
+        else:
+            self._learn(zygote, message)
+        self._place_forker(zygote)
+        self._settle()
+
+    def _learn(self, zygote: Zygote, message: Message) -> None:
+        before = self._files
+        self._files = {path: before.get(path) or (then[0], then[1]) for path, then in message["files"].items()}
+        self._folders, self._data = message["folders"], set(message["data"])
+        self._reported_at, self._begun = self._loop.now, zygote.begun
+        self.catalogue.take(message, zygote.skip)
+        self._reserves.renew(self.catalogue.entries.values())
+        self._forget_sources(message["sources"])
+
+    def _place_forker(self, zygote: Zygote) -> None:
+        """Let runs be forks of this zygote, or of one that imports only what leaves nothing."""
+        old, self._forker = self._forker, None
+        if old is not None:
+            self._retire(old)
+        apart = [unit for unit in self.catalogue.kept_apart if unit not in zygote.skip]
+        if not self.catalogue.forked:
+            self._retire(zygote)
+        elif not apart or self._rounds > _MOST_ROUNDS:
+            self._forker = zygote
+        else:
+            self._retire(zygote)
+            self._rounds += 1
+            self._spawn([*zygote.skip, *apart])
+
+    def _settle(self) -> None:
+        """Tell what can be run, and start what waits."""
+        self.settled = True
+        now = protocol.FlowsAnnounced(flows=self.catalogue.flows, problems=self.problems)
+        if now != self._told:
+            self._told = now
+            self._hears.flows(now)
+        self._hears.settled()
+        self._hand_over()
+        self._reserves.refill_soon()
+
+    def _forget_sources(self, newest: str) -> None:
+        """Remove the files of sources that no unit needs any more."""
+        used = self.catalogue.sources_in_use | {newest}
+        with contextlib.suppress(OSError):
+            for path in (self._place.runs.parent / "code").iterdir():
+                if str(path) not in used:
+                    path.unlink()
+
+    # ---------------------------------------------------------------------------------------------------------- deaths
+
+    def died(self, gone: procs.Exited) -> None:
+        """One of ``all`` was reaped."""
+        starter = self.all.pop(gone.pid)
+        if isinstance(starter, Zygote):
+            self._hear(starter, to_the_end=True)
+            self._loop.forget(starter.channel.fileno())
+            for fence in [fence for fence, reserve in self._prepared.items() if reserve.owner is starter]:
+                self.abandon(fence)
+        else:
+            self._reserves.forget(starter)
+        starter.close()
+        if starter is self._coming:
+            self._coming = None
+            self._mourn(starter, gone)
+        elif starter is self._forker:
+            self._forker = None
+            self._replace(gone)
+        self._hears.gone(starter)
+
+    def _mourn(self, zygote: Zygote, gone: procs.Exited) -> None:
+        """An import has ended its process: go on without the file that did it."""
+        how = procs.describe_death(gone.status, gone.peak_kb)
+        unit = zygote.importing
+        if unit is not None and unit not in self._deadly:
+            self._deadly.add(unit)
+            self.catalogue.fail(unit, "importing %s failed: %s" % (unit.name, how))
+            return self._import()
+        self.catalogue.fail_all("starting Python failed: %s" % how)
+        self._settle()
+        self._later(self._import)
+
+    def _replace(self, gone: procs.Exited) -> None:
+        how = procs.describe_death(gone.status, gone.peak_kb)
+        self._hears.say("the process that starts runs ended (%s); starting another" % how)
+        if self._loop.now - self._reported_at > _HEALTHY_S:
+            self._wait = 0.0
+        self._later(self._import)
+
+    def _later(self, do: Callable[[], None]) -> None:
+        self._loop.after(self._wait, do)
+        self._wait = min(max(_FIRST_WAIT_S, self._wait * 2), _LONGEST_WAIT_S)
+
+    # ---------------------------------------------------------------------------------------------------------- orders
+
+    def prepare(self, fence: int, flow: str, pipes: MakePipes) -> None:
+        """Let a process in reserve, if there is one, get ready for a run that may be started soon."""
+        reserve = self._take_reserve(flow)
+        if reserve is None:
             return
         with _closing(pipes() or ()) as fds:
             try:
-                standby.channel.send({"prepare": fence}, fds)
+                reserve.channel.send({"prepare": fence}, fds)
             except OSError:  # it died: the start will do without it
-                standby.channel.close()
+                reserve.channel.close()
             else:
-                self._prepared[fence] = (zygote, standby)
+                self._prepared[fence] = reserve
+
+    def _take_reserve(self, flow: str) -> Optional[Reserve]:
+        entry = self.flows.get(flow)
+        if entry is None:
+            return None
+        if not entry.is_forked:
+            return self._reserves.take(entry)
+        forker = self._ready_forker()
+        return forker.take_standby() if forker is not None else None
+
+    def _ready_forker(self) -> Optional[Zygote]:
+        """What forks may be made of now."""
+        forker = self._forker
+        return None if forker is None or forker.begun.is_older(self._code.import_age_s) else forker
 
     def abandon(self, fence: int) -> None:
         """The run that was prepared will not be started."""
         prepared = self._prepared.pop(fence, None)
         if prepared is not None:
-            prepared[1].channel.close()
+            prepared.channel.close()
 
-    def start(self, fence: int, pipes: MakePipes) -> None:
-        """Have a run started, now or when the zygote is ready. ``pipes`` makes the child's stdout, stderr, lifeline
-        and answers at that moment (None: no longer wanted), unless it was prepared and has them."""
-        zygote, standby = self._prepared.pop(fence, (None, None))
-        if zygote is not None and standby is not None and zygote.use(standby, fence):
-            self._on_event(zygote, _forked(standby, fence))
+    def start(self, fence: int, flow: str, pipes: MakePipes) -> None:
+        """Have a run started, now or when it can be. ``pipes`` makes the child's stdout, stderr, lifeline and answers
+        at that moment (None: no longer wanted), unless it was prepared and has them."""
+        reserve = self._prepared.pop(fence, None)
+        if reserve is not None and reserve.owner.begun.is_older(self._code.import_age_s):
+            reserve.channel.close()  # midnight came between claim and start
+        elif reserve is not None and reserve.use(fence):
+            self._hears.event(reserve.owner, _forked(reserve, fence))
+            self._reserves.refill_soon()
             return
-        self._queue.append((fence, pipes))
+        self._queue.append(_Waiting(fence, flow, pipes))
         self._hand_over()
 
     def _hand_over(self) -> None:
-        while self._queue and self.ready and self.current is not None:
-            fence, pipes = self._queue.pop(0)
-            made = pipes()
-            if made is None:
-                continue
-            with _closing(made) as fds:
-                self._start(self.current, fence, fds)
+        """Start what waits, in its order, but for what nothing is there for yet."""
+        queue, self._queue = self._queue, []
+        for waiting in queue:
+            entry = self.flows.get(waiting.flow)
+            if self.settled and entry is None:
+                self._fail(waiting.fence, "the worker has this flow no more")
+            elif not self.settled or entry is None or (entry.is_forked and self._ready_forker() is None):
+                self._queue.append(waiting)
+            else:
+                made = waiting.pipes()
+                if made is not None:
+                    with _closing(made) as fds:
+                        self._start(entry, waiting.fence, fds)
 
-    def _start(self, zygote: Zygote, fence: int, fds: Sequence[int]) -> None:
-        standby = zygote.take_standby()
-        if standby is not None and zygote.use(standby, fence, fds):
-            self._on_event(zygote, _forked(standby, fence))
-            return
-        try:
-            zygote.channel.send({"start": fence}, fds)
-        except OSError as wrong:
-            self._on_event(zygote, {"event": "failed", "fence": fence, "error": str(wrong)})
+    def _fail(self, fence: int, error: str) -> None:
+        self._hears.event(next(iter(self.all.values()), None), {"event": "failed", "fence": fence, "error": error})  # type: ignore[arg-type]
 
-    # --------------------------------------------------------------------------------------------------------- events
+    def _start(self, entry: Entry, fence: int, fds: Sequence[int]) -> None:
+        reserve = self._take_reserve(entry.spec.name)
+        if reserve is None and not entry.is_forked:
+            try:
+                reserve = self._reserves.make(entry, fds[0]).reserve
+            except OSError as wrong:
+                return self._fail(fence, str(wrong))
+        if reserve is not None and reserve.use(fence, fds):
+            self._hears.event(reserve.owner, _forked(reserve, fence))
+        elif entry.is_forked and self._forker is not None:
+            try:
+                self._forker.channel.send({"start": fence}, fds)
+            except OSError as wrong:
+                self._fail(fence, str(wrong))
+        else:
+            self._fail(fence, "the process that was to import %s has ended" % entry.unit.name)
+        self._reserves.refill_soon()
+
+    # ---------------------------------------------------------------------------------------------------------- events
 
     def _hear(self, zygote: Zygote, to_the_end: bool = False) -> None:
         try:
             while True:
                 for message, fds in zygote.channel.receive():
-                    if message["event"] == "standby":
-                        self._reserve(zygote, message, fds[0])
-                    else:
-                        self._handle(zygote, message)
+                    self._handle(zygote, message, fds)
                 if not to_the_end:
                     return
         except BlockingIOError:
@@ -284,38 +418,27 @@ class Launcher:
         except EOFError:  # its death is told by SIGCHLD, when its children are already ours
             self._loop.forget(zygote.channel.fileno())
 
-    def _handle(self, zygote: Zygote, message: Message) -> None:
-        special = {"importing": self._importing, "flows": self._imported}.get(message["event"])
-        if special is None:
-            self._on_event(zygote, message)
-        elif zygote is self.current and zygote.alive:
-            special(zygote, message)
+    def _handle(self, zygote: Zygote, message: Message, fds: Sequence[int]) -> None:
+        event = message["event"]
+        if event == "standby":
+            self._keep(zygote, message, fds[0])
+        elif event == "importing":
+            zygote.importing = Unit(*message["unit"])
+        elif event == "flows":
+            if zygote.alive:
+                self._imported(zygote, message)
+        else:
+            self._hears.event(zygote, message)
 
     @staticmethod
-    def _reserve(zygote: Zygote, message: Message, fd: int) -> None:
+    def _keep(zygote: Zygote, message: Message, fd: int) -> None:
         zygote.dismiss()
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        zygote.standby = Standby(message["pid"], message["born"], Channel(sock))
+        zygote.standby = Reserve(message["pid"], message["born"], Channel(sock), zygote)
         if zygote.retired or not zygote.alive:
             zygote.dismiss()
 
-    def _importing(self, zygote: Zygote, message: Dict[str, Any]) -> None:
-        zygote.importing = message["target"]
 
-    def _imported(self, zygote: Zygote, message: Dict[str, Any]) -> None:
-        before = self._files
-        self._files = {path: before.get(path) or (then[0], then[1]) for path, then in message["files"].items()}
-        zygote.ready, self._ready_at = True, self._loop.now
-        if self._slow is not None:
-            self._slow.cancel()
-        if message["threads"]:
-            self._say("the imports left %d threads running; runs are forked without them" % message["threads"])
-        flows = [protocol.from_dict(protocol.FlowSpec, spec) for spec in message["flows"]]
-        self._announce(flows, message["problems"])
-        self._hand_over()
-
-    def _announce(self, flows: List[protocol.FlowSpec], problems: List[str]) -> None:
-        self.flows = {flow.name: flow for flow in flows}
-        self.problems = list(problems)
-        self._on_flows(protocol.FlowsAnnounced(flows=flows, problems=self.problems))
+def _name(unit: Optional[Unit]) -> str:
+    return unit.name if unit is not None else "the flows"

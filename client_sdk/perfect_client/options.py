@@ -28,8 +28,9 @@ OF_RESULTS = (  # what a task says of them; without any of these words they are 
 )  # fmt: skip
 OF_FLOWS: Dict[str, Any] = {
     **SHARED, "schedule": None, "configurations": None, "flow_run_name": None, "task_runner": None,
-    "validate_parameters": True,
+    "validate_parameters": True, "start": None,
 }  # fmt: skip
+STARTS = ("auto", "fork", "fresh")  # how the process of a run begins
 
 
 def _number_above_zero(what: str) -> Callable[[Any], Optional[float]]:
@@ -106,6 +107,12 @@ def _serializer(value: Any) -> Any:
     return value
 
 
+def _start(value: Any) -> str:
+    if value is not None and value not in STARTS:
+        raise ValueError("must be 'auto', 'fork' or 'fresh', not %r" % (value,))
+    return value or "auto"
+
+
 CHECKS: Dict[str, Callable[[Any], Any]] = {
     "weight": _number_above_zero(""),
     "estimated_time": _number_above_zero(" of milliseconds"),
@@ -121,6 +128,7 @@ CHECKS: Dict[str, Callable[[Any], Any]] = {
     "refresh_cache": _truth,
     "validate_parameters": _truth,
     "version": _text,
+    "start": _start,
     "result_storage_key": _text,
     "task_run_name": _name_template,
     "flow_run_name": _name_template,

@@ -24,8 +24,6 @@ WITHHELD = {
     EXIT_INTERRUPTED: "the flow ended with KeyboardInterrupt",
 }
 
-importing_flows = False  # set in a zygote: a flow file that calls `serve` is being imported, not started
-
 SIGNALS = {
     "SIGSEGV": "segmentation fault",
     "SIGABRT": "abort",
@@ -107,6 +105,16 @@ def born(pid: int) -> int:
     """When the process started, in ticks since boot; 0 when there is none. With its pid the name of one process."""
     fields = _fields(pid)
     return int(fields[19]) if len(fields) > 19 and fields[0] not in (b"Z", b"X") else 0
+
+
+def name_of(pid: int) -> str:
+    """The name of a process, as ``ps`` shows it; empty when there is none."""
+    return _read("/proc/%d/comm" % pid).decode("utf-8", "replace").strip()
+
+
+def thread_name(thread: int) -> str:
+    """The name of a thread of this process, by its number."""
+    return _read("/proc/self/task/%d/comm" % thread).decode("utf-8", "replace").strip()
 
 
 def all_pids() -> List[int]:

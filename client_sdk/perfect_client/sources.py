@@ -1,14 +1,22 @@
-"""Which files a zygote's flows were made of, and whether they changed since. Sizes and times, never contents."""
+"""Which files a worker's flows were made of, and whether they changed since. Sizes and times, never contents."""
 
 from __future__ import annotations
 
 import os
-import sys
-from typing import Dict, Iterable, List, Set, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
 Stamp = Tuple[int, int]  # modification time in ns, size in bytes; (0, 0) = no such file
 
-_FOREIGN = ("site-packages", "dist-packages", "__pycache__", "node_modules")
+FOREIGN = frozenset({"site-packages", "dist-packages", "__pycache__", "node_modules"})
+FILE, MEMBER, MODULE, SCRIPT = "file", "member", "module", "script"
+
+
+class Unit(NamedTuple):
+    """What is imported as one: a file that was named, a ``member`` of a folder, a dotted module, or a ``script``, which
+    is executed as ``__main__`` until it calls ``serve``."""
+
+    kind: str
+    name: str  # the file's real path, or the module's dotted name
 
 
 def stamp(path: str) -> Stamp:
@@ -19,60 +27,54 @@ def stamp(path: str) -> Stamp:
     return (found.st_mtime_ns, found.st_size)
 
 
+def stamps(paths: Iterable[str]) -> Dict[str, Stamp]:
+    return {path: stamp(path) for path in paths}
+
+
 def _is_own(folder: str) -> bool:
-    return not folder.startswith(".") and folder not in _FOREIGN
+    return not folder.startswith(".") and folder not in FOREIGN
 
 
-def files_in(folder: str) -> List[str]:
-    """The Python files under a folder; hidden folders, virtual environments and installed packages are left out."""
-    found: List[str] = []
+def _walk(folder: str) -> Iterable[Tuple[str, List[str]]]:
+    """Each folder with its Python files; hidden folders, virtual environments and installed packages are left out."""
     for place, folders, files in os.walk(folder):
         folders[:] = [
             name for name in folders if _is_own(name) and not os.path.exists(os.path.join(place, name, "pyvenv.cfg"))
         ]
-        found.extend(os.path.join(place, name) for name in files if name.endswith(".py"))
+        yield place, [os.path.join(place, name) for name in files if name.endswith(".py")]
+
+
+def named(targets: Iterable[str]) -> Set[str]:
+    """The files that the targets name, and all Python files in the folders among them."""
+    found: Set[str] = set()
+    for target in targets:
+        if os.path.isdir(target):
+            for _, files in _walk(os.path.realpath(target)):
+                found.update(files)
+        elif os.path.isfile(target):
+            found.add(os.path.realpath(target))
     return found
 
 
-def roots_of(targets: Iterable[str]) -> Set[str]:
-    """The folders whose modules count as the flows' own source."""
-    roots = set()
-    for target in targets:
-        if os.path.isdir(target):
-            roots.add(os.path.realpath(target))
-        elif os.path.exists(target):
-            roots.add(os.path.realpath(os.path.dirname(target) or "."))
-        else:
-            file = getattr(sys.modules.get(target), "__file__", None)
-            if file:
-                roots.add(os.path.dirname(os.path.realpath(file)))
-    return roots
+def folders(targets: Iterable[str]) -> Dict[str, int]:
+    """The folders in which new files are flows, each with the time of its last change in ns."""
+    places = [place for target in targets if os.path.isdir(target) for place, _ in _walk(os.path.realpath(target))]
+    return {place: stamp(place)[0] for place in places}
 
 
-def watched(targets: Iterable[str]) -> Dict[str, Stamp]:
-    """The targets' files and every imported module under the targets' folders, with their stamps."""
+def changed(known: Mapping[str, Sequence[int]]) -> List[str]:
+    """The files that are not as they were."""
+    return [path for path, then in known.items() if stamp(path) != tuple(then)]
+
+
+def appeared(targets: Iterable[str], known_folders: Dict[str, int], known: Mapping[str, object]) -> bool:
+    """Whether a folder among the targets has a Python file that was not there.
+
+    A new file changes the time of its folder, so that only the folders are asked while nothing happens. Updates
+    ``known_folders``.
+    """
+    if all(stamp(place)[0] == then for place, then in known_folders.items()):
+        return False
     targets = list(targets)
-    paths = {os.path.realpath(target) for target in targets if os.path.isfile(target)}
-    for target in targets:
-        if os.path.isdir(target):
-            paths.update(files_in(os.path.realpath(target)))
-    roots = tuple(root.rstrip(os.sep) + os.sep for root in roots_of(targets))
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.endswith(".py"):
-            real = os.path.realpath(file)
-            if real.startswith(roots) and not any("%s%s%s" % (os.sep, name, os.sep) in real for name in _FOREIGN):
-                paths.add(real)
-    return {path: stamp(path) for path in paths}
-
-
-def changed(known: Dict[str, Stamp]) -> bool:
-    """Whether one of the files is not as it was."""
-    return any(stamp(path) != tuple(then) for path, then in known.items())
-
-
-def appeared(targets: Iterable[str], known: Dict[str, Stamp]) -> bool:
-    """Whether a folder among the targets has a Python file that was not there."""
-    return any(
-        path not in known for target in targets if os.path.isdir(target) for path in files_in(os.path.realpath(target))
-    )
+    known_folders.update(folders(targets))
+    return any(path not in known for path in named(targets))

@@ -19,13 +19,15 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from perfect_client import custody, protocol
 from perfect_client.attempt import OFFERED, Attempt, House
+from perfect_client.catalogue import AUTO
 from perfect_client.custody import Custody
 from perfect_client.hiding import Hidden
 from perfect_client.journal import Entry, Folder
-from perfect_client.launcher import Launcher, become_subreaper
+from perfect_client.launcher import IMPORT_AGE_S, Code, Hears, Launcher, become_subreaper
 from perfect_client.loop import Loop, Timer
 from perfect_client.masking import secrets_in
 from perfect_client.session import Session
+from perfect_client.starters import Place
 from perfect_client.watching import Ear
 from perfect_client.wire import Wire
 
@@ -48,7 +50,10 @@ class Setup:
     name: str
     slots: int
     pools: List[str] = field(default_factory=list)
-    reload: bool = False
+    script: str = ""  # a file that is executed as __main__, up to its call of `serve`
+    start: str = AUTO
+    reload: bool = True
+    import_age_s: float = IMPORT_AGE_S
     grace_s: float = STOP_GRACE_S  # what a run gets that misses its own deadline, or when the worker is stopped
 
 
@@ -71,9 +76,11 @@ class Supervisor:
         self.attempts: Dict[int, Attempt] = {}
         self.custody = Custody(self.loop, self.attempts)
         self.launcher = self.custody.launcher = Launcher(
-            self.loop, setup.targets, self.worker, setup.folder.runs, bell,
-            self.custody.reported, self._announce, self.custody.orphaned, self._note,
-        )  # fmt: skip
+            self.loop,
+            Code(setup.targets, setup.script, setup.start, setup.reload, setup.import_age_s),
+            Place(self.worker, setup.folder.runs, bell),
+            Hears(self.custody.reported, self._announce, self._settled, self.custody.orphaned, self._note),
+        )
         self._described: Dict[str, protocol.FlowSpec] = {}
         self.house = House(
             self.loop, setup.folder, self.session, self.worker, self.custody.others, self._changed, self._secrets_of
@@ -83,6 +90,7 @@ class Supervisor:
         self._goodbye: Optional[Timer] = None
         self._code: Optional[int] = None
         self._flows_told = False
+        self._starts_told: Dict[str, str] = {}
 
     def _me(self) -> protocol.Joined:
         return protocol.Joined(
@@ -121,8 +129,6 @@ class Supervisor:
         self.session.free(0)  # until there are flows
         self.launcher.begin()
         self.wire.begin()
-        if self.setup.reload:
-            self.loop.after(1.0, self._poll_sources)
 
     def step(self, longest: Optional[float] = None) -> None:
         """One turn of the loop; ``longest`` limits the wait, in seconds."""
@@ -131,10 +137,10 @@ class Supervisor:
 
     def _close(self) -> None:
         self.wire.abort()
-        for zygote in list(self.launcher.all.values()):
-            zygote.process.kill()
+        for starter in list(self.launcher.all.values()):
+            starter.kill()
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(zygote.pid, 0)
+                os.waitpid(starter.pid, 0)
         self.loop.close()
         self.setup.folder.release()
 
@@ -169,11 +175,11 @@ class Supervisor:
             self.session.claim(order.fence, order.run)
         elif self._stopping:
             self.session.decline(order.fence, order.run, "the worker is stopping")
-        elif not self.launcher.ready:
+        elif not self.launcher.settled:
             self._offers.append(order)
         elif self.launcher.outdated():
             self._offers.append(order)
-            self._renew()
+            self.launcher.renew()
         else:
             self._take(order)
 
@@ -191,7 +197,7 @@ class Supervisor:
         self.attempts[order.fence] = attempt
         self.session.claim(order.fence, order.run)
         self.wire.pump()  # the claim is on its way while the run is prepared
-        self.launcher.prepare(order.fence, attempt.open_pipes)
+        self.launcher.prepare(order.fence, order.flow, attempt.open_pipes)
         self._tell_free()
 
     def _decline_waiting(self, reason: str) -> None:
@@ -208,12 +214,12 @@ class Supervisor:
         if attempt is None or attempt.stage != OFFERED:
             return
         attempt.go()
-        self.launcher.start(order.fence, lambda: self._hand_over(attempt))
+        self.launcher.start(order.fence, attempt.entry.order.flow, lambda: self._hand_over(attempt))
 
     def _hand_over(self, attempt: Attempt) -> Optional[Sequence[int]]:
         fds = attempt.open_pipes()
         if fds is not None:
-            attempt.zygote = self.launcher.current
+            attempt.zygote = self.launcher.forker or self.launcher
         return fds
 
     def _cancel(self, order: protocol.CancelRun) -> None:
@@ -249,12 +255,24 @@ class Supervisor:
             more = " and %d more" % (len(names) - NAMES_SHOWN) if len(names) > NAMES_SHOWN else ""
             self.say("  flows   %s%s" % (", ".join(names[:NAMES_SHOWN]) or "none", more))
             self._flows_told = True
-        if self.launcher.ready:
-            waiting, self._offers = self._offers, []
-            for offer in waiting:
-                self._offered(offer)
-        elif announced.problems:
-            self._decline_waiting(announced.problems[0])
+        self._tell_starts(announced.flows)
+        self._tell_free()
+
+    def _tell_starts(self, flows: Sequence[protocol.FlowSpec]) -> None:
+        """Say which flows do not start by a fork, and why, when that is news."""
+        names: Dict[str, List[str]] = {}
+        for flow in flows:
+            if flow.start_reason and self._starts_told.get(flow.name) != flow.start_reason:
+                names.setdefault(flow.start_reason, []).append(flow.name)
+        self._starts_told = {flow.name: flow.start_reason for flow in flows}
+        for reason, told in names.items():
+            self._note("%s %s" % (", ".join(told), reason))
+
+    def _settled(self) -> None:
+        """What can be run is known: look at the offers that waited for it."""
+        waiting, self._offers = self._offers, []
+        for offer in waiting:
+            self._offered(offer)
         self._tell_free()
 
     def _secrets_of(self, order: protocol.OfferRun) -> Hidden:
@@ -263,17 +281,6 @@ class Supervisor:
         name = order.configuration or next(iter(flow.configurations), "")
         values = [flow.configurations.get(name), order.parameters]
         return Hidden(secrets_in(values, {"items": flow.parameters, "$defs": flow.parameters.get("$defs")}))
-
-    def _renew(self) -> None:
-        self._note("the source changed; importing it again")
-        self.launcher.renew()
-
-    def _poll_sources(self) -> None:
-        if self._stopping:
-            return
-        if self.launcher.outdated(look_for_new=True):
-            self._renew()
-        self.loop.after(1.0, self._poll_sources)
 
     def _tell_free(self) -> None:
         used = sum(attempt.busy for attempt in self.attempts.values()) + len(self._offers)

@@ -9,18 +9,21 @@ import sys
 from pathlib import Path
 from typing import Any, List, Mapping, NoReturn, Optional, Sequence
 
-from perfect_client import procs, results
+from perfect_client import importing, results
+from perfect_client.catalogue import AUTO
 from perfect_client.journal import Folder, Occupied
-from perfect_client.launcher import PACKAGE_HOME
+from perfect_client.launcher import IMPORT_AGE_S
+from perfect_client.starters import PACKAGE_HOME
 from perfect_client.supervisor import STOP_GRACE_S, Setup, Supervisor
 from perfect_client.transport import Link
 
 DEFAULT_URL = "http://127.0.0.1:8700"
 MAX_SLOTS = 1000
+MAX_IMPORT_AGE_S = 86_400
 KNOWN = (
     "PERFECT_HOME", "PERFECT_URL", "PERFECT_TOKEN", "PERFECT_DATABASE_URL", "PERFECT_REDIS_URL", "PERFECT_SECRET_KEY",
     "PERFECT_ALLOWED_HOSTS", "PERFECT_DEBUG", "PERFECT_RETENTION_DAYS", "PERFECT_LOG_LEVEL", "PERFECT_RUN",
-    "PERFECT_RESULTS_MB", "PERFECT_RESULTS_DAYS", "PERFECT_CONSOLE", "PERFECT_TRACEBACK",
+    "PERFECT_RESULTS_MB", "PERFECT_RESULTS_DAYS", "PERFECT_CONSOLE", "PERFECT_TRACEBACK", "PERFECT_IMPORT_AGE",
 )  # fmt: skip
 REFUSED = 2  # exit code: what was asked for cannot be done
 
@@ -94,6 +97,18 @@ def _checked_slots(slots: int) -> int:
     return slots
 
 
+def _import_age(environ: Mapping[str, str]) -> float:
+    """How old an import may be, in seconds. Raises ``Unusable``."""
+    text = environ.get("PERFECT_IMPORT_AGE", "")
+    try:
+        age = float(text) if text else IMPORT_AGE_S
+    except ValueError:
+        age = 0.0
+    if not 1 <= age <= MAX_IMPORT_AGE_S:
+        raise Unusable("PERFECT_IMPORT_AGE takes seconds, from 1 to %d (a day), not %r" % (MAX_IMPORT_AGE_S, text))
+    return age
+
+
 def _checked_target(target: str) -> str:
     if os.path.exists(target):
         return os.path.abspath(target)
@@ -111,13 +126,15 @@ def configure(
     pools: Sequence[str] = (),
     url: Optional[str] = None,
     token: Optional[str] = None,
-    reload: bool = False,
+    script: str = "",
+    start: str = AUTO,
+    reload: bool = True,
     grace_s: float = STOP_GRACE_S,
 ) -> Setup:
     """Options and environment as a ``Setup``; makes the worker's folder. Raises ``Unusable``."""
     if not hasattr(os, "fork"):
         raise Unusable("a worker needs fork(2): Linux or macOS (on Windows use WSL)")
-    if not targets:
+    if not targets and not script:
         raise Unusable("name at least one file, folder or module with flows")
     checked_name = _checked_name(default_name() if name is None else name)
     checked_slots = _checked_slots(default_slots() if slots is None else slots)
@@ -142,7 +159,10 @@ def configure(
         name=checked_name,
         slots=checked_slots,
         pools=list(pools),
+        script=script,
+        start=start,
         reload=reload,
+        import_age_s=_import_age(environ),
         grace_s=grace_s,
     )
 
@@ -170,27 +190,42 @@ def serve(
     pools: Sequence[str] = (),
     url: Optional[str] = None,
     token: Optional[str] = None,
-    reload: bool = False,
+    reload: bool = True,
 ) -> None:
-    """Turn this program into a worker for its flows, or for ``targets``: flows, files, folders, modules.
+    """Turn this program into a worker for its flows, or for ``targets``: flows, methods that are flows, files, folders,
+    modules. ``reload``: whether the files are watched.
 
     Does not return: the program is replaced, so that the worker itself never holds what the flows import. While a
-    worker imports the file it does nothing, so it may also stand outside ``if __name__ == "__main__"``.
+    worker imports the file it does nothing, so it may also stand outside ``if __name__ == "__main__"``. The worker
+    executes a program that hands over something that no module has by a name, up to this call.
     """
-    if procs.importing_flows:
+    if importing.current is not None:
+        importing.current.serve(targets)
         return
-    arguments = ["worker", *(_target_of(target) for target in targets or (_main_file(),))]
+    script = _main_file() if any(_is_made_by_the_program(target) for target in targets) else ""
+    named = [target for target in targets or (_main_file(),) if not script or isinstance(target, (str, os.PathLike))]
+    arguments = ["worker", *dict.fromkeys(map(_target_of, named))]
+    if script:
+        arguments += ["--script", script]
     options = {"--name": name or _name_of(targets), "--slots": slots, "--url": url}
     for option, value in options.items():
         if value is not None:
             arguments += [option, str(value)]
     for pool in pools:
         arguments += ["--pool", pool]
-    if reload:
-        arguments.append("--reload")
+    if not reload:
+        arguments.append("--no-reload")
     if token is not None:
         os.environ["PERFECT_TOKEN"] = token  # not on the command line, where every user of the machine reads it
     _become(arguments)
+
+
+def _is_made_by_the_program(target: Any) -> bool:
+    """Whether importing its module does not give this flow: a method of an object, or a flow that code has made."""
+    if isinstance(target, (str, os.PathLike)):
+        return False
+    module = sys.modules.get(getattr(target, "__module__", ""))
+    return all(value is not target for value in list(vars(module).values())) if module is not None else True
 
 
 def _become(arguments: Sequence[str]) -> NoReturn:

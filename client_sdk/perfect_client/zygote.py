@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import select
 import signal
 import socket
 import sys
-import threading
 from collections import deque
-from typing import Any, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Any, Deque, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
 
-from perfect_client import child, describe, loader, procs, protocol, sources
+from perfect_client import child, procs
 from perfect_client.channel import Channel
-from perfect_client.errors import function_place
+from perfect_client.sources import Unit
+from perfect_client.survey import Survey
 
 _REMEMBERED = 1000  # ended attempts
 STANDBY_AFTER_S = 0.05  # without an order
@@ -33,10 +34,11 @@ Born = Union[child.Start, Channel]  # a child with its order, or one in reserve 
 class Zygote:
     """State of the process."""
 
-    def __init__(self, control: Channel, bell: int, worker: str, runs: str, targets: Sequence[str]) -> None:
+    def __init__(self, control: Channel, bell: int, worker: str, runs: str, code: Mapping[str, Any]) -> None:
         self.control, self.bell, self.worker, self.runs = control, bell, worker, runs
-        self.targets = list(targets)
-        self.flows: Dict[str, Any] = {}
+        skip = [Unit(*unit) for unit in code["skip"]]
+        self.survey = Survey(code["targets"], code["script"], skip, self._importing)
+        self._sources_path = code["sources"]
         self.children: Dict[int, int] = {}  # pid → fence
         self.ended: Deque[int] = deque(maxlen=_REMEMBERED)  # fences whose end was told, maybe to nobody
         self.standby = 0  # pid of the one in reserve
@@ -46,32 +48,11 @@ class Zygote:
 
     def load(self) -> None:
         """Import all targets and announce their flows. What does not import is a sentence in ``problems``."""
-        problems: List[str] = []
-        for target in self.targets:
-            self.control.send({"event": "importing", "target": target})
-            loaded = loader.load(target)
-            problems.extend(loaded.problems)
-            for flow in loaded.flows:
-                known = self.flows.setdefault(flow.name, flow)
-                if known.identity != flow.identity:
-                    places = function_place(known.fn), function_place(flow.fn)
-                    problems.append("Two flows are named %r: %s and %s; the first one is used." % (flow.name, *places))
-        specs = []
-        for name, flow in list(self.flows.items()):
-            try:
-                specs.append(protocol.to_dict(describe.flow_spec(flow)))
-            except Exception as wrong:
-                del self.flows[name]
-                problems.append("the flow '%s' cannot be described: %s: %s" % (name, type(wrong).__name__, wrong))
-        self.control.send(
-            {
-                "event": "flows",
-                "flows": specs,
-                "problems": problems,
-                "files": sources.watched(self.targets),
-                "threads": threading.active_count() - 1,
-            }
-        )
+        self.survey.make()
+        self.control.send({"event": "flows", **self.survey.report(self._sources_path)})
+
+    def _importing(self, unit: Unit) -> None:
+        self.control.send({"event": "importing", "unit": list(unit)})
 
     # ------------------------------------------------------------------------------------------------------ serving
 
@@ -166,6 +147,11 @@ class Zygote:
             self.control.close()
         return pid
 
+    def find(self, name: str) -> Any:
+        """The flow of that name, with the modules of its folder in place."""
+        self.survey.modules.enter(self.survey.homes[name])
+        return self.survey.flows[name]
+
     def sweep(self) -> None:
         """The supervisor is gone: the kernel has killed the runs' groups, this ends what had left its group."""
         attempts = dict.fromkeys(self.ended, 0)
@@ -174,9 +160,9 @@ class Zygote:
             procs.send(pid, signal.SIGKILL)
 
 
-def _live(control: Channel, lifeline: int, bell: int, worker: str, runs: str, targets: Sequence[str]) -> None:
+def _live(control: Channel, lifeline: int, bell: int, worker: str, runs: str, code: Mapping[str, Any]) -> None:
     gc.disable()  # collections during the imports would only dirty pages that the forks share
-    zygote = Zygote(control, bell, worker, runs, targets)
+    zygote = Zygote(control, bell, worker, runs, code)
     try:
         zygote.load()
         procs.keep_alive_without(lifeline)
@@ -187,13 +173,13 @@ def _live(control: Channel, lifeline: int, bell: int, worker: str, runs: str, ta
     except (EOFError, ConnectionError):
         zygote.sweep()
         return
-    if born is not None:
-        gc.enable()
-        procs.importing_flows = False
-        child.run(born, child.Place(worker, runs, bell), zygote.flows)
+    gc.enable()
+    if born is None:
+        return child.leave()  # what the imports have registered is to be done once, by this process
+    child.run(born, child.Place(worker, runs, bell), zygote.find)
 
 
-def _settle_streams() -> None:
+def settle_streams() -> None:
     """As the runs shall have them: whatever is printed can be written, and a line leaves at its end."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
@@ -201,13 +187,13 @@ def _settle_streams() -> None:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """``control-fd lifeline-fd bell-fd worker-uuid runs-folder target…``; started by the supervisor only."""
+    """``control-fd lifeline-fd bell-fd worker-uuid runs-folder code``; started by the supervisor only. ``code``: as
+    JSON, what ``Code`` in ``launcher`` says."""
     control, lifeline, bell = (int(number) for number in arguments[:3])
     for fd in (control, lifeline, bell):
         os.set_inheritable(fd, False)
     procs.die_with(lifeline)
-    procs.importing_flows = True
-    _settle_streams()
+    settle_streams()
     channel = Channel(socket.socket(fileno=control))
-    _live(channel, lifeline, bell, arguments[3], arguments[4], arguments[5:])
+    _live(channel, lifeline, bell, arguments[3], arguments[4], json.loads(arguments[5]))
     os._exit(0)

@@ -19,7 +19,7 @@ WRONG: Dict[str, List[Any]] = {
     "flow_run_name": [3], "retry_jitter_factor": [-1, "x"], "retry_condition_fn": [3], "cache_policy": [3, "INPUTS"],
     "cache_key_fn": [3], "cache_expiration": [3, "1d"], "refresh_cache": ["x"], "result_storage_key": [3],
     "schedule": ["0 0 * * *", 3], "configurations": [3, "x", [3]], "task_runner": [3, "x"],
-    "validate_parameters": ["x"],
+    "validate_parameters": ["x"], "start": ["spawn", 3],
 }  # fmt: skip
 ANYTHING = {"viz_return_value"}  # taken from programs written for Prefect, and without effect
 SAID = {"result_storage": "result storage", "result_serializer": "result serializer", "configurations": "configuration"}

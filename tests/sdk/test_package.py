@@ -38,6 +38,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
             "decorated",
             "decorators",
             "errors",
+            "importing",
             "options",
             "parts",
             "plain_calls",

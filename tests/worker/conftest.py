@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from tests.worker.fakeserver import FakeServer
-from tests.worker.kit import FLOWS, Worker
+from tests.worker.kit import FLOWS, Program, Worker
 
 
 @pytest.fixture
@@ -36,3 +36,17 @@ def start_worker(tmp_path, server):
 @pytest.fixture
 def worker(start_worker):
     return start_worker()
+
+
+@pytest.fixture
+def start_program(tmp_path, server):
+    """A function that starts a Python program which calls ``serve``."""
+    started = []
+
+    def start(file):
+        started.append(Program(tmp_path, server, file))
+        return started[-1]
+
+    yield start
+    for program in started:
+        program.kill()

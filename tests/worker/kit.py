@@ -18,19 +18,19 @@ FLOWS = HERE / "sample_flows.py"
 class Worker:
     """A worker in a process of its own, with its own home."""
 
-    def __init__(self, home, server, targets, *options, token="t0ken", name="w1", **environment):
+    def __init__(self, home, server, targets, *options, token="t0ken", name="w1", program=(), **environment):
         self.home, self.name = home, name
         self.log = home / "worker.log"
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("PERFECT_", "PREFECT_"))}
         environ.update(environment, PERFECT_HOME=str(home), PYTHONPATH=str(SDK), PYTHONDONTWRITEBYTECODE="1")
         if token:
             environ["PERFECT_TOKEN"] = token
-        command = [sys.executable, "-m", "perfect_client", "worker", *map(str, targets), "--url", server.url]
+        options = ["--url", server.url, "--name", name, "--slots", "4", *options]
+        command = [sys.executable, *(program or ["-m", "perfect_client", "worker", *map(str, targets), *options])]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--name", name, "--slots", "4", *options], env=environ, stdout=log, stderr=log,
-                cwd=str(home), start_new_session=True,
-            )  # fmt: skip
+                command, env=environ, stdout=log, stderr=log, cwd=str(home), start_new_session=True
+            )
 
     @property
     def pid(self):
@@ -56,6 +56,13 @@ class Worker:
     def kill(self):
         self.process.kill()
         self.process.wait(DEADLINE_S)
+
+
+class Program(Worker):
+    """A program that makes itself a worker by ``serve``."""
+
+    def __init__(self, home, server, file):
+        super().__init__(home, server, [], program=[str(file)], PERFECT_URL=server.url)
 
 
 def _read(path):

@@ -165,8 +165,11 @@ def test_the_supervisors_death_ends_its_runs_and_the_next_one_says_so(server, st
     assert server.joined[0].boot != server.joined[1].boot
 
 
+NO_CODE = {"targets": [], "script": "", "skip": [], "sources": ""}
+
+
 def test_a_zygote_sweeps_for_runs_too_whose_end_it_had_told_to_a_supervisor_about_to_die(tmp_path):
-    zygote = Zygote(control=None, bell=-1, worker="a-worker", runs=str(tmp_path), targets=[])
+    zygote = Zygote(control=None, bell=-1, worker="a-worker", runs=str(tmp_path), code=NO_CODE)
     zygote.ended.append(7)
     renames_itself = f"open('/proc/self/comm', 'w').write({process_name(7, 'a-worker')!r}); input()"
     with subprocess.Popen([sys.executable, "-c", renames_itself], stdin=subprocess.PIPE) as forked:

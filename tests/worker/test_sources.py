@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 GOOD = "from perfect_client import flow\n\n@flow\ndef answer():\n    return %r\n"
 
 
@@ -63,30 +65,90 @@ def test_a_run_keeps_the_source_it_started_with(server, start_worker, tmp_path):
     assert (old.end["result"], new.end["result"]) == ("1", "22")
 
 
-def test_an_offer_of_a_flow_whose_new_source_is_broken_is_declined_with_the_error(server, start_worker, tmp_path):
-    write(tmp_path / "mine.py", GOOD % 1)
+@pytest.mark.parametrize("start", ["fork", "fresh"])
+def test_a_broken_save_keeps_the_last_good_code_and_is_told(server, start_worker, tmp_path, start):
+    file = tmp_path / "mine.py"
+    write(file, GOOD % 1)
+    start_worker("--start", start, targets=[file])
+    server.run("answer")
+
+    write(file, "def broken(:\n")
+    ends = [server.run("answer")[1] for _ in range(3)]
+
+    assert [end["result"] for end in ends] == ["1", "1", "1"]
+    (problem,) = server.problems
+    assert "mine.py:1 does not import: SyntaxError" in problem
+    assert server.flows[0]["problem"] == problem.rstrip(".") + ". Its last good code is used."
+
+    write(file, GOOD % 333)
+    assert server.run("answer")[1]["result"] == "333"
+    server.wait(lambda: not server.problems and not server.flows[0]["problem"])
+
+
+def test_a_broken_helper_keeps_the_last_good_code_of_all_that_use_it(server, start_worker, tmp_path):
+    write(tmp_path / "helper.py", "ANSWER = 1\n")
+    text = "import helper\nfrom perfect_client import flow\n\n@flow\ndef answer():\n    return helper.ANSWER\n"
+    write(tmp_path / "mine.py", text)
     start_worker(targets=[tmp_path / "mine.py"])
     server.run("answer")
 
-    write(tmp_path / "mine.py", "def broken(:\n")
-    declined = server.offer("answer")
-    assert "SyntaxError" in server.wait(lambda: declined.declined)
+    write(tmp_path / "helper.py", "ANSWER = = 2\n")
+    server.wait(lambda: server.problems)
+    assert server.run("answer")[1]["result"] == "1"
 
-    write(tmp_path / "mine.py", GOOD % 333)
-    again = server.offer_unseen("answer")
-    assert server.wait(lambda: again.end)["result"] == "333"
+    write(tmp_path / "helper.py", "ANSWER = 22\n")
+    server.wait(lambda: not server.problems)
+    assert server.run("answer")[1]["result"] == "22"
 
 
-def test_with_reload_a_new_flow_appears_by_itself(server, start_worker, tmp_path):
+def test_an_import_that_kills_the_interpreter_costs_no_other_file_its_flows(server, start_worker, tmp_path):
     folder = tmp_path / "flows"
     folder.mkdir()
     write(folder / "one.py", GOOD % 1)
-    start_worker("--reload", targets=[folder])
+    write(folder / "two.py", (GOOD % 2).replace("answer", "question"))
+    start_worker(targets=[folder])
+    server.wait(lambda: server.names() == {"answer", "question"})
+
+    write(folder / "one.py", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n" + GOOD % 3)
+    server.wait(lambda: server.problems)
+
+    assert "one.py failed: the process was killed by signal 11 (segmentation fault)" in server.problems[0]
+    assert (server.run("answer")[1]["result"], server.run("question")[1]["result"]) == ("1", "2")
+
+
+def test_a_changed_signature_is_there_by_itself(server, start_worker, tmp_path):
+    text = "from perfect_client import flow\n\n@flow\ndef sig(%s):\n    return 1\n"
+    write(tmp_path / "mine.py", text % "count: int")
+    start_worker(targets=[tmp_path / "mine.py"])
+    server.wait(lambda: server.flows and "count" in server.flows[0]["parameters"]["properties"])
+
+    write(tmp_path / "mine.py", text % "total: int = 1")
+
+    server.wait(lambda: "total" in server.flows[0]["parameters"]["properties"])
+
+
+def test_a_new_flow_appears_by_itself_and_one_whose_file_is_gone_goes(server, start_worker, tmp_path):
+    folder = tmp_path / "flows"
+    folder.mkdir()
+    write(folder / "one.py", GOOD % 1)
+    start_worker(targets=[folder])
     server.wait(lambda: server.names() == {"answer"})
 
     write(folder / "two.py", (GOOD % 2).replace("answer", "question"))
-
     server.wait(lambda: server.names() == {"answer", "question"})
+
+    os.unlink(folder / "one.py")
+    server.wait(lambda: server.names() == {"question"})
+
+
+def test_without_reload_a_change_is_not_looked_for(server, start_worker, tmp_path):
+    write(tmp_path / "mine.py", GOOD % 1)
+    start_worker("--no-reload", targets=[tmp_path / "mine.py"])
+    server.run("answer")
+
+    write(tmp_path / "mine.py", GOOD % 22)
+
+    assert server.run("answer")[1]["result"] == "1"
 
 
 def test_a_file_that_serves_itself_is_a_worker(server, tmp_path, start_worker):
