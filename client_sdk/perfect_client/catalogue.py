@@ -84,6 +84,11 @@ class Catalogue:
     # -------------------------------------------------------------------------------------------------------- telling
 
     @property
+    def has_faults(self) -> bool:
+        """Whether some unit's newest code is not used."""
+        return bool(self._faults)
+
+    @property
     def problems(self) -> List[str]:
         return list(dict.fromkeys([*self._faults.values(), *self._general]))
 

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import socket
+import time
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from perfect_client import procs, protocol, sources
@@ -22,6 +23,8 @@ _RETIRE_S = 5.0
 _SLOW_IMPORT_S = 30.0
 _LOOK_S = 1.0  # between two looks at the files
 _EARLY = 0.8  # of the greatest age of an import: the next one is made before it is needed
+_UNREAD_S = 600.0  # so long an interpreter that was started may not have read its sources yet
+_RETRY_S, _LONGEST_RETRY_S = 10.0, 600.0  # between two imports of a file that does not import
 _MOST_ROUNDS = 3  # in which units are found that must be kept apart; then every run starts fresh
 _DATA_WAIT_S, _LONGEST_DATA_WAIT_S = 2.0, 600.0  # between two imports for a data file that keeps changing
 IMPORT_AGE_S = 3600.0
@@ -103,6 +106,7 @@ class Launcher:
         self._queue: List[_Waiting] = []
         self._prepared: Dict[int, Reserve] = {}  # by fence: claimed, not started yet
         self._wait = 0.0
+        self._retry_wait = self._retry_at = 0.0
         self._reported_at = 0.0
         self._slow: Optional[Timer] = None
         self._numbers = 0
@@ -187,6 +191,9 @@ class Launcher:
         if self._code.reload and self.outdated():
             self._hears.say("the source changed; importing it again")
             self.renew()
+        elif self._coming is None and self.catalogue.has_faults and self._loop.now > self._retry_at:
+            self._deadly.clear()
+            self.renew(at_once=False)
         elif self._coming is None and self._is_too_old(_EARLY):
             self.renew(at_once=self._forker is not None and self._is_too_old())
         self._reserves.look()
@@ -260,6 +267,8 @@ class Launcher:
     def _settle(self) -> None:
         """Tell what can be run, and start what waits."""
         self.settled = True
+        self._retry_wait = min(max(_RETRY_S, 2 * self._retry_wait), _LONGEST_RETRY_S) * self.catalogue.has_faults
+        self._retry_at = self._loop.now + self._retry_wait
         now = protocol.FlowsAnnounced(flows=self.catalogue.flows, problems=self.problems)
         if now != self._told:
             self._told = now
@@ -273,7 +282,7 @@ class Launcher:
         used = self.catalogue.sources_in_use | {newest}
         with contextlib.suppress(OSError):
             for path in (self._place.runs.parent / "code").iterdir():
-                if str(path) not in used:
+                if str(path) not in used and time.time() - path.stat().st_mtime > _UNREAD_S:
                     path.unlink()
 
     # ---------------------------------------------------------------------------------------------------------- deaths

@@ -87,7 +87,8 @@ class Process:
     # -------------------------------------------------------------------------------------------------------- looking
 
     def news(self, thorough: bool = False) -> List[Left]:
-        """What was not there at the last look. ``thorough`` also sees a descriptor whose number was used before."""
+        """What was not there at the last look. ``thorough`` also sees shared memory, and a descriptor whose number was
+        used before."""
         counts = self._counts()
         if counts == self._seen and not thorough:
             return []
@@ -120,6 +121,7 @@ class Process:
                 yield Left(*_kind_of(number, target, self.hosts))
         for pid in procs.children_of(os.getpid()):
             yield Left("child", pid, "the child process %d (%s)" % (pid, procs.name_of(pid)))
+        yield from _shared_memory()
         yield from self._clean_ups
         for number in range(_finalizers()):
             yield Left("finalizer", number, "a finalizer for the end of the process")
@@ -170,12 +172,24 @@ def _openblas_threads() -> int:
 
 
 def _loaded_libraries(word: str) -> List[str]:
+    paths = {line.partition("/")[2] for line in _maps()}
+    return sorted("/" + path for path in paths if word in path.rpartition("/")[2] and ".so" in path)
+
+
+def _shared_memory() -> Iterator[Left]:
+    """Mappings that two forks would write to, as the locks and values of multiprocessing have them; proc(5)."""
+    for line in _maps():
+        addresses, permissions, _, _, _, *path = line.split(None, 5)
+        if permissions == "rw-s" and not "".join(path).startswith(_GPUS):
+            yield Left("shared", addresses, "memory that forks share")
+
+
+def _maps() -> List[str]:
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-            paths = {line.rstrip("\n").partition("/")[2] for line in maps}
+            return maps.read().splitlines()
     except OSError:
         return []
-    return sorted("/" + path for path in paths if word in path.rpartition("/")[2] and ".so" in path)
 
 
 # -------------------------------------------------------------------------------------------------------- descriptors

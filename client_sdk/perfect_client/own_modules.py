@@ -35,7 +35,8 @@ Code = Tuple[CodeType, List["Statement"]]
 
 
 class Statement(NamedTuple):
-    """A statement of a module's top level: its line, and the package from elsewhere that it imports."""
+    """A statement of a module's top level: its line (0: it is not known which one), and the package from elsewhere that
+    it imports."""
 
     line: int
     imports: str = ""
@@ -86,6 +87,8 @@ class Watch:
 
     def leave(self) -> None:
         self.look()
+        self._places[-1].statement = Statement(0)
+        self.look(thorough=True)
         self._places.pop()
 
     def at(self, statement: Statement) -> None:

@@ -170,4 +170,5 @@ def _told(file: str, statement: Optional[Statement], lefts: List[Left], first: b
         return "the imports%s %s" % (verb, in_words(lefts))
     if statement.imports:
         return "importing %s%s %s" % (statement.imports, verb, in_words(lefts))
-    return "%s line %d%s %s" % (os.path.basename(file), statement.line, verb, in_words(lefts))
+    place = " line %d" % statement.line if statement.line else ""
+    return "%s%s%s %s" % (os.path.basename(file), place, verb, in_words(lefts))

@@ -17,7 +17,10 @@ import pytest
 from tests.worker.test_starts import start_of, web, write  # noqa: F401
 
 RUNS = 8
-NAMES = ["numpy", "scipy", "pandas", "polars", "pyarrow", "duckdb", "sklearn", "requests", "httpx", "boto3", "sqlalchemy", "redis", "grpc", "sentry_sdk"]
+NAMES = [
+    "numpy", "scipy", "pandas", "polars", "pyarrow", "duckdb", "sklearn", "requests", "httpx", "boto3", "sqlalchemy",
+    "redis", "grpc", "sentry_sdk",
+]  # fmt: skip
 FORKED = {"numpy", "scipy", "pandas"}  # what they leave survives a fork
 
 FILES = {

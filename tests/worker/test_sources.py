@@ -141,6 +141,18 @@ def test_a_new_flow_appears_by_itself_and_one_whose_file_is_gone_goes(server, st
     server.wait(lambda: server.names() == {"question"})
 
 
+def test_a_file_that_could_not_import_for_a_while_is_tried_again(server, start_worker, tmp_path):
+    text = "import os\nif not os.path.exists(%r):\n    raise OSError('the disk is away')\n" % str(tmp_path / "disk")
+    write(tmp_path / "mine.py", text + GOOD % 1)
+    start_worker("--no-reload", targets=[tmp_path / "mine.py"])
+    server.wait(lambda: server.problems)
+
+    (tmp_path / "disk").touch()
+
+    server.wait(lambda: server.names() == {"answer"}, seconds=40)
+    assert server.problems == []
+
+
 def test_without_reload_a_change_is_not_looked_for(server, start_worker, tmp_path):
     write(tmp_path / "mine.py", GOOD % 1)
     start_worker("--no-reload", targets=[tmp_path / "mine.py"])
