@@ -27,7 +27,6 @@ _MAX_RECORD_BYTES = 256 * 1024
 _MAX_OUTCOME_BYTES = 48 * 1024  # of the 64 KiB that a full spool keeps free for it
 _DISK_FULL_WAIT_S = 60.0
 _MAX_IMPORT_OUTPUT = 32 * 1024  # fits into a pipe
-IMPORT_OUTPUT = "/memfd:perfect-import"
 
 
 Find = Callable[[str], Any]
@@ -191,7 +190,7 @@ def _fitting(fact: protocol.RunEnded) -> bytes:
 
 def _settle(stop: Stop) -> None:
     """What can be done before the order is known: own session, own group, own signals, no input."""
-    with contextlib.suppress(PermissionError):  # an interpreter of its own has its own session already
+    with contextlib.suppress(PermissionError):  # one that has imported its flow itself has its session already
         os.setsid()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -220,9 +219,9 @@ def _take_over(start: Start, place: Place) -> None:
 
 
 def _said_so_far() -> bytes:
-    """What the imports of an interpreter of its own have printed: it was kept in memory for the run's log."""
+    """What the imports of this process have printed: it was kept in memory for the run's log."""
     with contextlib.suppress(OSError):
-        if os.readlink("/proc/self/fd/1").startswith(IMPORT_OUTPUT):
+        if os.readlink("/proc/self/fd/1").startswith("/memfd:" + procs.IMPORT_OUTPUT):
             return os.pread(1, _MAX_IMPORT_OUTPUT, 0)
     return b""
 
@@ -336,7 +335,7 @@ def leave() -> None:
 
 def run(born: Union[Start, Channel], place: Place, find: Find, alone: bool = False) -> NoReturn:
     """The whole life of a run's process; never returns. ``find`` gives the flow of a name, or raises ``NotImported``.
-    ``alone``: this is no fork, but an interpreter of its own."""
+    ``alone``: this process imports for itself, and cleans up after itself."""
     code, stop = 1, Stop()
     try:
         _settle(stop)

@@ -12,7 +12,7 @@ from perfect_client.channel import Message
 from perfect_client.journal import Entry
 from perfect_client.launcher import Launcher
 from perfect_client.loop import Loop
-from perfect_client.starters import Starter
+from perfect_client.starters import Zygote
 
 STARTING_S = 0.3  # what is left of a start when its zygote died is swept after so long
 LEFT_BEHIND_S = 5.0
@@ -36,20 +36,26 @@ class Custody:
 
     # -------------------------------------------------------------------------------------------------------- reports
 
-    def reported(self, zygote: Starter, message: Message) -> None:
+    def reported(self, zygote: Zygote, message: Message) -> None:
         attempt = self._attempts.get(message["fence"]) or self.leaders().get(message.get("pid", 0))
         if attempt is not None:
             _REPORTS[message["event"]](self, zygote, attempt, message)
 
-    def _forked(self, zygote: Starter, attempt: Attempt, message: Message) -> None:
+    def _forked(self, zygote: Zygote, attempt: Attempt, message: Message) -> None:
         if attempt.stage == STARTING:
             attempt.zygote = zygote
             attempt.forked(message["pid"], message["born"])
 
-    def _failed(self, zygote: Starter, attempt: Attempt, message: Message) -> None:
+    def not_started(self, fence: int, error: str) -> None:
+        """No process came to be for this attempt."""
+        attempt = self._attempts.get(fence)
+        if attempt is not None:
+            attempt.exited(None, "no process could be started: %s" % error)
+
+    def _failed(self, zygote: Zygote, attempt: Attempt, message: Message) -> None:
         attempt.exited(None, "no process could be started: %s" % message["error"])
 
-    def _exited(self, zygote: Starter, attempt: Attempt, message: Message) -> None:
+    def _exited(self, zygote: Zygote, attempt: Attempt, message: Message) -> None:
         self._gone(attempt, procs.Exited(message["pid"], message["status"], message["peak_kb"]))
 
     def _gone(self, attempt: Attempt, gone: Optional[procs.Exited], trouble: str = "") -> None:
@@ -64,12 +70,12 @@ class Custody:
             leader = self.leaders().get(gone.pid)
             if gone.pid in self.launcher.all:
                 self.launcher.died(gone)
-            if leader is not None:
+            elif leader is not None:
                 self._gone(leader, gone)
         for attempt in list(self._attempts.values()):
             attempt.sweep()
 
-    def orphaned(self, zygote: Starter) -> None:
+    def orphaned(self, zygote: Zygote) -> None:
         """A zygote is dead: its runs are this process's own children now, unless they ended unreported."""
         for attempt in list(self._attempts.values()):
             if attempt.zygote is zygote and attempt.stage in (STARTING, RUNNING):
@@ -96,7 +102,7 @@ def end_what_was_left(worker: str, entries: Sequence[Entry]) -> None:
         left = procs.left_behind(worker, attempts)
 
 
-_REPORTS: Dict[str, Callable[[Custody, Starter, Attempt, Message], None]] = {
+_REPORTS: Dict[str, Callable[[Custody, Zygote, Attempt, Message], None]] = {
     "forked": Custody._forked,
     "failed": Custody._failed,
     "exited": Custody._exited,

@@ -1,12 +1,10 @@
-"""An interpreter of its own for one run: it imports the flow's file itself, waits for its order, and executes it."""
+"""A run's process that imports the flow's file itself: ahead of its order, or when it has got it."""
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import socket
-from typing import Any, Callable, Dict, Mapping, NoReturn, Sequence
+from typing import Any, Dict, Mapping, NamedTuple, NoReturn, Optional
 
 from perfect_client import child, discovery, importing, procs, signature
 from perfect_client.channel import Channel
@@ -14,52 +12,71 @@ from perfect_client.loader import Loader
 from perfect_client.own_modules import OwnModules
 from perfect_client.sources import Unit
 from perfect_client.survey import kept_sources
-from perfect_client.zygote import WARM_UPS, settle_streams
 
 
-def _import(code: Mapping[str, Any], is_waiting: Callable[[], bool]) -> child.Find:
-    """Import the unit; what finds its flows. While nobody waits for a run, do ahead what its start would have to do."""
-    flows: Dict[str, Any] = {}
-    problem = ""
-    importing.current = importing.Import()
-    try:
-        modules = OwnModules(code["folders"], kept_sources(code["sources"]))
-        modules.install()
-        imported = Loader(modules).load_unit(Unit(*code["unit"]))
-        flows, problem = {flow.name: flow for flow in reversed(imported.flows)}, imported.problem
-    except (OSError, ValueError, EOFError) as wrong:
-        problem = "the last good sources cannot be read: %s" % wrong
-    finally:
-        importing.current = None
-    for flow in flows.values():
-        if not is_waiting():
-            discovery.plan(flow)
-            signature.parameters(flow.fn)
+class Order(NamedTuple):
+    """What to import (``code``: the ``unit``, the worker's ``folders``, the file with the ``sources`` if those on disk
+    do not count), where the run's order comes in, the pipe that ends with the supervisor, and where to print to."""
 
-    def find(name: str) -> Any:
-        if name not in flows:
-            raise child.NotImported(problem or "%s has no flow '%s' any more" % (code["unit"][1], name))
-        return flows[name]
-
-    return find
+    code: Mapping[str, Any]
+    channel: Channel
+    lifeline: int
+    output: int
 
 
-def main(arguments: Sequence[str]) -> NoReturn:
-    """``control-fd lifeline-fd bell-fd worker-uuid runs-folder code``; started by the supervisor only. ``code`` is
-    JSON: the ``unit``, the worker's ``folders`` and the file with the ``sources`` that count, if not those on disk."""
-    control, lifeline, bell = (int(number) for number in arguments[:3])
-    for fd in (control, lifeline, bell):
-        os.set_inheritable(fd, False)
-    procs.die_with(lifeline)
-    settle_streams()
-    channel = Channel(socket.socket(fileno=control))
+class _Unit:
+    """The flows of one unit, imported when they are first asked for."""
 
-    def is_waiting() -> bool:
+    def __init__(self, code: Mapping[str, Any]) -> None:
+        self._code = code
+        self._problem: Optional[str] = None
+        self.flows: Dict[str, Any] = {}
+
+    def load(self) -> None:
+        """Import it, if that was not done."""
+        if self._problem is not None:
+            return
+        importing.current = importing.Import()
+        try:
+            modules = OwnModules(self._code["folders"], kept_sources(self._code["sources"]))
+            modules.install()
+            imported = Loader(modules).load_unit(Unit(*self._code["unit"]))
+            self.flows, self._problem = {flow.name: flow for flow in reversed(imported.flows)}, imported.problem
+        except (OSError, ValueError, EOFError) as wrong:
+            self._problem = "the last good sources cannot be read: %s" % wrong
+        finally:
+            importing.current = None
+
+    def find(self, name: str) -> Any:
+        """The flow of that name. Raises ``NotImported``."""
+        self.load()
+        if name not in self.flows:
+            raise child.NotImported(self._problem or "%s has no flow '%s' any more" % (self._code["unit"][1], name))
+        return self.flows[name]
+
+
+def run(order: Order, place: child.Place) -> NoReturn:
+    """The whole life of the process."""
+    os.setsid()
+    procs.die_with(order.lifeline)
+    for fd in (1, 2):
+        os.dup2(order.output, fd)
+    os.close(order.output)
+    unit = _Unit(order.code)
+    _get_ready(unit, order.channel)
+    procs.keep_alive_without(order.lifeline)
+    child.run(order.channel, place, unit.find, alone=True)
+
+
+def _get_ready(unit: _Unit, channel: Channel) -> None:
+    """Do ahead what the start of a run would have to do, as long as nobody waits for it."""
+
+    def is_waited_for() -> bool:
         return bool(select.select([channel.fileno()], [], [], 0)[0])
 
-    find = _import(json.loads(arguments[5]), is_waiting)
-    procs.keep_alive_without(lifeline)
-    for _ in range(WARM_UPS):
-        if not is_waiting():
-            child.warm_up()
-    child.run(channel, child.Place(arguments[3], arguments[4], bell), find, alone=True)
+    if not is_waited_for():
+        unit.load()
+    for flow in unit.flows.values():
+        if not is_waited_for():
+            discovery.plan(flow)
+            signature.parameters(flow.fn)

@@ -7,7 +7,7 @@ import ctypes
 import os
 import socket
 import time
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from perfect_client import procs, protocol, sources
 from perfect_client.catalogue import AUTO, Catalogue, Entry
@@ -15,7 +15,7 @@ from perfect_client.channel import Channel, Message
 from perfect_client.loop import Loop, Timer
 from perfect_client.reserves import Reserves
 from perfect_client.sources import Unit
-from perfect_client.starters import Moment, Place, Reserve, Starter, Zygote
+from perfect_client.starters import Moment, Place, Reserve, Zygote
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _HEALTHY_S = 0.5, 30.0, 30.0
@@ -54,14 +54,16 @@ class Code(NamedTuple):
 
 
 class Hears(NamedTuple):
-    """Who is told what: ``event`` of ``forked``, ``failed`` and ``exited``, ``flows`` when what can be run changed,
+    """Who is told what: ``event`` of ``forked``, ``failed`` and ``exited``, ``failed`` of a start without any process,
+    ``flows`` when what can be run changed,
     ``settled`` when what can be run is known (again), ``gone`` after a zygote's death, ``say`` sentences for the
     operator."""
 
-    event: Callable[[Starter, Message], None]
+    event: Callable[[Zygote, Message], None]
+    failed: Callable[[int, str], None]
     flows: Callable[[protocol.FlowsAnnounced], None]
     settled: Callable[[], None]
-    gone: Callable[[Starter], None]
+    gone: Callable[[Zygote], None]
     say: Callable[[str], None]
 
 
@@ -91,13 +93,14 @@ class Launcher:
     def __init__(self, loop: Loop, code: Code, place: Place, hears: Hears) -> None:
         self._loop, self._code, self._place, self._hears = loop, code, place, hears
         self.catalogue = Catalogue(code.start)
-        self.all: Dict[int, Starter] = {}
+        self.all: Dict[int, Zygote] = {}
         self.settled = False
         self._forker: Optional[Zygote] = None
         self._coming: Optional[Zygote] = None
         self._rounds = 0
         self._deadly: Set[Unit] = set()  # their import kills the process
-        self._reserves = Reserves(loop, place, self._own_folders(), code.import_age_s, self.all, self._reap_later)
+        self._nursery: Optional[Zygote] = None
+        self._reserves = Reserves(loop, self._own_folders(), code.import_age_s, self._nurse)
         self._files: Dict[str, sources.Stamp] = {}
         self._folders: Dict[str, int] = {}
         self._data: Set[str] = set()
@@ -146,11 +149,21 @@ class Launcher:
     def _spawn(self, skip: Sequence[Unit]) -> None:
         self._numbers += 1
         path = str(self._place.runs.parent / "code" / ("%d-%d" % (os.getpid(), self._numbers)))
-        zygote = Zygote(self._place, self._code.targets, self._code.script, skip, path)
-        self._coming = zygote
+        code = {"targets": list(self._code.targets), "script": self._code.script, "skip": skip, "sources": path}
+        zygote = self._coming = self._make(code)
+        self._slow = self._loop.after(_SLOW_IMPORT_S, lambda: self._too_slow(zygote))
+
+    def _make(self, code: Dict[str, Any]) -> Zygote:
+        zygote = Zygote(self._place, code)
         self.all[zygote.pid] = zygote
         self._loop.on_read(zygote.channel.fileno(), lambda: self._hear(zygote))
-        self._slow = self._loop.after(_SLOW_IMPORT_S, lambda: self._too_slow(zygote))
+        return zygote
+
+    def _nurse(self) -> Zygote:
+        """The process whose forks import a unit themselves."""
+        if self._nursery is None:
+            self._nursery = self._make({})
+        return self._nursery
 
     def renew(self, at_once: bool = True) -> None:
         """Import again. ``at_once``: what is there now is used no more, unless the import fails."""
@@ -168,11 +181,7 @@ class Launcher:
         zygote.dismiss()
         with contextlib.suppress(OSError):
             zygote.channel.send({"retire": True})
-        self._reap_later(zygote)
-
-    def _reap_later(self, starter: Starter) -> None:
-        """It was told to end: see to it that it does."""
-        self._loop.after(_RETIRE_S, starter.kill)
+        self._loop.after(_RETIRE_S, zygote.kill)
 
     def _too_slow(self, zygote: Zygote) -> None:
         if zygote is not self._coming or zygote.ready:
@@ -229,7 +238,7 @@ class Launcher:
     def _imported(self, zygote: Zygote, message: Message) -> None:
         if zygote is not self._coming:
             return
-        self._coming, zygote.ready = None, True
+        self._coming = None
         zygote.imported()
         if self._slow is not None:
             self._slow.cancel()
@@ -289,22 +298,23 @@ class Launcher:
 
     def died(self, gone: procs.Exited) -> None:
         """One of ``all`` was reaped."""
-        starter = self.all.pop(gone.pid)
-        if isinstance(starter, Zygote):
-            self._hear(starter, to_the_end=True)
-            self._loop.forget(starter.channel.fileno())
-            for fence in [fence for fence, reserve in self._prepared.items() if reserve.owner is starter]:
-                self.abandon(fence)
-        else:
-            self._reserves.forget(starter)
-        starter.close()
-        if starter is self._coming:
+        zygote = self.all.pop(gone.pid)
+        self._hear(zygote, to_the_end=True)
+        self._loop.forget(zygote.channel.fileno())
+        for fence in [fence for fence, reserve in self._prepared.items() if reserve.zygote is zygote]:
+            self.abandon(fence)
+        zygote.close()
+        if zygote is self._coming:
             self._coming = None
-            self._mourn(starter, gone)
-        elif starter is self._forker:
+            self._mourn(zygote, gone)
+        elif zygote is self._forker:
             self._forker = None
             self._replace(gone)
-        self._hears.gone(starter)
+        elif zygote is self._nursery:
+            self._nursery = None
+            self._reserves.nursery_ended()
+            self._later(self._hand_over)
+        self._hears.gone(zygote)
 
     def _mourn(self, zygote: Zygote, gone: procs.Exited) -> None:
         """An import has ended its process: go on without the file that did it."""
@@ -334,15 +344,12 @@ class Launcher:
     def prepare(self, fence: int, flow: str, pipes: MakePipes) -> None:
         """Let a process in reserve, if there is one, get ready for a run that may be started soon."""
         reserve = self._take_reserve(flow)
-        if reserve is None:
-            return
-        with _closing(pipes() or ()) as fds:
-            try:
-                reserve.channel.send({"prepare": fence}, fds)
-            except OSError:  # it died: the start will do without it
-                reserve.channel.close()
-            else:
-                self._prepared[fence] = reserve
+        if reserve is None and flow in self.flows and not self.flows[flow].is_forked:
+            self._reserves.have([self.flows[flow]])
+        elif reserve is not None:
+            with _closing(pipes() or ()) as fds:
+                if reserve.prepare(fence, fds):
+                    self._prepared[fence] = reserve
 
     def _take_reserve(self, flow: str) -> Optional[Reserve]:
         entry = self.flows.get(flow)
@@ -362,16 +369,16 @@ class Launcher:
         """The run that was prepared will not be started."""
         prepared = self._prepared.pop(fence, None)
         if prepared is not None:
-            prepared.channel.close()
+            prepared.close()
 
     def start(self, fence: int, flow: str, pipes: MakePipes) -> None:
         """Have a run started, now or when it can be. ``pipes`` makes the child's stdout, stderr, lifeline and answers
         at that moment (None: no longer wanted), unless it was prepared and has them."""
         reserve = self._prepared.pop(fence, None)
-        if reserve is not None and reserve.owner.begun.is_older(self._code.import_age_s):
-            reserve.channel.close()  # midnight came between claim and start
+        if reserve is not None and reserve.begun.is_older(self._code.import_age_s):
+            reserve.close()  # midnight came between claim and start
         elif reserve is not None and reserve.use(fence):
-            self._hears.event(reserve.owner, _forked(reserve, fence))
+            self._hears.event(reserve.zygote, _forked(reserve, fence))
             self._reserves.refill_soon()
             return
         self._queue.append(_Waiting(fence, flow, pipes))
@@ -380,30 +387,28 @@ class Launcher:
     def _hand_over(self) -> None:
         """Start what waits, in its order, but for what nothing is there for yet."""
         queue, self._queue = self._queue, []
+        missing: List[Entry] = []
         for waiting in queue:
             entry = self.flows.get(waiting.flow)
-            if self.settled and entry is None:
+            if entry is None and self.settled:
                 self._fail(waiting.fence, "the worker has this flow no more")
-            elif not self.settled or entry is None or (entry.is_forked and self._ready_forker() is None):
+            elif entry is None or not self.settled or not self._can_start(entry):
                 self._queue.append(waiting)
+                missing += [entry] if entry is not None and not entry.is_forked else []
             else:
                 made = waiting.pipes()
                 if made is not None:
                     with _closing(made) as fds:
                         self._start(entry, waiting.fence, fds)
+        self._reserves.have(missing)
 
-    def _fail(self, fence: int, error: str) -> None:
-        self._hears.event(next(iter(self.all.values()), None), {"event": "failed", "fence": fence, "error": error})  # type: ignore[arg-type]
+    def _can_start(self, entry: Entry) -> bool:
+        return self._ready_forker() is not None if entry.is_forked else self._reserves.is_ready(entry)
 
     def _start(self, entry: Entry, fence: int, fds: Sequence[int]) -> None:
         reserve = self._take_reserve(entry.spec.name)
-        if reserve is None and not entry.is_forked:
-            try:
-                reserve = self._reserves.make(entry, fds[0]).reserve
-            except OSError as wrong:
-                return self._fail(fence, str(wrong))
         if reserve is not None and reserve.use(fence, fds):
-            self._hears.event(reserve.owner, _forked(reserve, fence))
+            self._hears.event(reserve.zygote, _forked(reserve, fence))
         elif entry.is_forked and self._forker is not None:
             try:
                 self._forker.channel.send({"start": fence}, fds)
@@ -412,6 +417,9 @@ class Launcher:
         else:
             self._fail(fence, "the process that was to import %s has ended" % entry.unit.name)
         self._reserves.refill_soon()
+
+    def _fail(self, fence: int, error: str) -> None:
+        self._hears.failed(fence, error)
 
     # ---------------------------------------------------------------------------------------------------------- events
 
@@ -436,7 +444,12 @@ class Launcher:
         elif event == "flows":
             if zygote.alive:
                 self._imported(zygote, message)
+        elif event == "fresh":
+            self._reserves.arrived(zygote, message)
+            self._hand_over()
         else:
+            if event == "exited":
+                self._reserves.ended(message["pid"])
             self._hears.event(zygote, message)
 
     @staticmethod
@@ -444,7 +457,7 @@ class Launcher:
         zygote.dismiss()
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        zygote.standby = Reserve(message["pid"], message["born"], Channel(sock), zygote)
+        zygote.standby = Reserve(message["pid"], message["born"], Channel(sock), zygote, zygote.begun)
         if zygote.retired or not zygote.alive:
             zygote.dismiss()
 

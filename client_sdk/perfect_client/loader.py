@@ -193,7 +193,7 @@ class Loader:
     def _guarded(self, what: str, importing: Callable[[], ModuleType]) -> Optional[ModuleType]:
         try:
             return importing()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # a cancel, too
             raise
         except BaseException as error:  # SystemExit too: a script without a main guard may call sys.exit()
             self.problems.append("%s does not import: %s" % (_place(error) or what, error_text(error)))

@@ -15,6 +15,7 @@ import select
 import signal
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set
 
+IMPORT_OUTPUT = "perfect-import"  # the name of a file in memory with what an import has printed
 _NAME_BYTES = 15  # prctl(2), PR_SET_NAME
 
 EXIT_STOPPED = 128 + signal.SIGTERM  # the flow was stopped, and nobody had asked to cancel the run

@@ -79,7 +79,14 @@ class Supervisor:
             self.loop,
             Code(setup.targets, setup.script, setup.start, setup.reload, setup.import_age_s),
             Place(self.worker, setup.folder.runs, bell),
-            Hears(self.custody.reported, self._announce, self._settled, self.custody.orphaned, self._note),
+            Hears(
+                self.custody.reported,
+                self.custody.not_started,
+                self._announce,
+                self._settled,
+                self.custody.orphaned,
+                self._note,
+            ),
         )
         self._described: Dict[str, protocol.FlowSpec] = {}
         self.house = House(
@@ -137,10 +144,10 @@ class Supervisor:
 
     def _close(self) -> None:
         self.wire.abort()
-        for starter in list(self.launcher.all.values()):
-            starter.kill()
+        for zygote in list(self.launcher.all.values()):
+            zygote.kill()
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(starter.pid, 0)
+                os.waitpid(zygote.pid, 0)
         self.loop.close()
         self.setup.folder.release()
 

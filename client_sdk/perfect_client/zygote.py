@@ -1,9 +1,12 @@
 """The process that has imported the flows; every run is a fork of it.
 
-It is single-threaded and does nothing but import once, announce, fork, reap and report. Messages (``Channel``):
-from the supervisor ``{"start": fence}`` with the run's stdout, stderr, lifeline and answers, ``{"used": pid, "fence":
-fence}`` and ``{"retire": true}``; to the supervisor ``importing``, ``flows``, ``standby`` (with the socket on which the
-child in reserve waits for its ``start``), ``forked``, ``failed`` and ``exited``.
+It is single-threaded and does nothing but import once, announce, fork, reap and report. A *nursery* imports no flow;
+its forks do that themselves. Messages (``Channel``):
+
+- from the supervisor: ``{"start": fence}`` with the run's stdout, stderr, lifeline and answers; ``{"import": number,
+  "code": …}`` with a channel, a lifeline and an output; ``{"used": pid, "fence": fence}``; ``{"retire": true}``;
+- to the supervisor: ``importing``, ``flows``, ``standby`` (with the socket on which the child in reserve waits for its
+  ``start``), ``fresh``, ``forked``, ``failed`` and ``exited``.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ import signal
 import socket
 import sys
 from collections import deque
-from typing import Any, Deque, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Any, Deque, Dict, List, Mapping, NoReturn, Optional, Sequence, Set, Tuple, Union
 
-from perfect_client import child, procs
+from perfect_client import child, fresh, procs
 from perfect_client.channel import Channel
 from perfect_client.sources import Unit
 from perfect_client.survey import Survey
@@ -28,7 +31,8 @@ _REMEMBERED = 1000  # ended attempts
 STANDBY_AFTER_S = 0.05  # without an order
 WARM_UPS = 20  # CPython specialises code after 8 to 16 calls
 
-Born = Union[child.Start, Channel]  # a child with its order, or one in reserve with the channel to wait on
+# A child with its order, one in reserve with the channel to wait on, or one that imports a unit first.
+Born = Union[child.Start, Channel, fresh.Order]
 
 
 class Zygote:
@@ -36,9 +40,9 @@ class Zygote:
 
     def __init__(self, control: Channel, bell: int, worker: str, runs: str, code: Mapping[str, Any]) -> None:
         self.control, self.bell, self.worker, self.runs = control, bell, worker, runs
-        skip = [Unit(*unit) for unit in code["skip"]]
-        self.survey = Survey(code["targets"], code["script"], skip, self._importing)
-        self._sources_path = code["sources"]
+        self._code = code
+        self.survey: Optional[Survey] = None
+        self.fresh: Set[int] = set()  # pids of those that import a unit themselves
         self.children: Dict[int, int] = {}  # pid → fence
         self.ended: Deque[int] = deque(maxlen=_REMEMBERED)  # fences whose end was told, maybe to nobody
         self.standby = 0  # pid of the one in reserve
@@ -47,9 +51,12 @@ class Zygote:
     # ---------------------------------------------------------------------------------------------------- importing
 
     def load(self) -> None:
-        """Import all targets and announce their flows. What does not import is a sentence in ``problems``."""
-        self.survey.make()
-        self.control.send({"event": "flows", **self.survey.report(self._sources_path)})
+        """Import all targets and announce their flows, if there are any to be forked."""
+        if "targets" in self._code:
+            skip = [Unit(*unit) for unit in self._code["skip"]]
+            self.survey = Survey(self._code["targets"], self._code["script"], skip, self._importing)
+            self.survey.make()
+            self.control.send({"event": "flows", **self.survey.report(self._code["sources"])})
 
     def _importing(self, unit: Unit) -> None:
         self.control.send({"event": "importing", "unit": list(unit)})
@@ -62,7 +69,8 @@ class Zygote:
         self._listen_for_children()
         wait_for = [self.control.fileno(), self._wakeup[0]]
         while True:
-            ready = select.select(wait_for, [], [], None if self.standby else STANDBY_AFTER_S)[0]
+            keeps_none = self.standby or self.survey is None
+            ready = select.select(wait_for, [], [], None if keeps_none else STANDBY_AFTER_S)[0]
             born: Optional[Born] = None
             if not ready:
                 born = self._fork_standby()
@@ -88,8 +96,9 @@ class Zygote:
         self._report_the_dead()
 
     def _report_the_dead(self) -> None:
-        for gone in procs.reap(set(self.children) | {self.standby}):
+        for gone in procs.reap(set(self.children) | self.fresh | {self.standby}):
             fence = self.children.get(gone.pid, 0)
+            self.fresh.discard(gone.pid)
             if gone.pid == self.standby:
                 self.standby = 0
             self.control.send(
@@ -101,8 +110,13 @@ class Zygote:
     def _obey(self, message: Dict[str, Any], fds: List[int]) -> Optional[Born]:
         if "used" in message:  # the supervisor gave the one in reserve its order
             if message["used"] == self.standby:
-                self.children[self.standby], self.standby = int(message["fence"]), 0
+                self.standby = 0
+            elif message["used"] not in self.fresh:
+                return None
+            self.children[message["used"]] = int(message["fence"])
             return None
+        if "import" in message:
+            return self._fork_fresh(message, fds)
         fence = int(message["start"])
         try:
             pid = self._fork()
@@ -114,6 +128,21 @@ class Zygote:
         if pid > 0:
             self.children[pid] = fence
             self.control.send({"event": "forked", "fence": fence, "pid": pid, "born": procs.born(pid)})
+        for fd in fds:
+            os.close(fd)
+        return None
+
+    def _fork_fresh(self, message: Dict[str, Any], fds: List[int]) -> Optional[Born]:
+        """A child that imports a unit by itself; ``fds`` are its channel, its lifeline and where it prints to."""
+        try:
+            pid = self._fork()
+        except OSError:
+            pid = -1
+        if pid == 0:
+            return fresh.Order(message["code"], Channel(socket.socket(fileno=fds[0])), *fds[1:])
+        if pid > 0:
+            self.fresh.add(pid)
+        self.control.send({"event": "fresh", "import": message["import"], "pid": pid, "born": procs.born(pid)})
         for fd in fds:
             os.close(fd)
         return None
@@ -149,6 +178,7 @@ class Zygote:
 
     def find(self, name: str) -> Any:
         """The flow of that name, with the modules of its folder in place."""
+        assert self.survey is not None
         self.survey.modules.enter(self.survey.homes[name])
         return self.survey.flows[name]
 
@@ -176,7 +206,10 @@ def _live(control: Channel, lifeline: int, bell: int, worker: str, runs: str, co
     gc.enable()
     if born is None:
         return child.leave()  # what the imports have registered is to be done once, by this process
-    child.run(born, child.Place(worker, runs, bell), zygote.find)
+    place = child.Place(worker, runs, bell)
+    if isinstance(born, fresh.Order):
+        fresh.run(born, place)
+    child.run(born, place, zygote.find)
 
 
 def settle_streams() -> None:

@@ -51,18 +51,17 @@ def timed(act: Callable[[], object]) -> float:
 
 
 def start_latency(house: House, runs: int) -> None:
-    """From the POST's first byte to the first line of user code, by the clock of one machine."""
-    noops, starts = [], []
+    """From the POST's first byte to the first line of user code, by the clock of one machine; forks and fresh starts
+    in turn."""
+    noops, starts, fresh = [], [], []
     folder = Path(tempfile.mkdtemp(dir=house.home))
     for number in range(runs + 3):
-        path = folder / str(number)
         threading.Event().wait(IDLE_S)
         noops.append(timed(lambda: house.get("/api/flows")))
-        begun = time.time()
-        run_id = house.trigger("stamp", parameters={"path": str(path)})
-        stamp = until(lambda path=path: path.exists() and path.read_text(), what="user code")
-        starts.append(float(stamp) - begun)
-        house.wait(run_id)
+        starts.append(start_of(house, "stamp", folder / str(number)))
+        threading.Event().wait(IDLE_S)
+        house.get("/api/flows")
+        fresh.append(start_of(house, "stamp-fresh", folder / f"fresh{number}"))
     p50, p95, noop = quantile(starts[3:], 0.5) * 1e3, quantile(starts[3:], 0.95) * 1e3, quantile(noops[3:], 0.5) * 1e3
     note(
         f"trigger by API → first line of user code, idle, p50 / p95 of {runs}",
@@ -72,6 +71,20 @@ def start_latency(house: House, runs: int) -> None:
         "the same beside an authenticated no-op API request (p50)",
         f"{noop:.1f} ms, × {p50 / noop:.1f}", "≤ × 3", p50 <= 3 * noop,
     )  # fmt: skip
+    alone, alone95 = quantile(fresh[3:], 0.5) * 1e3, quantile(fresh[3:], 0.95) * 1e3
+    note(
+        "the same in an interpreter of its own instead of a fork, p50 / p95",
+        f"{alone:.1f} / {alone95:.1f} ms, × {alone / p50:.1f}", "≤ × 2", alone <= 2 * p50,
+    )  # fmt: skip
+
+
+def start_of(house: House, flow: str, path: Path) -> float:
+    """Seconds from the trigger to the flow's first line, which writes the time to ``path``."""
+    begun = time.time()
+    run_id = house.trigger(flow, parameters={"path": str(path)})
+    stamp = until(lambda: path.exists() and path.read_text(), what="user code")
+    house.wait(run_id)
+    return float(stamp) - begun
 
 
 def thousand_tasks(house: House, times: int) -> None:
@@ -240,6 +253,26 @@ def idle(home: Path, seconds: float) -> None:
         note(f"idle: CPU of all, of one core, over {seconds:.0f} s", f"{used:.2f} %", "≤ 1 %", used <= 1)
 
 
+FLOW_FILE = "from perfect_client import flow\n\n@flow\ndef flow_{0}():\n    return {0}\n"
+
+
+def idle_watching(home: Path, seconds: float, files: int) -> None:
+    """A worker that watches a folder of so many files, in 30 folders."""
+    for number in range(files):
+        path = home / "many" / f"part{number % 30}" / f"flow_{number}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(FLOW_FILE.format(number))
+    with opened(home, worker=False) as house:
+        worker = house.start_worker(home / "many")
+        house.ready(f"flow_{files - 1}", within=60)
+        pids = tree(worker.pid)
+        before = sum(map(cpu_seconds, pids))
+        threading.Event().wait(seconds)
+        used = (sum(map(cpu_seconds, pids)) - before) / seconds * 100
+        note(f"idle: CPU of a worker that watches {files} flow files, over {seconds:.0f} s", f"{used:.2f} %", "≤ 0.5 %",
+             used <= 0.5)  # fmt: skip
+
+
 def import_time(cache: Path, times: int) -> None:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     env |= {"PYTHONPATH": str(ROOT / "client_sdk"), "PYTHONPYCACHEPREFIX": str(cache)}  # installed, it is compiled
@@ -338,6 +371,7 @@ def main() -> int:
         for name, measure in (
             ("start", lambda h: server_start(h, few)),
             ("idle", lambda h: idle(h, 10 if options.quick else 60)),
+            ("watching", lambda h: idle_watching(h, 10 if options.quick else 60, 300)),
         ):
             (home / name).mkdir()
             measure(home / name)

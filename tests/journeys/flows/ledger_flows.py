@@ -327,3 +327,9 @@ def typed(count: int, factor: float = 1.5, label: str = "a", mode: str = "fast")
 def stamp(path: str) -> None:
     """Its first line of user code says when it began: the measure of a start."""
     Path(path).write_text(repr(time.time()))
+
+
+@flow(name="Stamp fresh", start="fresh")
+def stamp_fresh(path: str) -> None:
+    """The same in an interpreter of its own."""
+    Path(path).write_text(repr(time.time()))
