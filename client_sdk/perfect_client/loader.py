@@ -264,14 +264,14 @@ def _flows_in(module: ModuleType) -> List[Flow[Any, Any]]:
 def _flows_among(value: Any, module: str) -> Iterator[Flow[Any, Any]]:
     if isinstance(value, Flow):
         yield value
-    elif isinstance(value, Bound) and isinstance(value.__func__, Flow):
+    elif isinstance(value, (Bound, MethodType)) and isinstance(value.__func__, Flow):  # Python's own: of a classmethod
         yield bound_flow(value)
     elif isinstance(value, type) and value.__module__ == module:
         for name in list(vars(value)):
             yield from _flows_of_class(value, name)
     elif isinstance(value, (list, tuple, dict)) and not isinstance(value, type):
         for item in list(value.values() if isinstance(value, dict) else value)[:_MAX_LISTED]:
-            if isinstance(item, (Flow, Bound)):
+            if isinstance(item, (Flow, Bound, MethodType)):
                 yield from _flows_among(item, module)
 
 
@@ -287,7 +287,7 @@ def _flows_of_class(owner: type, name: str) -> Iterator[Flow[Any, Any]]:
         yield inner
 
 
-def bound_flow(bound: Bound[Any, Any]) -> Flow[Any, Any]:
+def bound_flow(bound: Any) -> Flow[Any, Any]:
     """A method of an object, as a flow that needs no object any more; always the same one."""
     method: Flow[Any, Any] = bound.__func__
     known: Dict[int, Flow[Any, Any]] = method.__dict__.setdefault("_bound", {})
