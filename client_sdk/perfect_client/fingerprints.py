@@ -1,0 +1,437 @@
+"""What a task's code is, with all of the user's own code that it names: one digest, and a short one for each part.
+
+From the function the walk goes on to what its compiled code names: functions, classes and values of own modules, what
+it closes over, its defaults. Nearest first, each once, at most ``MAX_PARTS``. What is not the user's own counts by its
+name alone. The digest depends on nothing that differs between processes: no address, path, line, or order of imports.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import time
+import types
+from hashlib import blake2b
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from weakref import WeakKeyDictionary
+
+from perfect_client import codes, owned
+from perfect_client.snapshots import Snapshot, dict_of, is_own_class
+
+SIZE = 16  # bytes
+MAX_PARTS = 1000  # functions, classes and globals of one task; those that are farther away do not count
+_MAX_AHEAD = 200  # tasks of one module
+_MAX_REMEMBERED = 20_000
+_STARTED = time.time_ns()  # a file that is younger may not be what was imported
+_OF_EVERY_MODULE = frozenset({
+    "__name__", "__file__", "__doc__", "__package__", "__spec__", "__loader__", "__path__", "__cached__",
+    "__builtins__", "__annotations__", "__debug__",
+})  # fmt: skip
+# Attributes of classes with two underscores that are data and decide what the class does.
+_TELLING = frozenset({"__dataclass_fields__", "__pydantic_fields__", "__fields__", "__attrs_attrs__", "__slots__"})
+_WORD = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
+
+logger = logging.getLogger("perfect_client.results")
+
+
+class Fingerprint(NamedTuple):
+    """``parts``: a digest in hexadecimal for each ``file:name``. ``bound``: what tells apart the functions that one
+    factory makes: the values, not the code, that they close over; empty for all others."""
+
+    digest: bytes
+    parts: Dict[str, str]
+    bound: bytes
+
+
+class _Global(NamedTuple):
+    """A value under a name of an own module."""
+
+    space: Dict[str, Any]
+    name: str
+    value: Any
+
+
+class _Root(NamedTuple):
+    """What a task decorates."""
+
+    value: Any
+
+
+class _Part(NamedTuple):
+    """A function, class, global or file: its own digest, and what it leads to."""
+
+    node: Any  # kept alive, so that nothing else can get the same identity
+    label: str
+    digest: bytes
+    refs: Sequence[Any]
+
+
+_Node = Union[types.FunctionType, type, _Global, _Root, owned.OwnModule]
+_remembered: Dict[Any, _Part] = {}
+_made_before: WeakKeyDictionary[types.FunctionType, Fingerprint] = WeakKeyDictionary()
+_ahead: Dict[int, Dict[str, Any]] = {}  # the modules whose tasks have all been looked at
+
+
+def of(task: Any) -> Fingerprint:
+    """The fingerprint of a task or flow, made once. Never raises: what cannot be read is like nothing else.
+
+    With a task's, those of all tasks of its module are made: before one of them can change the module's globals.
+    """
+    known: Dict[str, Any] = task.__dict__
+    if "_fingerprint" not in known:
+        known["_fingerprint"] = _once(task.fn)
+        _make_ahead(getattr(task.fn, "__globals__", {}))
+    found: Fingerprint = known["_fingerprint"]
+    return found
+
+
+def _once(fn: Any) -> Fingerprint:
+    """``with_options`` makes other tasks of the same function; what it closes over may have changed by then."""
+    if type(fn) is not types.FunctionType:
+        return of_function(fn)
+    if fn not in _made_before:
+        _made_before[fn] = of_function(fn)
+    return _made_before[fn]
+
+
+def _make_ahead(space: Dict[str, Any]) -> None:
+    if id(space) in _ahead:
+        return
+    _ahead[id(space)] = space
+    tasks = [value for value in list(space.values()) if type(value).__module__ == "perfect_client.decorators"]
+    for task in tasks[:_MAX_AHEAD]:
+        if type(task).__name__ == "Task" and "_fingerprint" not in task.__dict__:
+            task.__dict__["_fingerprint"] = _once(task.fn)
+
+
+def of_function(fn: Any) -> Fingerprint:
+    """The same of anything that can be called."""
+    try:
+        return _walk(_Root(fn))
+    except Exception as wrong:  # it may be anything
+        logger.debug("the code of %s cannot be read: %s: %s", type(fn).__name__, type(wrong).__name__, wrong)
+        return Fingerprint(os.urandom(SIZE), {}, b"")
+
+
+def _walk(root: _Root) -> Fingerprint:
+    queue: List[Any] = [root]
+    numbers = {_key(root): 0}
+    whole, parts = blake2b(digest_size=SIZE), {}  # type: Any, Dict[str, Any]
+    for node in queue:  # it grows
+        part = _part(node)
+        edges = []
+        for ref in part.refs:
+            key = _key(ref)
+            if key not in numbers and len(queue) < MAX_PARTS:
+                numbers[key] = len(queue)
+                queue.append(ref)
+            edges.append(numbers.get(key, -1))
+        whole.update(part.digest + repr(edges).encode())
+        if part.label:
+            parts.setdefault(part.label, blake2b(digest_size=6)).update(part.digest)
+    return Fingerprint(whole.digest(), {label: made.hexdigest() for label, made in parts.items()}, _bound(root.value))
+
+
+def _key(node: Any) -> Any:
+    if type(node) is _Global:
+        return id(node.space), node.name
+    return node if type(node) is owned.OwnModule else id(node)
+
+
+def _part(node: Any) -> _Part:
+    key = _key(node)
+    found = _remembered.get(key)
+    if found is None:
+        found = _PARTS.get(type(node), _of_class)(node)
+        if _lasts(node):
+            if len(_remembered) > _MAX_REMEMBERED:
+                _remembered.clear()
+            _remembered[key] = found
+    return found
+
+
+def _lasts(node: Any) -> bool:
+    """Whether it stays what it is as long as the process lives; nested functions are made by each call anew."""
+    if type(node) is _Root:
+        return False
+    return type(node) in (_Global, owned.OwnModule) or "<locals>" not in node.__qualname__
+
+
+def _made(node: Any, label: str, form: Any, refs: Sequence[Any]) -> _Part:
+    return _Part(node, label, _digest(form), refs)
+
+
+def _digest(form: Any) -> bytes:
+    return blake2b(repr(form).encode("utf-8", "backslashreplace"), digest_size=SIZE).digest()
+
+
+# -------------------------------------------------------------------------------------------------------------- labels
+
+
+def _label(file: str, name: str) -> str:
+    short = os.path.basename(file)
+    if short == "__init__.py":
+        short = "%s/%s" % (os.path.basename(os.path.dirname(file)), short)
+    return "%s:%s" % (short, name.replace("<locals>.", ""))
+
+
+def _file_of(space: Dict[str, Any]) -> str:
+    file = space.get("__file__")
+    return file if isinstance(file, str) else "<%s>" % space.get("__name__")
+
+
+# ----------------------------------------------------------------------------------------------------------- functions
+
+
+def _of_root(root: _Root) -> _Part:
+    snapshot = Snapshot()
+    return _made(root, "", snapshot.form(root.value), snapshot.refs)
+
+
+def _of_function(fn: types.FunctionType) -> _Part:
+    code, space = fn.__code__, fn.__globals__
+    snapshot = Snapshot(_file_of(space))
+    form = (
+        codes.form(code), snapshot.form(fn.__defaults__), snapshot.form(fn.__kwdefaults__),
+        snapshot.form(fn.__dict__.get("__wrapped__")), _cells(fn, snapshot), _names(code, space, snapshot),
+    )  # fmt: skip
+    for cls in (*_class_around(fn), *_classes_in(fn.__annotations__, space)):
+        snapshot.refer(cls)
+    snapshot.refs.extend(_imported(code, space.get("__package__")))
+    file = _file_of(space) if code.co_filename.startswith("<") else code.co_filename
+    return _made(fn, _label(file, fn.__qualname__), form, snapshot.refs)
+
+
+def _cells(fn: types.FunctionType, snapshot: Snapshot) -> List[Any]:
+    return [_cell(cell, fn, snapshot) for cell in fn.__closure__ or ()]
+
+
+def _cell(cell: Any, fn: types.FunctionType, snapshot: Snapshot) -> Any:
+    try:
+        value = cell.cell_contents
+    except ValueError:  # nothing was assigned yet
+        return "empty"
+    if issubclass(type(value), types.ModuleType):
+        return _attributes(value, fn.__code__, snapshot)
+    return snapshot.form(value)
+
+
+def _names(code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> Any:
+    """What the names of the code stand for in its module."""
+    found = []
+    for chain in codes.chains(code):
+        if chain[0] in space and chain[0] not in _OF_EVERY_MODULE:
+            found.append((chain, _named(chain, code, space, snapshot)))
+    return found
+
+
+def _named(chain: codes.Chain, code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> Any:
+    for name in chain:
+        if name not in space:
+            return "absent"
+        value = space[name]
+        if not issubclass(type(value), types.ModuleType):
+            return _value(value, name, space, snapshot)
+        if not owned.is_own_module(value):
+            return snapshot.form(value)
+        space = vars(value)
+    return _attributes(value, code, snapshot)
+
+
+def _attributes(module: types.ModuleType, code: types.CodeType, snapshot: Snapshot) -> Any:
+    """A module that the code has as a value: whatever it may take from it."""
+    if not owned.is_own_module(module):
+        return snapshot.form(module)
+    space = vars(module)
+    words = [word for word in codes.words(code) if word in space and word not in _OF_EVERY_MODULE]
+    values = [(word, space[word]) for word in words if not issubclass(type(space[word]), types.ModuleType)]
+    return [(word, _value(value, word, space, snapshot)) for word, value in values]
+
+
+def _value(value: Any, name: str, space: Dict[str, Any], snapshot: Snapshot) -> Any:
+    """A global: functions and classes are parts by themselves, all others are under their name."""
+    target = _undecorated(value)
+    if type(target) is types.FunctionType or issubclass(type(target), type):
+        return snapshot.form(target)
+    return snapshot.refer(_Global(space, name, value))
+
+
+def _undecorated(value: Any) -> Any:
+    """The function of a task or a flow."""
+    is_ours = type(value).__module__ == "perfect_client.decorators"
+    return dict_of(value).get("fn", value) if is_ours else value
+
+
+def _of_global(one: _Global) -> _Part:
+    snapshot = Snapshot(_file_of(one.space))
+    return _made(one, _label(_file_of(one.space), one.name), snapshot.form(one.value), snapshot.refs)
+
+
+def _class_around(fn: types.FunctionType) -> Iterator[type]:
+    """The class of a method: through ``self`` it may call all others."""
+    found: Any = fn.__globals__
+    *path, _ = fn.__qualname__.split(".")
+    for name in path:
+        found = found.get(name) if type(found) is dict else vars(found).get(name)
+        if not isinstance(found, type):
+            return
+    if path and is_own_class(found):
+        yield found
+
+
+def _classes_in(annotations: Any, space: Dict[str, Any]) -> Iterator[type]:
+    """The own classes that hints name: their methods are called on what is passed."""
+    for hint in annotations.values() if type(annotations) is dict else ():
+        for found in _hinted(hint, space, 5):
+            if is_own_class(found):
+                yield found
+
+
+def _hinted(hint: Any, space: Dict[str, Any], depth: int) -> Iterator[type]:
+    if isinstance(hint, str):
+        for word in _WORD.findall(hint):
+            yield from _hinted_by(word.split("."), space)
+    elif issubclass(type(hint), type):
+        yield hint
+    if depth and type(hint).__module__ in ("typing", "types", "collections.abc"):
+        for inner in getattr(hint, "__args__", None) or ():
+            yield from _hinted(inner, space, depth - 1)
+    if type(hint).__name__ == "ForwardRef":
+        yield from _hinted(hint.__forward_arg__, space, 0)
+
+
+def _hinted_by(path: Sequence[str], space: Dict[str, Any]) -> Iterator[type]:
+    found: Any = None
+    for name in path:
+        found = space.get(name)
+        if issubclass(type(found), type):
+            yield found
+        if not issubclass(type(found), types.ModuleType):
+            return
+        space = vars(found)
+
+
+# ------------------------------------------------------------------------------------------------------------- classes
+
+
+def _of_class(cls: type) -> _Part:
+    space = vars(cls)
+    file = _file_of(dict_of(sys.modules.get(cls.__module__)) or {"__name__": cls.__module__})
+    snapshot = Snapshot(file)
+    members = [(name, snapshot.form(value)) for name, value in sorted(space.items()) if _counts(name, value)]
+    bases = [snapshot.form(base) for base in cls.__mro__[1:-1]]
+    hints = space.get("__annotations__")
+    hints = hints if type(hints) is dict else {}
+    form = (cls.__name__, snapshot.form(type(cls)), bases, members, [_hint_text(pair) for pair in hints.items()])
+    for found in _classes_in(hints, dict_of(sys.modules.get(cls.__module__))):
+        snapshot.refer(found)
+    return _made(cls, _label(file, cls.__qualname__), form, snapshot.refs)
+
+
+def _counts(name: str, value: Any) -> bool:
+    """Python and libraries keep much under names with two underscores; of these, functions count."""
+    if not (name.startswith("__") and name.endswith("__")):
+        return name not in ("_abc_impl", "_abc_cache", "_abc_registry")
+    return name in _TELLING or type(value) in (types.FunctionType, staticmethod, classmethod, property)
+
+
+def _hint_text(pair: Tuple[str, Any]) -> Tuple[str, str]:
+    name, hint = pair
+    return name, hint if type(hint) is str else str(getattr(hint, "__qualname__", "") or type(hint).__name__)
+
+
+# --------------------------------------------------------------------------------- modules that are imported on the way
+
+
+def _imported(code: types.CodeType, package: Any) -> Iterator[owned.OwnModule]:
+    """The own modules that the code imports itself. They may not be loaded yet, so they count as they are written."""
+    for one in codes.imports(code):
+        base = owned.absolute(one.name, one.level, package if isinstance(package, str) else "")
+        for name in (base, *("%s.%s" % (base, inner) for inner in one.names if base)):
+            found = owned.find(name) if name else None
+            if found is not None:
+                yield found
+
+
+def _of_file(module: owned.OwnModule) -> _Part:
+    label = _label(module.file, "")
+    with open(module.file, "rb") as file:
+        source, changed_ns = file.read(), os.fstat(file.fileno()).st_mtime_ns
+    if changed_ns > _STARTED and module.name in sys.modules:  # what was imported may be an older text
+        return _made(module, label, os.urandom(SIZE), ())
+    code = compile(source, "<%s>" % module.name, "exec", dont_inherit=True)
+    return _made(module, label, codes.form(code), list(_imported(code, module.package)))
+
+
+# ------------------------------------------------------------------------------------------------ what a factory passed
+
+
+def _bound(value: Any) -> bytes:
+    """The values that tell apart the functions that one piece of code makes; their own code does not count."""
+    fn = _undecorated(value)
+    if type(fn) is types.FunctionType and not fn.__closure__ and "<locals>" not in fn.__qualname__:
+        return b""
+    form = _bound_form(fn, 5)
+    return b"" if form is None else _digest(form)
+
+
+def _bound_form(fn: Any, depth: int) -> Any:
+    snapshot = Snapshot()
+    if type(fn) is types.FunctionType:
+        defaults = (fn.__defaults__, fn.__kwdefaults__) if "<locals>" in fn.__qualname__ else ()
+        forms = [snapshot.form(value) for value in defaults if value] + _cells(fn, snapshot)
+    else:
+        forms = [snapshot.form(fn)]
+    refs = [_bound_ref(ref, depth - 1) for ref in snapshot.refs] if depth else []
+    return (forms, refs) if forms else None
+
+
+def _bound_ref(ref: Any, depth: int) -> Any:
+    """A named function is its name and what it closes over in turn; a lambda has no name, so its code counts."""
+    name = str(getattr(ref, "__qualname__", type(ref).__name__))
+    if type(ref) is not types.FunctionType:
+        return name
+    code = codes.form(ref.__code__) if name.endswith("<lambda>") else None
+    return (name, code, _bound_form(ref, depth) if ref.__closure__ or "<locals>" in name else None)
+
+
+# ---------------------------------------------------------------------------------------------------------- in sentences
+
+
+def changes(then: Dict[str, str], now: Dict[str, str]) -> str:
+    """What is another one now, for a sentence: ``total in calc.py``; empty where nothing is known by name."""
+    labels = [label for label in now if label in then and then[label] != now[label]]
+    labels = labels or [label for label in (*now, *then) if (label in now) != (label in then)]
+    by_file: Dict[str, List[str]] = {}
+    for label in labels:
+        file, _, name = label.partition(":")
+        by_file.setdefault(file, []).append(name)
+    told = [_told(file, [name for name in names if name]) for file, names in by_file.items()]
+    return _listed(told[:3] + (["%d more" % (len(told) - 3)] if len(told) > 3 else []))
+
+
+def is_one(changed: str) -> bool:
+    """Whether the words of ``changes`` are about one thing."""
+    return " and " not in changed
+
+
+def _told(file: str, names: List[str]) -> str:
+    if len(names) > 3:
+        names = [*names[:3], "%d more" % (len(names) - 3)]
+    return "%s in %s" % (_listed(names), file) if names else file
+
+
+def _listed(words: List[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+_Makers = Dict[type, Callable[[Any], _Part]]
+_PARTS: _Makers = {
+    types.FunctionType: _of_function,
+    _Global: _of_global,
+    _Root: _of_root,
+    owned.OwnModule: _of_file,
+}
+
