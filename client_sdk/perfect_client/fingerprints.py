@@ -251,11 +251,14 @@ def _attributes(module: types.ModuleType, code: types.CodeType, snapshot: Snapsh
 
 
 def _value(value: Any, name: str, space: Dict[str, Any], snapshot: Snapshot) -> Any:
-    """A global: functions and classes are parts by themselves, all others are under their name."""
+    """A global: own functions and classes are parts by themselves, all others are under their name."""
     target = _undecorated(value)
-    if type(target) is types.FunctionType or issubclass(type(target), type):
-        return snapshot.form(target)
-    return snapshot.refer(_Global(space, name, value))
+    is_part = _is_own_function(target) or issubclass(type(target), type) and is_own_class(target)
+    return snapshot.refer(target if is_part else _Global(space, name, value))
+
+
+def _is_own_function(value: Any) -> bool:
+    return type(value) is types.FunctionType and owned.is_own(value.__code__.co_filename)
 
 
 def _undecorated(value: Any) -> Any:
