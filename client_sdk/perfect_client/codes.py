@@ -59,7 +59,9 @@ def _notes(code: CodeType) -> FrozenSet[int]:
     """The numbers of the constants that the compiler notes in a class and that nothing else uses."""
     from dis import get_instructions  # heavy: few functions have a class inside
 
-    before, notes, used = None, set(), []  # type: Optional[int], Set[int], List[Optional[int]]
+    before: Optional[int] = None
+    notes: Set[int] = set()
+    used: List[Optional[int]] = []
     for one in get_instructions(code):
         if one.opname == "STORE_NAME" and one.argval in _NOTES and before is not None:
             notes.add(before)
@@ -86,7 +88,8 @@ def chains(code: CodeType) -> List[Chain]:
 
 
 def _chains(code: CodeType) -> Iterator[Chain]:
-    names, raw, high, chain = code.co_names, code.co_code, 0, []  # type: Any, bytes, int, List[str]
+    names, raw, high = code.co_names, code.co_code, 0
+    chain: List[str] = []
     for place in range(0, len(raw), 2):
         operation = raw[place]
         if operation in _SILENT:

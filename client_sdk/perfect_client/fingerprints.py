@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import time
 import types
 from hashlib import blake2b
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
 from weakref import WeakKeyDictionary
 
-from perfect_client import codes, owned
-from perfect_client.snapshots import Snapshot, dict_of, is_own_class
+from perfect_client import codes, owned, references
+from perfect_client.snapshots import Snapshot, dict_of
 
 SIZE = 16  # bytes
 MAX_PARTS = 1000  # functions, classes and globals of one task; those that are farther away do not count
 _MAX_AHEAD = 200  # tasks of one module
 _MAX_REMEMBERED = 20_000
 _STARTED = time.time_ns()  # a file that is younger may not be what was imported
-_OF_EVERY_MODULE = frozenset({
-    "__name__", "__file__", "__doc__", "__package__", "__spec__", "__loader__", "__path__", "__cached__",
-    "__builtins__", "__annotations__", "__debug__",
-})  # fmt: skip
 # Attributes of classes with two underscores that are data and decide what the class does.
 _TELLING = frozenset({"__dataclass_fields__", "__pydantic_fields__", "__fields__", "__attrs_attrs__", "__slots__"})
-_WORD = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 
 logger = logging.getLogger("perfect_client.results")
 
@@ -43,14 +37,6 @@ class Fingerprint(NamedTuple):
     digest: bytes
     parts: Dict[str, str]
     bound: bytes
-
-
-class _Global(NamedTuple):
-    """A value under a name of an own module."""
-
-    space: Dict[str, Any]
-    name: str
-    value: Any
 
 
 class _Root(NamedTuple):
@@ -68,7 +54,7 @@ class _Part(NamedTuple):
     refs: Sequence[Any]
 
 
-_Node = Union[types.FunctionType, type, _Global, _Root, owned.OwnModule]
+_Node = Union[types.FunctionType, type, references.Global, _Root, owned.OwnModule]
 _remembered: Dict[Any, _Part] = {}
 _made_before: WeakKeyDictionary[types.FunctionType, Fingerprint] = WeakKeyDictionary()
 _ahead: Dict[int, Dict[str, Any]] = {}  # the modules whose tasks have all been looked at
@@ -135,7 +121,7 @@ def _walk(root: _Root) -> Fingerprint:
 
 
 def _key(node: Any) -> Any:
-    if type(node) is _Global:
+    if type(node) is references.Global:
         return id(node.space), node.name
     return node if type(node) is owned.OwnModule else id(node)
 
@@ -144,7 +130,8 @@ def _part(node: Any) -> _Part:
     key = _key(node)
     found = _remembered.get(key)
     if found is None:
-        found = _PARTS.get(type(node), _of_class)(node)
+        make: Callable[[Any], _Part] = _PARTS.get(type(node), _of_class)
+        found = make(node)
         if _lasts(node):
             if len(_remembered) > _MAX_REMEMBERED:
                 _remembered.clear()
@@ -156,7 +143,7 @@ def _lasts(node: Any) -> bool:
     """Whether it stays what it is as long as the process lives; nested functions are made by each call anew."""
     if type(node) is _Root:
         return False
-    return type(node) in (_Global, owned.OwnModule) or "<locals>" not in node.__qualname__
+    return type(node) in (references.Global, owned.OwnModule) or "<locals>" not in node.__qualname__
 
 
 def _made(node: Any, label: str, form: Any, refs: Sequence[Any]) -> _Part:
@@ -177,11 +164,6 @@ def _label(file: str, name: str) -> str:
     return "%s:%s" % (short, name.replace("<locals>.", ""))
 
 
-def _file_of(space: Dict[str, Any]) -> str:
-    file = space.get("__file__")
-    return file if isinstance(file, str) else "<%s>" % space.get("__name__")
-
-
 # ----------------------------------------------------------------------------------------------------------- functions
 
 
@@ -192,128 +174,22 @@ def _of_root(root: _Root) -> _Part:
 
 def _of_function(fn: types.FunctionType) -> _Part:
     code, space = fn.__code__, fn.__globals__
-    snapshot = Snapshot(_file_of(space))
+    snapshot = Snapshot(references.file_of(space))
     form = (
         codes.form(code), snapshot.form(fn.__defaults__), snapshot.form(fn.__kwdefaults__),
-        snapshot.form(fn.__dict__.get("__wrapped__")), _cells(fn, snapshot), _names(code, space, snapshot),
+        snapshot.form(fn.__dict__.get("__wrapped__")), references.cells(fn, snapshot),
+        references.names(code, space, snapshot),
     )  # fmt: skip
-    for cls in (*_class_around(fn), *_classes_in(fn.__annotations__, space)):
+    for cls in (*references.class_around(fn), *references.classes_in(fn.__annotations__, space)):
         snapshot.refer(cls)
-    snapshot.refs.extend(_imported(code, space.get("__package__")))
-    file = _file_of(space) if code.co_filename.startswith("<") else code.co_filename
+    snapshot.refs.extend(references.imported(code, space.get("__package__")))
+    file = references.file_of(space) if code.co_filename.startswith("<") else code.co_filename
     return _made(fn, _label(file, fn.__qualname__), form, snapshot.refs)
 
 
-def _cells(fn: types.FunctionType, snapshot: Snapshot) -> List[Any]:
-    return [_cell(cell, fn, snapshot) for cell in fn.__closure__ or ()]
-
-
-def _cell(cell: Any, fn: types.FunctionType, snapshot: Snapshot) -> Any:
-    try:
-        value = cell.cell_contents
-    except ValueError:  # nothing was assigned yet
-        return "empty"
-    if issubclass(type(value), types.ModuleType):
-        return _attributes(value, fn.__code__, snapshot)
-    return snapshot.form(value)
-
-
-def _names(code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> Any:
-    """What the names of the code stand for in its module."""
-    found = []
-    for chain in codes.chains(code):
-        if chain[0] in space and chain[0] not in _OF_EVERY_MODULE:
-            found.append((chain, _named(chain, code, space, snapshot)))
-    return found
-
-
-def _named(chain: codes.Chain, code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> Any:
-    for name in chain:
-        if name not in space:
-            return "absent"
-        value = space[name]
-        if not issubclass(type(value), types.ModuleType):
-            return _value(value, name, space, snapshot)
-        if not owned.is_own_module(value):
-            return snapshot.form(value)
-        space = vars(value)
-    return _attributes(value, code, snapshot)
-
-
-def _attributes(module: types.ModuleType, code: types.CodeType, snapshot: Snapshot) -> Any:
-    """A module that the code has as a value: whatever it may take from it."""
-    if not owned.is_own_module(module):
-        return snapshot.form(module)
-    space = vars(module)
-    words = [word for word in codes.words(code) if word in space and word not in _OF_EVERY_MODULE]
-    values = [(word, space[word]) for word in words if not issubclass(type(space[word]), types.ModuleType)]
-    return [(word, _value(value, word, space, snapshot)) for word, value in values]
-
-
-def _value(value: Any, name: str, space: Dict[str, Any], snapshot: Snapshot) -> Any:
-    """A global: own functions and classes are parts by themselves, all others are under their name."""
-    target = _undecorated(value)
-    is_part = _is_own_function(target) or issubclass(type(target), type) and is_own_class(target)
-    return snapshot.refer(target if is_part else _Global(space, name, value))
-
-
-def _is_own_function(value: Any) -> bool:
-    return type(value) is types.FunctionType and owned.is_own(value.__code__.co_filename)
-
-
-def _undecorated(value: Any) -> Any:
-    """The function of a task or a flow."""
-    is_ours = type(value).__module__ == "perfect_client.decorators"
-    return dict_of(value).get("fn", value) if is_ours else value
-
-
-def _of_global(one: _Global) -> _Part:
-    snapshot = Snapshot(_file_of(one.space))
-    return _made(one, _label(_file_of(one.space), one.name), snapshot.form(one.value), snapshot.refs)
-
-
-def _class_around(fn: types.FunctionType) -> Iterator[type]:
-    """The class of a method: through ``self`` it may call all others."""
-    found: Any = fn.__globals__
-    *path, _ = fn.__qualname__.split(".")
-    for name in path:
-        found = found.get(name) if type(found) is dict else vars(found).get(name)
-        if not isinstance(found, type):
-            return
-    if path and is_own_class(found):
-        yield found
-
-
-def _classes_in(annotations: Any, space: Dict[str, Any]) -> Iterator[type]:
-    """The own classes that hints name: their methods are called on what is passed."""
-    for hint in annotations.values() if type(annotations) is dict else ():
-        for found in _hinted(hint, space, 5):
-            if is_own_class(found):
-                yield found
-
-
-def _hinted(hint: Any, space: Dict[str, Any], depth: int) -> Iterator[type]:
-    if isinstance(hint, str):
-        for word in _WORD.findall(hint):
-            yield from _hinted_by(word.split("."), space)
-    elif issubclass(type(hint), type):
-        yield hint
-    if depth and type(hint).__module__ in ("typing", "types", "collections.abc"):
-        for inner in getattr(hint, "__args__", None) or ():
-            yield from _hinted(inner, space, depth - 1)
-    if type(hint).__name__ == "ForwardRef":
-        yield from _hinted(hint.__forward_arg__, space, 0)
-
-
-def _hinted_by(path: Sequence[str], space: Dict[str, Any]) -> Iterator[type]:
-    found: Any = None
-    for name in path:
-        found = space.get(name)
-        if issubclass(type(found), type):
-            yield found
-        if not issubclass(type(found), types.ModuleType):
-            return
-        space = vars(found)
+def _of_global(one: references.Global) -> _Part:
+    snapshot = Snapshot(references.file_of(one.space))
+    return _made(one, _label(references.file_of(one.space), one.name), snapshot.form(one.value), snapshot.refs)
 
 
 # ------------------------------------------------------------------------------------------------------------- classes
@@ -321,14 +197,14 @@ def _hinted_by(path: Sequence[str], space: Dict[str, Any]) -> Iterator[type]:
 
 def _of_class(cls: type) -> _Part:
     space = vars(cls)
-    file = _file_of(dict_of(sys.modules.get(cls.__module__)) or {"__name__": cls.__module__})
+    file = references.file_of(dict_of(sys.modules.get(cls.__module__)) or {"__name__": cls.__module__})
     snapshot = Snapshot(file)
     members = [(name, snapshot.form(value)) for name, value in sorted(space.items()) if _counts(name, value)]
     bases = [snapshot.form(base) for base in cls.__mro__[1:-1]]
     hints = space.get("__annotations__")
     hints = hints if type(hints) is dict else {}
     form = (cls.__name__, snapshot.form(type(cls)), bases, members, [_hint_text(pair) for pair in hints.items()])
-    for found in _classes_in(hints, dict_of(sys.modules.get(cls.__module__))):
+    for found in references.classes_in(hints, dict_of(sys.modules.get(cls.__module__))):
         snapshot.refer(found)
     return _made(cls, _label(file, cls.__qualname__), form, snapshot.refs)
 
@@ -348,16 +224,6 @@ def _hint_text(pair: Tuple[str, Any]) -> Tuple[str, str]:
 # --------------------------------------------------------------------------------- modules that are imported on the way
 
 
-def _imported(code: types.CodeType, package: Any) -> Iterator[owned.OwnModule]:
-    """The own modules that the code imports itself. They may not be loaded yet, so they count as they are written."""
-    for one in codes.imports(code):
-        base = owned.absolute(one.name, one.level, package if isinstance(package, str) else "")
-        for name in (base, *("%s.%s" % (base, inner) for inner in one.names if base)):
-            found = owned.find(name) if name else None
-            if found is not None:
-                yield found
-
-
 def _of_file(module: owned.OwnModule) -> _Part:
     label = _label(module.file, "")
     with open(module.file, "rb") as file:
@@ -365,7 +231,7 @@ def _of_file(module: owned.OwnModule) -> _Part:
     if changed_ns > _STARTED and module.name in sys.modules:  # what was imported may be an older text
         return _made(module, label, os.urandom(SIZE), ())
     code = compile(source, "<%s>" % module.name, "exec", dont_inherit=True)
-    return _made(module, label, codes.form(code), list(_imported(code, module.package)))
+    return _made(module, label, codes.form(code), list(references.imported(code, module.package)))
 
 
 # ------------------------------------------------------------------------------------------------ what a factory passed
@@ -373,7 +239,7 @@ def _of_file(module: owned.OwnModule) -> _Part:
 
 def _bound(value: Any) -> bytes:
     """The values that tell apart the functions that one piece of code makes; their own code does not count."""
-    fn = _undecorated(value)
+    fn = references.undecorated(value)
     if type(fn) is types.FunctionType and not fn.__closure__ and "<locals>" not in fn.__qualname__:
         return b""
     form = _bound_form(fn, 5)
@@ -384,7 +250,7 @@ def _bound_form(fn: Any, depth: int) -> Any:
     snapshot = Snapshot()
     if type(fn) is types.FunctionType:
         defaults = (fn.__defaults__, fn.__kwdefaults__) if "<locals>" in fn.__qualname__ else ()
-        forms = [snapshot.form(value) for value in defaults if value] + _cells(fn, snapshot)
+        forms = [snapshot.form(value) for value in defaults if value] + references.cells(fn, snapshot)
     else:
         forms = [snapshot.form(fn)]
     refs = [_bound_ref(ref, depth - 1) for ref in snapshot.refs] if depth else []
@@ -400,7 +266,7 @@ def _bound_ref(ref: Any, depth: int) -> Any:
     return (name, code, _bound_form(ref, depth) if ref.__closure__ or "<locals>" in name else None)
 
 
-# ---------------------------------------------------------------------------------------------------------- in sentences
+# --------------------------------------------------------------------------------------------------------- in sentences
 
 
 def changes(then: Dict[str, str], now: Dict[str, str]) -> str:
@@ -430,11 +296,9 @@ def _listed(words: List[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-_Makers = Dict[type, Callable[[Any], _Part]]
-_PARTS: _Makers = {
+_PARTS: Dict[type, Callable[[Any], _Part]] = {
     types.FunctionType: _of_function,
-    _Global: _of_global,
+    references.Global: _of_global,
     _Root: _of_root,
     owned.OwnModule: _of_file,
 }
-

@@ -39,7 +39,7 @@ def is_own_module(module: Any) -> bool:
     file = space.get("__file__")
     if isinstance(file, str):
         return is_own(file)
-    return space.get("__name__") == "__main__" or file is None and _is_own_namespace(space.get("__path__"))
+    return space.get("__name__") == "__main__" or (file is None and _is_own_namespace(space.get("__path__")))
 
 
 def _is_own_namespace(path: Any) -> bool:

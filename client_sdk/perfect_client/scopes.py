@@ -204,6 +204,7 @@ def class_that_defines(owner: Value, function: Any) -> Optional[type]:
 
 # ----------------------------------------------------------------------------------------------------------- source
 
+
 def definitions_of(code: types.CodeType, module: Dict[str, Any]) -> List[Definition]:
     """The nodes that a function was made from: several for lambdas in one line, none without source."""
     source = "".join(linecache.getlines(code.co_filename, module))

@@ -46,7 +46,13 @@ def test_what_differs_has_another_form(one: str, other: str) -> None:
     assert form(one) != form(other)
 
 
-NESTED = "def f():\n    class A:\n        def g(self):\n            self.b = self.c = self.a = self.zz = {number}\n    return A"
+NESTED = """
+def f():
+    class A:
+        def g(self):
+            self.b = self.c = self.a = self.zz = {number}
+    return A
+"""
 
 
 def test_a_class_inside_a_function_may_move_too() -> None:
@@ -106,7 +112,9 @@ def test_the_names_that_are_taken_from_the_module(lines: List[str], chains: Any)
     ],
 )
 def test_the_imports_of_a_function(statement: str, found: Import) -> None:
-    assert codes.imports(compiled("def f():\n    x = 1, 2, 3\n    def g():\n        %s\n    return g" % statement)) == [found]
+    code = compiled("def f():\n    x = 1, 2, 3\n    def g():\n        %s\n    return g" % statement)
+
+    assert codes.imports(code) == [found]
 
 
 def test_the_words_that_may_be_attributes() -> None:

@@ -317,12 +317,10 @@ def test_any_changes_count_together_if_one_of_them_does(
     assert (changed.digest != plain.digest) == any(edit.counts for edit in chosen)
 
 
-def test_a_function_may_move_within_its_file_and_to_another_one(
-    folders: Path, plain: fingerprints.Fingerprint
-) -> None:
+def test_a_function_may_move_within_its_file_and_to_another_one(folders: Path, plain: fingerprints.Fingerprint) -> None:
     text = FILES["calc.py"]
     moved = written(folders)
-    body = 'def ping(n):\n    return pong(n - 1) if n else 0\n'
+    body = "def ping(n):\n    return pong(n - 1) if n else 0\n"
     assert body in text
     (moved / "calc.py").write_text(text.replace(body, "") + "\n" + body)
     (moved / "stars2.py").write_text(FILES["stars.py"])
@@ -365,7 +363,7 @@ def test_every_process_finds_the_same(
     assert found == [(plain.digest.hex(), plain.bound.hex(), plain.parts)] * 4
 
 
-# ------------------------------------------------------------------------------------------------- factories and methods
+# ------------------------------------------------------------------------------------------------ factories and methods
 
 
 def test_the_tasks_of_one_factory_are_told_apart_by_what_they_close_over(folders: Path) -> None:
@@ -422,7 +420,7 @@ def test_a_callable_object_counts_with_its_state() -> None:
     assert fingerprints.of(two).digest == fingerprints.of(task(Scaled(2))).digest
 
 
-# ----------------------------------------------------------------------------------------------------- what is left alone
+# --------------------------------------------------------------------------------------------------- what is left alone
 
 
 class Touchy:

@@ -49,7 +49,9 @@ def test_a_module_is_found_without_being_imported(packages: Path, name: str, fil
     assert name not in sys.modules
 
 
-@pytest.mark.parametrize("name", ["json", "sys", "pytest", "perfect_client.flow", "outer.missing", "lone.leaf", "spaced"])
+@pytest.mark.parametrize(
+    "name", ["json", "sys", "pytest", "perfect_client.flow", "outer.missing", "lone.leaf", "spaced"]
+)
 def test_what_is_not_an_own_source_file_is_not_found(packages: Path, name: str) -> None:
     assert owned.find(name) is None
 
