@@ -125,13 +125,3 @@ def _imports(code: CodeType) -> Iterator[Import]:
             yield Import(level if isinstance(level, int) else 0, str(one.argval), tuple(names or ()))
         elif one.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
             given.append(one.argval)
-
-
-def words(code: CodeType) -> List[str]:
-    """Each name and each text of the code that might be the name of an attribute."""
-    found: Dict[str, None] = {}
-    for one in nested(code):
-        for word in (*one.co_names, *one.co_consts):
-            if type(word) is str and word.isidentifier():
-                found[word] = None
-    return list(found)

@@ -52,6 +52,13 @@ class _Part(NamedTuple):
     label: str
     digest: bytes
     refs: Sequence[Any]
+    looked_up: Sequence[Tuple[Dict[str, Any], str, Any]]
+
+    def is_current(self, node: Any) -> bool:
+        """False where a name stands for something else by now: in a notebook, or after a module was loaded again."""
+        if type(node) is references.Global and node.value is not self.node.value:
+            return False
+        return all(space.get(name) is value for space, name, value in self.looked_up)
 
 
 _Node = Union[types.FunctionType, type, references.Global, _Root, owned.OwnModule]
@@ -129,7 +136,7 @@ def _key(node: Any) -> Any:
 def _part(node: Any) -> _Part:
     key = _key(node)
     found = _remembered.get(key)
-    if found is None:
+    if found is None or not found.is_current(node):
         make: Callable[[Any], _Part] = _PARTS.get(type(node), _of_class)
         found = make(node)
         if _lasts(node):
@@ -146,8 +153,8 @@ def _lasts(node: Any) -> bool:
     return type(node) in (references.Global, owned.OwnModule) or "<locals>" not in node.__qualname__
 
 
-def _made(node: Any, label: str, form: Any, refs: Sequence[Any]) -> _Part:
-    return _Part(node, label, _digest(form), refs)
+def _made(node: Any, label: str, form: Any, snapshot: Snapshot) -> _Part:
+    return _Part(node, label, _digest(form), snapshot.refs, snapshot.looked_up)
 
 
 def _digest(form: Any) -> bytes:
@@ -169,7 +176,7 @@ def _label(file: str, name: str) -> str:
 
 def _of_root(root: _Root) -> _Part:
     snapshot = Snapshot()
-    return _made(root, "", snapshot.form(root.value), snapshot.refs)
+    return _made(root, "", snapshot.form(root.value), snapshot)
 
 
 def _of_function(fn: types.FunctionType) -> _Part:
@@ -180,16 +187,16 @@ def _of_function(fn: types.FunctionType) -> _Part:
         snapshot.form(fn.__dict__.get("__wrapped__")), references.cells(fn, snapshot),
         references.names(code, space, snapshot),
     )  # fmt: skip
-    for cls in (*references.class_around(fn), *references.classes_in(fn.__annotations__, space)):
+    for cls in (*references.class_around(fn), *references.classes_in(fn, space)):
         snapshot.refer(cls)
     snapshot.refs.extend(references.imported(code, space.get("__package__")))
     file = references.file_of(space) if code.co_filename.startswith("<") else code.co_filename
-    return _made(fn, _label(file, fn.__qualname__), form, snapshot.refs)
+    return _made(fn, _label(file, fn.__qualname__), form, snapshot)
 
 
 def _of_global(one: references.Global) -> _Part:
     snapshot = Snapshot(references.file_of(one.space))
-    return _made(one, _label(references.file_of(one.space), one.name), snapshot.form(one.value), snapshot.refs)
+    return _made(one, _label(references.file_of(one.space), one.name), snapshot.form(one.value), snapshot)
 
 
 # ------------------------------------------------------------------------------------------------------------- classes
@@ -201,12 +208,11 @@ def _of_class(cls: type) -> _Part:
     snapshot = Snapshot(file)
     members = [(name, snapshot.form(value)) for name, value in sorted(space.items()) if _counts(name, value)]
     bases = [snapshot.form(base) for base in cls.__mro__[1:-1]]
-    hints = space.get("__annotations__")
-    hints = hints if type(hints) is dict else {}
-    form = (cls.__name__, snapshot.form(type(cls)), bases, members, [_hint_text(pair) for pair in hints.items()])
-    for found in references.classes_in(hints, dict_of(sys.modules.get(cls.__module__))):
+    hints = [_hint_text(pair) for pair in references.hints_of(cls).items()]
+    form = (cls.__name__, snapshot.form(type(cls)), bases, members, hints)
+    for found in references.classes_in(cls, dict_of(sys.modules.get(cls.__module__))):
         snapshot.refer(found)
-    return _made(cls, _label(file, cls.__qualname__), form, snapshot.refs)
+    return _made(cls, _label(file, cls.__qualname__), form, snapshot)
 
 
 def _counts(name: str, value: Any) -> bool:
@@ -225,13 +231,14 @@ def _hint_text(pair: Tuple[str, Any]) -> Tuple[str, str]:
 
 
 def _of_file(module: owned.OwnModule) -> _Part:
-    label = _label(module.file, "")
+    label, snapshot = _label(module.file, ""), Snapshot()
     with open(module.file, "rb") as file:
         source, changed_ns = file.read(), os.fstat(file.fileno()).st_mtime_ns
     if changed_ns > _STARTED and module.name in sys.modules:  # what was imported may be an older text
-        return _made(module, label, os.urandom(SIZE), ())
+        return _made(module, label, os.urandom(SIZE), snapshot)
     code = compile(source, "<%s>" % module.name, "exec", dont_inherit=True)
-    return _made(module, label, codes.form(code), list(references.imported(code, module.package)))
+    snapshot.refs.extend(references.imported(code, module.package))
+    return _made(module, label, codes.form(code), snapshot)
 
 
 # ------------------------------------------------------------------------------------------------ what a factory passed

@@ -33,16 +33,16 @@ def file_of(space: Dict[str, Any]) -> str:
 
 
 def cells(fn: types.FunctionType, snapshot: Snapshot) -> List[Any]:
-    return [_cell(cell, fn, snapshot) for cell in fn.__closure__ or ()]
+    return [_cell(cell, snapshot) for cell in fn.__closure__ or ()]
 
 
-def _cell(cell: Any, fn: types.FunctionType, snapshot: Snapshot) -> Any:
+def _cell(cell: Any, snapshot: Snapshot) -> Any:
     try:
         value = cell.cell_contents
     except ValueError:  # nothing was assigned yet
         return "empty"
     if issubclass(type(value), types.ModuleType):
-        return _attributes(value, fn.__code__, snapshot)
+        return _attributes(value, snapshot)
     return snapshot.form(value)
 
 
@@ -51,31 +51,32 @@ def names(code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> An
     found = []
     for chain in codes.chains(code):
         if chain[0] in space and chain[0] not in _OF_EVERY_MODULE:
-            found.append((chain, _named(chain, code, space, snapshot)))
+            found.append((chain, _named(chain, space, snapshot)))
     return found
 
 
-def _named(chain: codes.Chain, code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> Any:
+def _named(chain: codes.Chain, space: Dict[str, Any], snapshot: Snapshot) -> Any:
     for name in chain:
         if name not in space:
             return "absent"
         value = space[name]
+        snapshot.looked_up.append((space, name, value))
         if not issubclass(type(value), types.ModuleType):
             return _value(value, name, space, snapshot)
         if not owned.is_own_module(value):
             return snapshot.form(value)
         space = vars(value)
-    return _attributes(value, code, snapshot)
+    return _attributes(value, snapshot)
 
 
-def _attributes(module: types.ModuleType, code: types.CodeType, snapshot: Snapshot) -> Any:
-    """A module that the code has as a value: whatever it may take from it."""
+def _attributes(module: types.ModuleType, snapshot: Snapshot) -> Any:
+    """A module that the code has as a value: it may take from it whatever the module has."""
     if not owned.is_own_module(module):
         return snapshot.form(module)
     space = vars(module)
-    words = [word for word in codes.words(code) if word in space and word not in _OF_EVERY_MODULE]
-    values = [(word, space[word]) for word in words if not issubclass(type(space[word]), types.ModuleType)]
-    return [(word, _value(value, word, space, snapshot)) for word, value in values]
+    named = sorted(name for name in space if not (name.startswith("__") and name.endswith("__")))
+    values = [(name, space[name]) for name in named if not issubclass(type(space[name]), types.ModuleType)]
+    return [(name, _value(value, name, space, snapshot)) for name, value in values]
 
 
 def _value(value: Any, name: str, space: Dict[str, Any], snapshot: Snapshot) -> Any:
@@ -110,12 +111,21 @@ def class_around(fn: types.FunctionType) -> Iterator[type]:
         yield found
 
 
-def classes_in(annotations: Any, space: Dict[str, Any]) -> Iterator[type]:
+def classes_in(annotated: Any, space: Dict[str, Any]) -> Iterator[type]:
     """The own classes that hints name: their methods are called on what is passed."""
-    for hint in annotations.values() if type(annotations) is dict else ():
+    for hint in hints_of(annotated).values():
         for found in _hinted(hint, space, 5):
             if is_own_class(found):
                 yield found
+
+
+def hints_of(annotated: Any) -> Dict[str, Any]:
+    """The hints of a function, or those that a class itself has; none that would have to be worked out first."""
+    try:
+        found = vars(annotated).get("__annotations__") if isinstance(annotated, type) else annotated.__annotations__
+    except Exception:  # a name in them is not there (3.14 and newer)
+        return {}
+    return found if type(found) is dict else {}
 
 
 def _hinted(hint: Any, space: Dict[str, Any], depth: int) -> Iterator[type]:

@@ -47,8 +47,10 @@ _LEADING: Dict[str, Tuple[str, ...]] = {
 
 def is_own_class(cls: type) -> bool:
     """Whether a class is of the user's own files."""
-    name = vars(cls).get("__module__", "builtins")
-    module = sys.modules.get(name) if isinstance(name, str) else None
+    name = vars(cls).get("__module__")
+    if not isinstance(name, str):  # only classes that are written in C have none
+        return False
+    module = sys.modules.get(name)
     return is_own_module(module) if isinstance(module, types.ModuleType) else name != "builtins"
 
 
@@ -58,10 +60,14 @@ def name_of(cls: type) -> str:
 
 
 class Snapshot:
-    """``form(value)``, and in ``refs`` the own functions and classes that were met, in the order of their numbers."""
+    """``form(value)``, and in ``refs`` the own functions and classes that were met, in the order of their numbers.
+
+    ``looked_up``: which value was found under which name of which module's or class's names.
+    """
 
     def __init__(self, file: str = "", room: int = MAX_VALUES) -> None:
         self.refs: List[Any] = []
+        self.looked_up: List[Tuple[Dict[str, Any], str, Any]] = []
         self._room = room
         self._open: Set[int] = set()
         self._folders = _folders_of(file)
@@ -158,7 +164,9 @@ class Snapshot:
         led = [known[name] for name in ("registry", "__wrapped__") if name in known]
         if not led:
             led = [held for held in map(_content, fn.__closure__ or ()) if type(held) in _CALLABLE]
-        return ("function", fn.__module__, fn.__qualname__, *map(self.form, led))
+        # A wrapper has the name and the module of what it wraps.
+        name = fn.__code__.co_name if "__wrapped__" in known else fn.__qualname__
+        return ("function", str(fn.__globals__.get("__name__")), name, *map(self.form, led))
 
     def _builtin(self, value: Any) -> Any:
         owner = value.__self__

@@ -115,7 +115,3 @@ def test_the_imports_of_a_function(statement: str, found: Import) -> None:
     code = compiled("def f():\n    x = 1, 2, 3\n    def g():\n        %s\n    return g" % statement)
 
     assert codes.imports(code) == [found]
-
-
-def test_the_words_that_may_be_attributes() -> None:
-    assert {"calc", "total", "name"} <= set(codes.words(compiled("def f():\n    return getattr(calc, 'total').name")))

@@ -564,6 +564,35 @@ def test_fifty_helpers_take_a_few_milliseconds() -> None:
     assert min(taken) < 0.02  # about 3 ms on an idle machine
 
 
+def test_a_name_that_stands_for_something_else_by_now_counts() -> None:
+    """As in a notebook, where one cell is run again and another is not."""
+    space: Dict[str, Any] = {"__name__": "cells", "task": task}
+    exec("FACTOR = 2\ndef helper(n):\n    return n * FACTOR\ndef other(n):\n    return n", space)
+
+    def digest(cell: str = "") -> bytes:
+        exec(cell + "\n@task\ndef t(n):\n    return helper(n)", space)
+        return fingerprints.of(space["t"]).digest
+
+    first = digest()
+    assert digest() == first
+    assert digest("FACTOR = 3") != first
+    assert digest("FACTOR = 2") == first
+    assert digest("helper = other") != first
+
+
+KINDS = str(Path(__file__).with_name("kinds.py"))
+
+
+def test_every_kind_of_thing_counts_alike_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for seed in "123":
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        found.add(python(KINDS).stdout)
+    found.add(python("-c", "import sys; sys.path.insert(0, %r); import kinds" % os.path.dirname(KINDS)).stdout)
+
+    assert len(found) == 1
+
+
 # ----------------------------------------------------------------------------------------------------------- sentences
 
 
