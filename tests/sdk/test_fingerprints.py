@@ -535,7 +535,7 @@ def test_the_parts_are_bounded_and_the_nearest_count(monkeypatch: pytest.MonkeyP
 
 def test_globals_count_as_they_were_before_the_first_task_of_the_module() -> None:
     space: Dict[str, Any] = {"__name__": "counting", "task": task}
-    source = "seen = []\n@task\ndef a():\n    seen.append(1)\n@task\ndef b():\n    return seen"
+    source = "seen = []\n@task\ndef a():\n    pass\n@task\ndef b():\n    return seen"
     exec(source, space)
     fresh = fingerprints.of(space["b"])
     exec(source, space := {"__name__": "counting", "task": task})
@@ -578,6 +578,16 @@ def test_a_name_that_stands_for_something_else_by_now_counts() -> None:
     assert digest("FACTOR = 3") != first
     assert digest("FACTOR = 2") == first
     assert digest("helper = other") != first
+
+
+def test_which_name_stands_for_which_function_counts() -> None:
+    def digest(x: str, y: str, z: str) -> bytes:
+        space: Dict[str, Any] = {"__name__": "aliases"}
+        exec("def f(): return 1\ndef g(): return 2\nx, y, z = %s, %s, %s\ndef t(): return x, y, z" % (x, y, z), space)
+        return fingerprints.of_function(space["t"]).digest
+
+    assert len({digest(*names) for names in ("ffg", "fgf", "fgg", "gff", "gfg", "ggf")}) == 6
+    assert digest(*"fgg") == digest(*"fgg")
 
 
 KINDS = str(Path(__file__).with_name("kinds.py"))
