@@ -7,6 +7,7 @@ name alone. The digest depends on nothing that differs between processes: no add
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -24,6 +25,7 @@ MAX_PARTS = 1000  # functions, classes and globals of one task; those that are f
 _MAX_AHEAD = 200  # tasks of one module
 _MAX_REMEMBERED = 20_000
 _STARTED = time.time_ns()  # a file that is younger may not be what was imported
+_PYTHON, _VERSION = "the version of Python", "%d.%d" % sys.version_info[:2]  # each compiles code in its own way
 # Attributes of classes with two underscores that are data and decide what the class does.
 _TELLING = frozenset({"__dataclass_fields__", "__pydantic_fields__", "__fields__", "__attrs_attrs__", "__slots__"})
 
@@ -31,8 +33,11 @@ logger = logging.getLogger("perfect_client.results")
 
 
 class Fingerprint(NamedTuple):
-    """``parts``: a digest in hexadecimal for each ``file:name``. ``bound``: what tells apart the functions that one
-    factory makes: the values, not the code, that they close over; empty for all others."""
+    """``parts``: the version of Python, and a digest in hexadecimal for each ``file:name``.
+
+    ``bound``: what tells apart the functions that one factory makes: the values, not the code, that they close over;
+    empty for all others.
+    """
 
     digest: bytes
     parts: Dict[str, str]
@@ -102,18 +107,34 @@ def _make_ahead(space: Dict[str, Any]) -> None:
 def of_function(fn: Any) -> Fingerprint:
     """The same of anything that can be called."""
     try:
-        return _walk(_Root(fn))
+        package = owned.package_of(_file_of(fn))
+        with owned.own_package(package):
+            return _walk(_Root(fn), package)
     except Exception as wrong:  # it may be anything
         logger.debug("the code of %s cannot be read: %s: %s", type(fn).__name__, type(wrong).__name__, wrong)
         return Fingerprint(os.urandom(SIZE), {}, b"")
 
 
-def _walk(root: _Root) -> Fingerprint:
+def _file_of(fn: Any) -> str:
+    """The file of what a decorator, a partial or a method stands for."""
+    for _ in range(100):
+        known = dict_of(fn)
+        if "__wrapped__" in known:
+            fn = known["__wrapped__"]
+        elif type(fn) in (functools.partial, types.MethodType):
+            fn = fn.func if type(fn) is functools.partial else fn.__func__
+    if type(fn) is types.FunctionType:
+        return fn.__code__.co_filename
+    return references.file_of(dict_of(sys.modules.get(type(fn).__module__)))
+
+
+def _walk(root: _Root, package: str) -> Fingerprint:
     queue: List[Any] = [root]
     numbers = {_key(root): 0}
-    whole, parts = blake2b(digest_size=SIZE), {}  # type: Any, Dict[str, Any]
+    whole = blake2b(digest_size=SIZE)
+    parts: Dict[str, Any] = {}
     for node in queue:  # it grows
-        part = _part(node)
+        part = _part(node, package)
         edges = []
         for ref in part.refs:
             key = _key(ref)
@@ -124,7 +145,8 @@ def _walk(root: _Root) -> Fingerprint:
         whole.update(part.digest + repr(edges).encode())
         if part.label:
             parts.setdefault(part.label, blake2b(digest_size=6)).update(part.digest)
-    return Fingerprint(whole.digest(), {label: made.hexdigest() for label, made in parts.items()}, _bound(root.value))
+    known = {label: made.hexdigest() for label, made in parts.items()}
+    return Fingerprint(whole.digest(), {_PYTHON: _VERSION, **known}, _bound(root.value))
 
 
 def _key(node: Any) -> Any:
@@ -133,8 +155,8 @@ def _key(node: Any) -> Any:
     return node if type(node) is owned.OwnModule else id(node)
 
 
-def _part(node: Any) -> _Part:
-    key = _key(node)
+def _part(node: Any, package: str) -> _Part:
+    key = _key(node), package
     found = _remembered.get(key)
     if found is None or not found.is_current(node):
         make: Callable[[Any], _Part] = _PARTS.get(type(node), _of_class)
@@ -278,6 +300,8 @@ def _bound_ref(ref: Any, depth: int) -> Any:
 
 def changes(then: Dict[str, str], now: Dict[str, str]) -> str:
     """What is another one now, for a sentence: ``total in calc.py``; empty where nothing is known by name."""
+    if then.get(_PYTHON, "") != now.get(_PYTHON, ""):
+        return _PYTHON if _PYTHON in then else ""
     labels = [label for label in now if label in then and then[label] != now[label]]
     labels = labels or [label for label in (*now, *then) if (label in now) != (label in then)]
     by_file: Dict[str, List[str]] = {}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
+import threading
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, Iterator, List, NamedTuple, Optional
 
 _STANDARD_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
+_here = threading.local()
 
 
 class OwnModule(NamedTuple):
@@ -27,9 +30,35 @@ def is_installed(file: str) -> bool:
     return any(folder in file for folder in _INSTALLED)
 
 
-@functools.lru_cache(maxsize=4096)
 def is_own(file: str) -> bool:
-    """False for the standard library, for installed packages and for Perfect itself."""
+    """False for the standard library, for Perfect itself, and for installed packages but the one ``with own_package``
+    is about."""
+    package = getattr(_here, "package", "")
+    return _is_own(file) or bool(package and file.startswith(package))
+
+
+def package_of(file: str) -> str:
+    """The folder of the installed package, or the installed module, that a file belongs to; empty for all others."""
+    for folder in _INSTALLED:
+        before, found, within = file.rpartition(folder)
+        if found and not file.startswith(_HERE):
+            top, *below = within.split(os.sep)
+            return before + found + top + (os.sep if below else "")
+    return ""
+
+
+@contextlib.contextmanager
+def own_package(package: str) -> Iterator[None]:
+    """Within it, what ``package_of`` returned is own: flows may be installed, too."""
+    before, _here.package = getattr(_here, "package", ""), package
+    try:
+        yield
+    finally:
+        _here.package = before
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_own(file: str) -> bool:
     return not file.startswith((_STANDARD_LIBRARY, _HERE, "<frozen")) and not is_installed(file)
 
 

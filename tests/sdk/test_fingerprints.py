@@ -351,6 +351,32 @@ def asked(folder: Path, *how: str) -> Tuple[Any, ...]:
     return tuple(json.loads(python("-c", ASKED, str(folder), *how).stdout))
 
 
+def test_a_package_with_flows_may_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is own code for its own tasks; other packages are not."""
+
+    def digest(number: int, edits: Dict[str, str]) -> bytes:
+        site = tmp_path / str(number) / "site-packages"
+        files = {
+            "installed_flows/__init__.py": "",
+            "installed_flows/calc.py": "import foreign\ndef total(n):\n    return foreign.one(n) * 10",
+            "installed_flows/res.py": "from perfect_client import task\nfrom . import calc\n@task\n"
+            "def t(n):\n    return calc.total(n)",
+            "foreign.py": "def one(n):\n    return n",
+        }
+        for name, text in files.items():
+            (site / name).parent.mkdir(parents=True, exist_ok=True)
+            (site / name).write_text(edits.get(name, text))
+            sys.modules.pop(name.replace("/__init__.py", "").replace(".py", "").replace("/", "."), None)
+        monkeypatch.syspath_prepend(str(site))
+        importlib.invalidate_caches()
+        return fingerprints.of(importlib.import_module("installed_flows.res").t).digest
+
+    plain = digest(1, {})
+    assert digest(2, {}) == plain
+    assert digest(3, {"installed_flows/calc.py": "def total(n):\n    return n * 2"}) != plain
+    assert digest(4, {"foreign.py": "def one(n):\n    return -n"}) == plain
+
+
 def test_every_process_finds_the_same(
     folders: Path, plain: fingerprints.Fingerprint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -558,7 +584,7 @@ def test_fifty_helpers_take_a_few_milliseconds() -> None:
         space: Dict[str, Any] = {"__name__": "fifty"}
         exec(source, space)
         start = time.perf_counter()
-        assert len(fingerprints.of_function(space["h0"]).parts) == 101
+        assert len(fingerprints.of_function(space["h0"]).parts) == 102
         taken.append(time.perf_counter() - start)
 
     assert min(taken) < 0.02  # about 3 ms on an idle machine
@@ -616,8 +642,11 @@ def test_every_kind_of_thing_counts_alike_in_every_process(monkeypatch: pytest.M
         ({"a.py:x": "1"}, {"a.py:x": "1", "a.py:new": "1"}, "new in a.py"),
         ({"a.py:x": "1", "a.py:old": "1"}, {"a.py:x": "1"}, "old in a.py"),
         (dict.fromkeys("abcdef", "1"), dict.fromkeys("abcdef", "2"), "a, b, c and 3 more"),
+        ({"the version of Python": "3.8", "a.py:x": "1"}, {"the version of Python": "3.9", "a.py:x": "2"},
+         "the version of Python"),
+        ({}, {"the version of Python": "3.9", "a.py:x": "2"}, ""),
         ({}, {}, ""),
     ],
-)
+)  # fmt: skip
 def test_what_changed_is_named(then: Dict[str, str], now: Dict[str, str], words: str) -> None:
     assert fingerprints.changes(then, now) == words

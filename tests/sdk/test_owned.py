@@ -18,6 +18,23 @@ def test_own_are_files_that_nobody_else_brought() -> None:
         assert not owned.is_own(file)
 
 
+def test_an_installed_package_is_own_where_it_is_told_to_be() -> None:
+    package = "/env/lib/python3.8/site-packages/flows/"
+    for file, found in (
+        (package + "a.py", package),
+        (package + "sub/a.py", package),
+        ("/env/lib/python3.8/site-packages/lone.py", "/env/lib/python3.8/site-packages/lone.py"),
+        ("/home/ana/flows.py", ""),
+        (perfect_client.__file__, ""),
+    ):
+        assert owned.package_of(file) == found
+
+    with owned.own_package(package):
+        assert owned.is_own(package + "a.py")
+        assert not owned.is_own("/env/lib/python3.8/site-packages/other/a.py")
+    assert not owned.is_own(package + "a.py")
+
+
 def test_own_modules() -> None:
     assert owned.is_own_module(sys.modules[__name__])
     for module in (sys, json, pytest, perfect_client):
