@@ -14,6 +14,7 @@ import sys
 import time
 import types
 from hashlib import blake2b
+from importlib.machinery import SourceFileLoader
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
 from weakref import WeakKeyDictionary
 
@@ -254,11 +255,10 @@ def _hint_text(pair: Tuple[str, Any]) -> Tuple[str, str]:
 
 def _of_file(module: owned.OwnModule) -> _Part:
     label, snapshot = _label(module.file, ""), Snapshot()
-    with open(module.file, "rb") as file:
-        source, changed_ns = file.read(), os.fstat(file.fileno()).st_mtime_ns
-    if changed_ns > _STARTED and module.name in sys.modules:  # what was imported may be an older text
+    if os.stat(module.file).st_mtime_ns > _STARTED and module.name in sys.modules:  # it was imported from an older text
         return _made(module, label, os.urandom(SIZE), snapshot)
-    code = compile(source, "<%s>" % module.name, "exec", dont_inherit=True)
+    code = SourceFileLoader(module.name, module.file).get_code(module.name)  # compiled already, if it was ever imported
+    assert code is not None
     snapshot.refs.extend(references.imported(code, module.package))
     return _made(module, label, codes.form(code), snapshot)
 
