@@ -59,6 +59,7 @@ class Keeping(Keeper):
         self._code: Optional[Fingerprint] = None
         self._open: Dict[Tuple[str, int], _Wanted] = {}
         self._said: Set[str] = set()
+        self._told: Set[Tuple[str, Optional[bytes]]] = set()
         self._lock = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------- the part
@@ -169,7 +170,9 @@ class Keeping(Keeper):
             return None
         expires = None if self._asked.expires_after_s is None else found.made + self._asked.expires_after_s
         if found.source != self._source().digest:
-            self._say(self._why_again(line, found))
+            if (found.run, found.source) not in self._told:  # a task may be called often
+                self._told.add((found.run, found.source))
+                self._say(self._why_again(line, found))
             return None
         if expires is not None and expires <= time.time():
             self._say("the results of task %r have expired since run %s: it runs again" % (self._task.name, found.run))
