@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Any, Callable, FrozenSet, Iterable, Mapping, Optional, Sequence, Tuple
 
-from perfect_client import hashing
+from perfect_client import fingerprints, hashing
 from perfect_client.errors import ConfigurationError
 
 
@@ -103,14 +103,14 @@ class Inputs(CachePolicy):
 
 
 class TaskSource(CachePolicy):
-    """The same code of the task itself; what it calls does not count."""
+    """The same code: of the task, and of all in the user's own files that it names, closes over or has as defaults."""
 
     per_task = True
 
     def compute_key(
         self, task_ctx: Any, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any], **kwargs: Any
     ) -> Optional[str]:
-        return hashing.of_code(task_ctx.task.code).hex()
+        return fingerprints.of(task_ctx.task).digest.hex()
 
     def __repr__(self) -> str:
         return "TASK_SOURCE"

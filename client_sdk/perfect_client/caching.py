@@ -13,9 +13,10 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Set, Tuple
 
-from perfect_client import hashing, lineage, runtime
+from perfect_client import fingerprints, hashing, lineage, runtime
 from perfect_client.cache_policies import DEFAULT, NO_CACHE, CachePolicy
 from perfect_client.errors import ConfigurationError, HashError, function_place
+from perfect_client.fingerprints import Fingerprint
 from perfect_client.options import OF_RESULTS
 from perfect_client.parts import Hit, Keeper, Taken, TaskCall
 from perfect_client.results import Envelope, default_store, pack, store_of, unpack
@@ -55,9 +56,10 @@ class Keeping(Keeper):
 
     def __init__(self, task: Any, asked: _Asked) -> None:
         self._task, self._asked = task, asked
-        self._source: Optional[bytes] = None
+        self._code: Optional[Fingerprint] = None
         self._open: Dict[Tuple[str, int], _Wanted] = {}
         self._said: Set[str] = set()
+        self._told: Set[Tuple[str, Optional[bytes]]] = set()
         self._lock = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------- the part
@@ -113,7 +115,8 @@ class Keeping(Keeper):
         key = policy.compute_key(call, call.parameters, dict(call.run.parameters or {}))
         if key is None or not policy.per_task:
             return key
-        return hashing.digest(("task", getattr(self._task, "__module__", ""), self._task.key, key)).hex()
+        bound = (self._source().bound,) if self._source().bound else ()
+        return hashing.digest(("task", getattr(self._task, "__module__", ""), self._task.key, key, *bound)).hex()
 
     def _storage_key(self, call: TaskCall) -> Optional[str]:
         template = self._asked.storage_key
@@ -134,12 +137,13 @@ class Keeping(Keeper):
         line = lineage.current
         if line is None:
             return None
+        code = self._code or self._source()  # before the call, which may change what the code names
         try:
             inputs = hashing.of_call(args, kwargs, self._task.name, INPUTS_BYTES)
         except (HashError, hashing.TooLarge) as wrong:
             self._note(str(wrong) or "its arguments are larger than %d MiB" % (INPUTS_BYTES >> 20))
             return None
-        return line.slot(flow, key, inputs)
+        return line.slot(flow, key, inputs + code.bound)
 
     # ---------------------------------------------------------------------------------------------------- the answers
 
@@ -165,13 +169,25 @@ class Keeping(Keeper):
         if found is None:
             return None
         expires = None if self._asked.expires_after_s is None else found.made + self._asked.expires_after_s
-        if found.source != self._code():
-            self._say("the code of task %r has changed since run %s: it runs again" % (self._task.name, found.run))
+        if found.source != self._source().digest:
+            if (found.run, found.source) not in self._told:  # a task may be called often
+                self._told.add((found.run, found.source))
+                self._say(self._why_again(line, found))
             return None
         if expires is not None and expires <= time.time():
             self._say("the results of task %r have expired since run %s: it runs again" % (self._task.name, found.run))
             return None
         return self._loaded(Envelope(found.data, found.made, expires))
+
+    def _why_again(self, line: lineage.Lineage, found: lineage.Found) -> str:
+        if found.source is None:
+            return (
+                "task %r runs again: run %s was made by an older version of Perfect, which did not note the code that "
+                "a task calls" % (self._task.name, found.run)
+            )
+        changed = fingerprints.changes(line.parts_of(found), self._source().parts) or "its code"
+        verb = "has" if fingerprints.is_one(changed) else "have"
+        return "task %r runs again: %s %s changed since run %s" % (self._task.name, changed, verb, found.run)
 
     def _loaded(self, envelope: Envelope) -> Optional[Tuple[Envelope, Any]]:
         try:
@@ -205,7 +221,8 @@ class Keeping(Keeper):
         line = lineage.current
         if line is not None and slot is not None:
             number = current.number if run.id == line.run else 0
-            line.keep(slot, self._code(), number, envelope.data, envelope.made)
+            code = self._source()
+            line.keep(slot, code.digest, number, envelope.data, envelope.made, code.parts)
 
     def _keep_in_cache(self, wanted: _Wanted, envelope: Envelope) -> None:
         for key in sorted({key for key in (wanted.key, wanted.storage_key) if key is not None}):
@@ -220,13 +237,10 @@ class Keeping(Keeper):
     def _store(self) -> Any:
         return default_store() if self._asked.storage is None else self._asked.storage
 
-    def _code(self) -> bytes:
-        if self._source is None:
-            try:
-                self._source = hashing.of_code(self._task.code)
-            except HashError:  # an object with __call__: there is nothing to compare
-                self._source = bytes(hashing.SIZE)
-        return self._source
+    def _source(self) -> Fingerprint:
+        if self._code is None:
+            self._code = fingerprints.of(self._task)
+        return self._code
 
     def _note(self, why: str) -> None:
         """Once for each reason, for those who look for it."""

@@ -1,8 +1,8 @@
 """One digest for equal values, in every process and every run of Python: what "the same inputs" means.
 
 A value is written as a pickle whose bytes depend on nothing but the value: sets and dicts are sorted, paths are their
-text, functions their code, and no object is remembered by its identity. What the pickle itself does not know how to
-write has no digest.
+text, functions their fingerprint, and no object is remembered by its identity. What the pickle itself does not know how
+to write has no digest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hashlib import blake2b
 from types import CodeType, FunctionType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
+from perfect_client import codes, fingerprints
 from perfect_client.errors import HashError
 
 SIZE = 16  # bytes
@@ -123,11 +124,6 @@ def _sentence(task: str, name: str, value: Any, wrong: HashError) -> str:
     )
 
 
-def of_code(code: Any) -> bytes:
-    """The digest of a function's compiled code: comments and the place in the file do not count, docstrings do."""
-    return digest(code)
-
-
 # ------------------------------------------------------------------------------------------------------------- forms
 
 
@@ -146,14 +142,8 @@ def _members(value: Iterable[Any]) -> List[Any]:
 
 def _function(value: FunctionType) -> Any:
     cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
-    return ("function", value.__module__, value.__qualname__, value.__code__, value.__defaults__,
-            value.__kwdefaults__, cells)  # fmt: skip
-
-
-def _code(value: CodeType) -> Any:
-    table = getattr(value, "co_exceptiontable", b"")
-    return ("code", value.co_name, value.co_code, value.co_consts, value.co_names, value.co_varnames,
-            value.co_freevars, value.co_flags, value.co_argcount, value.co_kwonlyargcount, table)  # fmt: skip
+    made_of = fingerprints.of_function(value).digest
+    return ("function", value.__module__, value.__qualname__, made_of, value.__defaults__, value.__kwdefaults__, cells)
 
 
 def _class(value: type) -> Any:
@@ -170,7 +160,7 @@ _FORMS: Dict[type, Callable[[Any], Any]] = {
     set: lambda value: ("set", _members(value)),
     frozenset: lambda value: ("frozenset", _members(value)),
     FunctionType: _function,
-    CodeType: _code,
+    CodeType: codes.form,
     type: _class,
     ABCMeta: _class,
     pathlib.PosixPath: _path,

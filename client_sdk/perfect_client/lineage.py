@@ -2,35 +2,41 @@
 
 Each run appends to a file of its own, ``PERFECT_HOME/results/runs/<run>``: one record a completed call, whole or not
 there. A record is found by its *slot*: the flow, the task, the digest of the arguments, and the how-manieth call with
-just these it was. A run that resumes another one looks into that one's file, then into what that one itself resumed.
+just these it was. Before the first result of some code there is a record of what this code consists of. A run that
+resumes another one looks into that one's file, then into what that one itself resumed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import struct
 import threading
 import time
 from hashlib import blake2b
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set
 from zlib import crc32
 
 from perfect_client.protocol import Ancestor
 from perfect_client.results import RUNS, FolderStore, default_store
 
 SMALL_BYTES = 10 << 20  # results up to here are kept without being asked for
-_MAGIC = b"PfR1"
+_RESULT = b"PfR2"
+_PARTS = b"PfP2"  # of the code of results: its slot is their ``source``
+_OLD_RESULT = b"PfR1"  # its source is that of the task's own function: what this one calls may have changed unseen
+_MAGICS = frozenset({_RESULT, _PARTS, _OLD_RESULT})
 _HEAD = struct.Struct("<4sII16s16sId")  # magic, crc32, size, slot, source, number, made
 _CRC = struct.Struct("<I")
 _AFTER_CRC = 8
 
 
 class Found(NamedTuple):
-    """A result of an earlier run: the digest of the code that made it, and when (seconds since the epoch)."""
+    """A result of an earlier run: the digest of the code that made it (None: unknown), and when (seconds since the
+    epoch)."""
 
     data: bytes
-    source: bytes
+    source: Optional[bytes]
     made: float
     run: str
 
@@ -38,7 +44,7 @@ class Found(NamedTuple):
 class _Place(NamedTuple):
     offset: int
     size: int
-    source: bytes
+    source: Optional[bytes]
     number: int
     made: float
 
@@ -58,16 +64,32 @@ class Past:
         return self._store.is_private() and os.path.isfile(self._path)
 
     def find(self, slot: bytes) -> Optional[Found]:
+        place = self._place(slot)
+        if place is None or (self._before and not 0 < place.number < self._before):
+            return None
+        data = self._data(place)
+        return None if data is None else Found(data, place.source, place.made, self.run)
+
+    def parts_of(self, source: bytes) -> Dict[str, str]:
+        """What the code of a result consisted of: a digest by ``file:name``; empty where that is not known."""
+        place = self._place(_PARTS + source)
+        data = None if place is None else self._data(place)
+        with contextlib.suppress(ValueError):
+            known = json.loads(data or b"{}")
+            return known if isinstance(known, dict) else {}
+        return {}
+
+    def _place(self, key: bytes) -> Optional[_Place]:
         with self._lock:
             if self._places is None:
                 self._places = self._read() if self.exists else {}
-        place = self._places.get(slot)
-        if place is None or (self._before and not 0 < place.number < self._before):
-            return None
+            return self._places.get(key)
+
+    def _data(self, place: _Place) -> Optional[bytes]:
         with contextlib.suppress(OSError):
             record = os.pread(self._fd, _HEAD.size + place.size, place.offset)
             if len(record) == _HEAD.size + place.size and crc32(record[_AFTER_CRC:]) == _HEAD.unpack_from(record)[1]:
-                return Found(record[_HEAD.size :], place.source, place.made, self.run)
+                return record[_HEAD.size :]
         return None
 
     def _read(self) -> Dict[bytes, _Place]:
@@ -79,9 +101,10 @@ class Past:
                 end, offset = os.fstat(self._fd).st_size, 0
                 while offset + _HEAD.size <= end:
                     magic, _, size, slot, source, number, made = _HEAD.unpack(file.read(_HEAD.size))
-                    if magic != _MAGIC or offset + _HEAD.size + size > end:
+                    if magic not in _MAGICS or offset + _HEAD.size + size > end:
                         break
-                    places[slot] = _Place(offset, size, source, number, made)
+                    key = _PARTS + slot if magic == _PARTS else slot
+                    places[key] = _Place(offset, size, None if magic == _OLD_RESULT else source, number, made)
                     offset += _HEAD.size + size
                     file.seek(size, os.SEEK_CUR)
         return places
@@ -107,6 +130,7 @@ class Lineage:
         self._size = 0
         self._over = not store.max_bytes
         self._told = False
+        self._described: Set[bytes] = set()
 
     def slot(self, flow: str, task: str, inputs: bytes) -> bytes:
         """The slot of the next call with these arguments; each call takes one."""
@@ -137,12 +161,23 @@ class Lineage:
             "their age or size): every task runs again" % nearest
         )
 
-    def keep(self, slot: bytes, source: bytes, number: int, data: bytes, made: Optional[float] = None) -> None:
-        """Append a record. A full disk ends it for this run and never reaches user code."""
-        head = _HEAD.pack(_MAGIC, 0, len(data), slot, source, number, time.time() if made is None else made)
-        body = head[_AFTER_CRC:] + data
-        record = _MAGIC + _CRC.pack(crc32(body)) + body
+    def parts_of(self, found: Found) -> Dict[str, str]:
+        """What the code of a result that was found consisted of."""
+        past = next((past for past in self.past if past.run == found.run), None)
+        return {} if past is None or found.source is None else past.parts_of(found.source)
+
+    def keep(
+        self, slot: bytes, source: bytes, number: int, data: bytes, made: Optional[float] = None,
+        parts: Optional[Dict[str, str]] = None,
+    ) -> None:  # fmt: skip
+        """Append a record, and what its code consists of. A full disk ends it for this run and never reaches user
+        code."""
+        made = time.time() if made is None else made
+        record = _record(_RESULT, slot, source, number, made, data)
         with self._lock:
+            if parts and source not in self._described:
+                self._described.add(source)
+                record = _record(_PARTS, source, source, 0, made, json.dumps(parts).encode()) + record
             if not self._over:
                 try:
                     self._append(record)
@@ -174,6 +209,11 @@ class Lineage:
                 self._fd = -1
         for past in self.past:
             past.close()
+
+
+def _record(magic: bytes, slot: bytes, source: bytes, number: int, made: float, data: bytes) -> bytes:
+    body = _HEAD.pack(magic, 0, len(data), slot, source, number, made)[_AFTER_CRC:] + data
+    return magic + _CRC.pack(crc32(body)) + body
 
 
 def path_of(store: FolderStore, run: str) -> str:

@@ -1,7 +1,8 @@
 """What the tasks of a transaction with a key returned, kept with its commit: they are answered by it afterwards.
 
-A call is found again by its task, its arguments, and the how-manieth with just these it was in the block. What has no
-digest as an argument, or cannot be pickled as a result, runs again.
+A call is found again by its task, its arguments, and the how-manieth with just these it was in the block. The code of
+the task does not count: what was committed under a key must not be done twice. What has no digest as an argument, or
+cannot be pickled as a result, runs again.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ import builtins
 import functools
 import inspect
 import linecache
-import os
 import sys
 import types
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from perfect_client.decorators import Flow, Task
+from perfect_client.owned import is_installed, is_own
 
 MAX_MEMBERS = 200  # of a container; more hardly ever are tasks
 
@@ -204,10 +204,6 @@ def class_that_defines(owner: Value, function: Any) -> Optional[type]:
 
 # ----------------------------------------------------------------------------------------------------------- source
 
-_STANDARD_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
-_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
-
 
 def definitions_of(code: types.CodeType, module: Dict[str, Any]) -> List[Definition]:
     """The nodes that a function was made from: several for lambdas in one line, none without source."""
@@ -252,6 +248,6 @@ def _once(code: Optional[types.CodeType]) -> Iterator[types.CodeType]:
 def is_worth_reading(fn: types.FunctionType) -> bool:
     """False for the standard library, for Perfect, and for installed packages that do not know Perfect."""
     file = fn.__code__.co_filename
-    if any(folder in file for folder in _INSTALLED):
+    if is_installed(file):
         return any(isinstance(value, (Task, Flow)) for value in list(fn.__globals__.values()))
-    return not file.startswith((_STANDARD_LIBRARY, _HERE, "<frozen"))
+    return is_own(file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from perfect_client import hashing
+from perfect_client import fingerprints, hashing
 from perfect_client.decorators import Task, task
 from perfect_client.retrying import exponential_backoff
 
@@ -18,4 +18,4 @@ def task_input_hash(context: Any, arguments: Mapping[str, Any]) -> str:
     Raises ``HashError`` for an argument that has no digest.
     """
     inputs = hashing.of_inputs(arguments, context.task.name)
-    return hashing.digest((context.task.key, hashing.of_code(context.task.code), inputs)).hex()
+    return hashing.digest((context.task.key, fingerprints.of(context.task).digest, inputs)).hex()

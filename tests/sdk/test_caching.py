@@ -238,6 +238,57 @@ def test_two_tasks_with_the_same_inputs_do_not_share_results(execute: Execute) -
     assert execute(calls).ended.result == "('one', 'other')"
 
 
+@pytest.mark.parametrize("policy", [INPUTS, INPUTS + TASK_SOURCE, DEFAULT])
+def test_the_tasks_of_one_factory_do_not_share_results(execute: Execute, policy: CachePolicy) -> None:
+    def maker(factor: int) -> Any:
+        @task(cache_policy=policy)
+        def scaled(n: int) -> int:
+            return n * factor
+
+        return scaled
+
+    @flow
+    def scales() -> List[int]:
+        return [maker(2)(5), maker(3)(5), maker(2)(5)]
+
+    story = execute(scales)
+
+    assert story.ended.result == "[10, 15, 10]"
+    assert outcomes(story) == ["COMPLETED", "COMPLETED", "CACHED"]
+
+
+@pytest.mark.parametrize(("policy", "third"), [(INPUTS, "10"), (INPUTS + TASK_SOURCE, "15")])
+def test_a_global_counts_where_the_source_does(execute: Execute, policy: CachePolicy, third: str) -> None:
+    def program(factor: int) -> Any:
+        space: Dict[str, Any] = {"task": task, "policy": policy, "__name__": "factors"}
+        exec("FACTOR = %d\n@task(cache_policy=policy)\ndef scaled(n):\n    return n * FACTOR" % factor, space)
+        return flow(name="factors")(lambda: space["scaled"](5))
+
+    results = [execute(program(factor)).ended.result for factor in (2, 2, 3)]
+
+    assert results == ["10", "10", third]
+
+
+def test_a_method_is_cached_by_what_its_object_holds(execute: Execute) -> None:
+    @flow
+    def prices() -> List[int]:
+        return [Shop(1).price(5), Shop(2).price(5), Shop(1).price(5)]
+
+    story = execute(prices)
+
+    assert story.ended.result == "[6, 7, 6]"
+    assert outcomes(story) == ["COMPLETED", "COMPLETED", "CACHED"]
+
+
+class Shop:
+    def __init__(self, fee: int) -> None:
+        self.fee = fee
+
+    @task(cache_policy=INPUTS + TASK_SOURCE)
+    def price(self, n: int) -> int:
+        return n + self.fee
+
+
 def test_an_argument_that_does_not_count_may_differ(execute: Execute) -> None:
     seen: List[Any] = []
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
 from perfect_client import engine, flow, lineage, protocol, task
@@ -135,7 +136,66 @@ def test_a_task_whose_code_changed_runs_again_and_the_log_says_so(run: Resume) -
     story = run(flow_of(2), "run-2", Ancestor("run-1"))
 
     assert (told(story), story.ended.result) == (["step COMPLETED"], "3")
-    assert "the code of task 'step' has changed since run run-1: it runs again" in story.lines
+    assert [line for line in story.lines if line.startswith("task 'step' runs again: step in ")]
+    assert [line for line in story.lines if line.endswith(" has changed since run run-1")]
+
+
+def test_a_helper_that_was_repaired_is_named_once_for_each_task(run: Resume) -> None:
+    def flow_of(factor: int) -> Any:
+        space: Dict[str, Any] = {"task": task, "__name__": "res", "__file__": "/flows/res.py"}
+        exec("def total(n): return n * %d\n@task\ndef compute(n): return total(n)" % factor, space)
+
+        @flow
+        def checking() -> int:
+            found = space["compute"](1) + space["compute"](2)
+            if found > 20:
+                raise ValueError("%d is too high" % found)
+            return found
+
+        return checking
+
+    assert run(flow_of(10), "run-1").outcome == "FAILED"
+    story = run(flow_of(2), "run-2", Ancestor("run-1"))
+
+    assert (told(story), story.ended.result) == (["compute COMPLETED"] * 2, "6")
+    again = [line for line in story.lines if "runs again" in line]
+    assert again == ["task 'compute' runs again: total in res.py has changed since run run-1"]
+    assert told(run(flow_of(2), "run-3", Ancestor("run-2"))) == ["compute CACHED"] * 2
+
+
+def test_the_tasks_of_one_factory_are_answered_each_by_its_own_result(run: Resume) -> None:
+    def calling(*factors: int) -> Any:
+        def maker(factor: int) -> Any:
+            @task
+            def scaled(n: int) -> int:
+                return n * factor
+
+            return scaled
+
+        @flow
+        def scales() -> List[int]:
+            return [maker(factor)(5) for factor in factors]
+
+        return scales
+
+    run(calling(2, 3, 4), "run-1")
+    story = run(calling(4, 2, 5), "run-2", Ancestor("run-1"))
+
+    assert (told(story), story.ended.result) == (["scaled CACHED"] * 2 + ["scaled COMPLETED"], "[20, 10, 25]")
+    assert not [line for line in story.lines if "runs again" in line]
+
+
+def test_a_global_that_a_task_changes_does_not_make_it_run_again(run: Resume) -> None:
+    """It counts as it was before the first call."""
+
+    def program() -> Any:
+        space: Dict[str, Any] = {"task": task, "__name__": "counting"}
+        exec("seen = {}\n@task\ndef a(): seen['a'] = 1\n@task\ndef b(): seen['b'] = 1", space)
+        return flow(name="counting")(lambda: (space["a"](), space["b"]()))
+
+    run(program(), "run-1")
+
+    assert told(run(program(), "run-2", Ancestor("run-1"))) == ["a CACHED", "b CACHED"]
 
 
 def test_a_resumed_run_can_be_resumed(run: Resume, house: House) -> None:
@@ -402,6 +462,68 @@ def test_a_changed_byte_is_never_an_answer(store: FolderStore) -> None:
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
         assert line_of(store, "run-2", Ancestor("run-1")).find(slot) is None
+
+
+def test_results_of_an_older_version_are_no_answers_and_the_log_says_so(
+    run: Resume, house: House, store: FolderStore
+) -> None:
+    """The digest that it kept is that of the task's own function: a helper may have changed since."""
+    run(house.flow, "run-1")
+    path = Path(lineage.path_of(store, "run-1"))
+    older = b""
+    for magic, record in records(path.read_bytes()):
+        older += b"PfR1" + record[4:] if magic == b"PfR2" else b""
+    path.write_bytes(older)
+
+    story = run(mended(house).flow, "run-2", Ancestor("run-1"))
+
+    assert house.ran == ["extract", "clean", "load"]
+    assert "task 'extract' runs again: run run-1 was made by an older version of Perfect" in "\n".join(story.lines)
+
+
+def records(data: bytes) -> List[Tuple[bytes, bytes]]:
+    found = []
+    while data:
+        end = lineage._HEAD.size + lineage._HEAD.unpack_from(data)[2]
+        found.append((data[:4], data[:end]))
+        data = data[end:]
+    return found
+
+
+def test_what_code_consists_of_is_kept_once(run: Resume, store: FolderStore) -> None:
+    @task
+    def step(x: int) -> int:
+        return x
+
+    @flow
+    def steps() -> int:
+        return step(1) + step(2)
+
+    run(steps, "run-1")
+
+    kept = records(Path(lineage.path_of(store, "run-1")).read_bytes())
+    assert [magic for magic, _ in kept] == [b"PfP2", b"PfR2", b"PfR2"]
+    parts = json.loads(kept[0][1][lineage._HEAD.size :])
+    assert list(parts)[1:] == ["test_lineage.py:test_what_code_consists_of_is_kept_once.step"]
+
+
+def test_parts_that_are_torn_or_wrong_are_not_known(store: FolderStore) -> None:
+    first = line_of(store, "run-1")
+    (slot,) = slots(first, 1)
+    first.keep(slot, b"s" * 16, 1, b"a result", parts={"a.py:x": "01"})
+    first.close()
+    path = Path(lineage.path_of(store, "run-1"))
+    whole = path.read_bytes()
+
+    def parts() -> Dict[str, str]:
+        later = line_of(store, "run-2", Ancestor("run-1"))
+        found = later.find(slot)
+        assert found is not None and found.data == b"a result"
+        return later.parts_of(found)
+
+    assert parts() == {"a.py:x": "01"}
+    path.write_bytes(whole.replace(b"a.py:x", b"a.py:y"))
+    assert parts() == {}
 
 
 def test_a_full_disk_is_borne_and_hides_nothing(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,52 @@ def test_a_failed_run_goes_on_from_where_it_failed(server, worker, tmp_path):
     assert f"resuming run {first.run}: its completed tasks are answered by their results" in second.lines
 
 
+CALC = "def total(n):\n    return n * 10\n"
+RES = """
+import calc
+from perfect_client import flow, task
+
+@task
+def rows(n):
+    return list(range(n))
+
+@task
+def compute(items):
+    return calc.total(len(items))
+
+@task
+def check(value):
+    if value > 10:
+        raise ValueError("%d is too high" % value)
+    return value
+
+@flow
+def repaired(n: int = 5):
+    return check(compute(rows(n)))
+"""
+
+
+def test_a_task_runs_again_when_a_helper_in_another_file_was_repaired(server, start_worker, tmp_path):
+    folder = tmp_path / "flows"
+    folder.mkdir()
+    (folder / "calc.py").write_text(CALC)
+    (folder / "res.py").write_text(RES)
+    worker = start_worker(targets=(folder,))
+    first, _ = server.run("repaired")
+    assert outcomes(first) == ["rows COMPLETED", "compute COMPLETED", "check FAILED"]
+    worker.stop()
+    (folder / "calc.py").write_text(CALC.replace("n * 10", "n * 2"))
+    start_worker(targets=(folder,))
+    server.wait(lambda: len(server.joined) == 2)
+
+    second = server.resume(first)
+
+    assert outcomes(second) == ["rows CACHED", "compute COMPLETED", "check COMPLETED"]
+    assert second.end["result"] == "10"
+    again = [line for line in second.lines if "runs again" in line]
+    assert again == [f"task 'compute' runs again: total in calc.py has changed since run {first.run}"]
+
+
 @pytest.mark.parametrize("victim", ["run", "worker"])
 def test_what_completed_before_a_kill_is_kept(server, start_worker, tmp_path, victim):
     worker = start_worker()
