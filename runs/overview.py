@@ -190,8 +190,7 @@ def attention(now: datetime, cards: Sequence[FlowShown]) -> list[Trouble]:
 
 def coming(count: int = 6) -> list[Schedule]:
     """The schedules that fire next."""
-    rows = Schedule.objects.filter(paused_at=None, next_at__isnull=False, flow__archived=False)
-    return list(rows.select_related("flow").order_by("next_at")[:count])
+    return list(Schedule.objects.firing().select_related("flow").order_by("next_at")[:count])
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,7 @@ class Reader:
             return queries.waiting_reason(run)
         if run.flow_id not in self._reasons:
             self._reasons[run.flow_id] = queries.waiting_reason(run)
-        return run.state_reason or self._reasons[run.flow_id]
+        return queries.rest_of(run) or run.state_reason or self._reasons[run.flow_id]
 
 
 def _usual(lessons: history.Lessons) -> tuple[float | None, float | None]:

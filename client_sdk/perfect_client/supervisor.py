@@ -83,6 +83,7 @@ class Supervisor:
         self._goodbye: Optional[Timer] = None
         self._code: Optional[int] = None
         self._flows_told = False
+        self._refusals: List[str] = []  # told already
 
     def _me(self) -> protocol.Joined:
         return protocol.Joined(
@@ -241,6 +242,7 @@ class Supervisor:
 
     def _announce(self, announced: protocol.FlowsAnnounced) -> None:
         self.session.announce(announced)
+        self._refusals = []
         self._described.update((flow.name, flow) for flow in announced.flows)
         for problem in announced.problems:
             self._note(problem)
@@ -256,6 +258,13 @@ class Supervisor:
         elif announced.problems:
             self._decline_waiting(announced.problems[0])
         self._tell_free()
+
+    def _flows_refused(self, order: protocol.FlowsRefused) -> None:
+        """Told again on each connection; said once for each import of the source."""
+        for sentence in order.problems:
+            if sentence not in self._refusals:
+                self._note("refused by the server: %s" % sentence)
+        self._refusals = list(order.problems)
 
     def _secrets_of(self, order: protocol.OfferRun) -> Hidden:
         """What is secret among a run's values: its own process knows too, but not what a subprocess of it prints."""
@@ -373,6 +382,7 @@ def _version() -> str:
 
 _ORDERS: Dict[type, Callable[[Supervisor, Any], None]] = {
     protocol.Accept: Supervisor._accepted,
+    protocol.FlowsRefused: Supervisor._flows_refused,
     protocol.OfferRun: Supervisor._offered,
     protocol.StartRun: Supervisor._start,
     protocol.CancelRun: Supervisor._cancel,
