@@ -36,6 +36,10 @@ PAGES: dict[str, dict[str, int]] = {
     "flows/<str:slug>/run/": {"POST": OPERATOR},
     "flows/<str:slug>/_history/": {"GET": VIEWER},
     "flows/<str:slug>/_bars/": {"GET": VIEWER},
+    "flows/<str:slug>/_notices/": {"GET": VIEWER},
+    "flows/<str:slug>/_offers/": {"GET": VIEWER},
+    "flows/<str:slug>/archive/": {"POST": ADMIN},
+    "flows/<str:slug>/unarchive/": {"POST": ADMIN},
     "run-all/": {"POST": OPERATOR},
     "schedules/": {"GET": VIEWER},
     "schedules/_rows/": {"GET": VIEWER},
@@ -62,6 +66,7 @@ PAGES: dict[str, dict[str, int]] = {
     "runs/<uuid:pk>/give-up/": {"POST": OPERATOR},
     "workers/": {"GET": VIEWER},
     "workers/_rows/": {"GET": VIEWER},
+    "workers/<uuid:pk>/forget/": {"POST": ADMIN},
 }
 API: dict[str, dict[str, int]] = {
     "api/": {},
