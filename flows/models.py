@@ -55,6 +55,12 @@ class Flow(models.Model):
         return reverse("flow", args=[self.slug])
 
     @property
+    def rest(self) -> str:
+        """Why no run of it could start, in a few words; empty if a worker has it, connected or not."""
+        since = self.resting_since
+        return f"no worker has this flow since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if since else ""
+
+    @property
     def is_codeless(self) -> bool:
         """Whether only calls inside other flows are known of it; an announcement puts it into the library."""
         return self.archived and not self.archived_by
@@ -155,8 +161,7 @@ class Schedule(models.Model):
         """Why it does not fire although nobody paused it, in one sentence; else empty."""
         if self.flow.archived_at is not None:
             return f"rests: {self.flow.archived_by} archived the flow"
-        since = self.flow.resting_since
-        return f"rests: no worker has this flow since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if since else ""
+        return f"rests: {self.flow.rest}" if self.flow.rest else ""
 
     @property
     def timing(self) -> schedules.Timing:

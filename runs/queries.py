@@ -188,10 +188,8 @@ def log_json(line: LogLine, names: dict[tuple[int, int], str]) -> dict[str, Any]
 
 def rest_of(run: Run) -> str:
     """Why a waiting run cannot start: no worker has its flow. Empty if one has, connected or not. Asks no database."""
-    since = run.flow.resting_since
-    if since is None or run.state not in WAITING:
-        return ""
-    return f"no worker has this flow since {iso(since)}; the run starts when one announces it"
+    waits = run.flow.rest if run.state in WAITING else ""
+    return f"{waits}; the run starts when one announces it" if waits else ""
 
 
 def code_problem(run: Run) -> str | None:

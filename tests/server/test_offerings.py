@@ -234,7 +234,7 @@ def test_a_wish_for_a_resting_flow_is_taken_and_told(call, worker, flow):
     status, made = call("POST", "/flows/daily-sales-etl/runs", {})
 
     assert status == 201
-    assert made["state_reason"].startswith("no worker has this flow since 2026-03-02T12:01")
+    assert made["state_reason"].startswith("no worker has this flow since 2026-03-02 12:01 UTC; the run starts")
     assert call("GET", f"/runs/{made['id']}")[1]["state_reason"] == made["state_reason"]
     assert call("GET", "/runs")[1]["items"][0]["state_reason"] == made["state_reason"]
     worker.join()
