@@ -147,14 +147,14 @@ def library(flows: Sequence[Flow]) -> list[FlowShown]:
 def _offers_of(flows: Sequence[Flow]) -> dict[int, list[Offering]]:
     """Who offers each flow, the connected workers first."""
     found: dict[int, list[Offering]] = {flow.pk: [] for flow in flows}
-    rows = Offering.objects.filter(flow__in=flows).select_related("worker")
+    rows = Offering.objects.filter(flow__in=flows).select_related("worker").defer("worker__problems", "worker__pools")
     for row in rows.order_by("-worker__connected", "worker__name", "pk"):
         found[row.flow_id].append(row)
     return found
 
 
 def _next_of(flow: Flow) -> tuple[datetime | None, str]:
-    if flow.resting_since is not None and flow.schedules.all():
+    if (flow.archived or flow.resting_since is not None) and flow.schedules.all():
         return None, "rests"
     coming = [row for row in flow.schedules.all() if row.paused_at is None and row.next_at is not None]
     first = min(coming, key=lambda row: row.next_at or datetime.max, default=None)
