@@ -18,19 +18,20 @@ from flows.models import Flow, Schedule
 from flows.parameters import Refused, masked, masked_schema
 from runs import services as run_services
 from runs.models import Run
-from runs.readonly import HistoryAdmin, act_on_each
+from runs.readonly import HistoryAdmin, OfferingInline, act_on_each
 
 
 @admin.register(Flow)
 class FlowAdmin(HistoryAdmin):
     """Written by the workers that announce them; run from here."""
 
-    list_display = ("name", "slug", "tags", "file", "archived", "updated_at")
+    list_display = ("name", "slug", "tags", "file", "archived_by", "resting_since", "updated_at")
     exclude = ("configurations", "parameters")  # may hold secrets: the flow's page, and ``takes``, mask them
     readonly_fields = ("takes",)
     list_filter = ("archived",)
     search_fields = ("name", "slug")
-    actions = ("run_now",)
+    actions = ("run_now", "archive", "unarchive")
+    inlines = (OfferingInline,)
 
     @admin.display(description="parameters")
     def takes(self, flow: Flow) -> str:
@@ -45,6 +46,23 @@ class FlowAdmin(HistoryAdmin):
             run_services.trigger(flow=flow, now=now, trigger=Run.Trigger.CONSOLE, who=who)
 
         act_on_each(self, request, rows, "triggered", deed)
+
+    def has_archive_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("flows.change_flow")
+
+    @admin.action(description="Archive", permissions=["archive"])
+    def archive(self, request: HttpRequest, rows: QuerySet[Flow]) -> None:
+        def deed(flow: Flow, now: datetime, who: str) -> None:
+            services.archive(flow_id=flow.pk, now=now, who=who)
+
+        act_on_each(self, request, rows, "archived", deed)
+
+    @admin.action(description="Unarchive", permissions=["archive"])
+    def unarchive(self, request: HttpRequest, rows: QuerySet[Flow]) -> None:
+        def deed(flow: Flow, now: datetime, who: str) -> None:
+            services.unarchive(flow_id=flow.pk, now=now, who=who)
+
+        act_on_each(self, request, rows, "unarchived", deed)
 
 
 def _parameters_of(schedule_id: int | None) -> dict[str, Any]:
@@ -77,7 +95,18 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
 @admin.register(Schedule)
 class ScheduleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     form = ScheduleForm
-    list_display = ("name", "flow", "words", "timezone", "next_at", "paused_by", "source", "edited_by", "problem")
+    list_display = (
+        "name",
+        "flow",
+        "words",
+        "timezone",
+        "next_at",
+        "paused_by",
+        "rests",
+        "source",
+        "edited_by",
+        "problem",
+    )
     list_filter = ("kind", "source", ("flow", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("flow",)
     search_fields = ("flow__name", "name")

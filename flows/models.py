@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 from django.db import models
@@ -30,6 +31,15 @@ class Flow(models.Model):
     line = models.PositiveIntegerField(default=0)
     fingerprint = models.CharField(max_length=64, blank=True)
     archived = models.BooleanField(default=False, help_text="Hidden from the library; its history stays")
+    archived_by = models.CharField(
+        max_length=200,
+        blank=True,
+        help_text="Who archived it; empty: only calls inside other flows are known of it",
+    )
+    archived_at = models.DateTimeField(null=True, blank=True)
+    resting_since = models.DateTimeField(
+        null=True, blank=True, help_text="Since when no worker offers it; its schedules rest until one does"
+    )
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 
@@ -41,7 +51,19 @@ class Flow(models.Model):
         return self.name
 
     def get_absolute_url(self) -> str:
+        """Percent-encoded: a slug keeps letters of every script."""
         return reverse("flow", args=[self.slug])
+
+    @property
+    def rest(self) -> str:
+        """Why no run of it could start, in a few words; empty if a worker has it, connected or not."""
+        since = self.resting_since
+        return f"no worker has this flow since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if since else ""
+
+    @property
+    def is_codeless(self) -> bool:
+        """Whether only calls inside other flows are known of it; an announcement puts it into the library."""
+        return self.archived and not self.archived_by
 
     @property
     def configuration_names(self) -> list[str]:
@@ -76,6 +98,12 @@ class Task(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class ScheduleQuerySet(models.QuerySet["Schedule"]):
+    def firing(self) -> ScheduleQuerySet:
+        """Those that fire when they are due: not paused, and of a flow that is in the library and on a worker."""
+        return self.filter(next_at__isnull=False, paused_at=None, flow__archived=False, flow__resting_since=None)
 
 
 class Schedule(models.Model):
@@ -118,6 +146,8 @@ class Schedule(models.Model):
     last_at = models.DateTimeField(null=True, blank=True)
     problem = models.TextField(blank=True, help_text="Why the schedule does not fire, if it cannot")
 
+    objects = ScheduleQuerySet.as_manager()
+
     class Meta:
         ordering = ("flow", "name")
         permissions = [("pause_schedule", "Can pause and resume a schedule")]
@@ -125,6 +155,13 @@ class Schedule(models.Model):
 
     def __str__(self) -> str:
         return f"{self.flow.name}: {self.words}"
+
+    @property
+    def rests(self) -> str:
+        """Why it does not fire although nobody paused it, in one sentence; else empty."""
+        if self.flow.archived_at is not None:
+            return f"rests: {self.flow.archived_by} archived the flow"
+        return f"rests: {self.flow.rest}" if self.flow.rest else ""
 
     @property
     def timing(self) -> schedules.Timing:

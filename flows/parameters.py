@@ -36,12 +36,16 @@ class Conflict(Refused):
     """The wish comes too late or too early for the state that the run is in."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?``, `` Known: a, b.`` or nothing, to end a sentence with."""
+def nearest(name: str, known: Iterable[str], most: int = 1) -> str:
+    """`` Did you mean 'x'?``, `` Known: a, b.`` or nothing, to end a sentence with. Case does not count."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f" Did you mean {close[0]!r}?"
+    spellings: dict[str, list[str]] = {}
+    for each in names:
+        spellings.setdefault(each.casefold(), []).append(each)
+    close = difflib.get_close_matches(name.casefold(), spellings, n=most)
+    found = [each for folded in close for each in spellings[folded]][:most]
+    if found:
+        return f" Did you mean {' or '.join(map(repr, found))}?"
     return f" Known: {', '.join(sorted(names)[:10])}." if names else ""
 
 

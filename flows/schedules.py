@@ -310,10 +310,29 @@ def zone(name: str) -> ZoneInfo:
     known = _zone_names()
     if name in known:
         return ZoneInfo(name)
-    spellings = {word.lower(): full for full in sorted(known) for word in (full.split("/")[-1], full)}
+    offset = _OFFSET.fullmatch(str(name)[:64].strip())
+    if offset is not None:
+        raise BadSchedule(f"Unknown time zone {_quote(name)}; {_zone_of(offset)}")
+    cities = [full for full in sorted(known) if not full.startswith(("Etc/GMT+", "Etc/GMT-"))]
+    spellings = {word.lower(): full for full in cities for word in (full.split("/")[-1], full)}
     near = get_close_matches(str(name)[:64].lower().replace(" ", "_"), spellings, n=1)
     hint = f"did you mean {spellings[near[0]]!r}?" if near else "use a name such as 'Europe/Berlin' or 'UTC'."
     raise BadSchedule(f"Unknown time zone {_quote(name)}; {hint}")
+
+
+_OFFSET: Final = re.compile(
+    r"(?:UTC|GMT|Z)?\s*(?P<sign>[+\-−])\s*(?P<hours>\d{1,2})(?::?(?P<minutes>\d\d))?", re.A | re.I
+)
+
+
+def _zone_of(offset: re.Match[str]) -> str:
+    """What to write for ``GMT+2``. The names ``Etc/GMT±n`` have POSIX's sign, which counts westward."""
+    ahead, hours, minutes = offset["sign"] == "+", int(offset["hours"]), int(offset["minutes"] or 0)
+    fixed = f"Etc/GMT{'-' if ahead else '+'}{hours}"
+    if minutes == 0 and fixed in _zone_names():
+        how = f"{hours} hour{'s' if hours != 1 else ''} {'ahead of' if ahead else 'behind'} UTC"
+        return f"for {how} the whole year write {fixed!r} (its sign is reversed), else a city such as 'Europe/Berlin'."
+    return "write a city, such as 'Europe/Berlin' or 'Asia/Kolkata'."
 
 
 def instant_of(reading: datetime, where: ZoneInfo) -> datetime:

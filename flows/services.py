@@ -1,47 +1,63 @@
-"""Deeds about flows: register what a worker announces; pause and resume a schedule."""
+"""Deeds about flows: register what a worker announces; archive a flow; pause and resume a schedule."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from hashlib import sha256
 
 from perfect_client.protocol import MAX_NAME, FlowSpec, ScheduleSpec, clean_text
 
-from flows import schedules
-from flows.models import Flow, Schedule, Task, slug_of
-from flows.parameters import Missing
+from flows import addresses, schedules
+from flows.models import Flow, Schedule, Task
+from flows.parameters import Conflict, Missing
 from runs import live
 from runs.statements import find
 
+SCHEDULES_TOLD = 50
 
-def announce(*, specs: Sequence[FlowSpec], now: datetime) -> tuple[list[Flow], list[str]]:
-    """Make the rows say what the code says. Returns the flows, and a sentence for each one that was refused."""
-    flows: list[Flow] = []
+
+ANNOUNCED = (
+    "description", "tags", "parameters", "configurations", "file", "line", "fingerprint", "archived", "updated_at",
+)  # fmt: skip
+
+
+def announce(*, specs: Sequence[FlowSpec], now: datetime) -> tuple[list[tuple[Flow, FlowSpec]], list[str]]:
+    """Make the rows say what the code says. Returns each flow with its spec, and a sentence for all that was refused.
+
+    A flow whose fingerprint is known costs no query of its own.
+    """
+    names = {spec.name.strip() for spec in specs}
+    known = {flow.name: flow for flow in Flow.objects.filter(name__in=names)}
+    made: dict[int, tuple[Flow, FlowSpec]] = {}
     problems: list[str] = []
     for spec in specs:
         problem = _fault(spec)
         if problem:
             problems.append(problem)
         else:
-            flows.append(_register(spec, now))
-    if flows:
-        live.touch(live.OVERVIEW, live.SCHEDULES, live.WORK, *[live.flow_topic(flow.slug) for flow in flows])
-    return flows, problems
+            flow = known[spec.name.strip()] = _register(known.get(spec.name.strip()), spec, now)
+            made[flow.pk] = (flow, spec)
+    if made:
+        topics = [live.flow_topic(flow.slug) for flow, _ in made.values()]
+        live.touch(live.OVERVIEW, live.SCHEDULES, live.WORK, *topics)
+    return list(made.values()), [*problems, *_dead_schedules(list(made))]
 
 
 def _fault(spec: FlowSpec) -> str:
     name = spec.name.strip()
     where = f" ({spec.file}:{spec.line})" if spec.file else ""
     if not name or len(name) > MAX_NAME:
-        return f"a flow's name must have 1 to {MAX_NAME} characters{where}"
-    slug = slug_of(name)
-    if not slug:
-        return f"flow {name!r} needs a letter or a digit in its name, for its address{where}"
-    other = Flow.objects.filter(slug=slug).exclude(name=name).first()
-    if other is not None:
-        return f"flow {name!r} would have the same address as {other.name!r} ({slug}); rename one of them{where}"
+        return f"flow {name[:40]!r}{where} is not served: a flow's name must have 1 to {MAX_NAME} characters"
     return ""
+
+
+def _dead_schedules(flows: Sequence[int]) -> list[str]:
+    """A sentence for each schedule in these flows' code that cannot fire."""
+    rows = Schedule.objects.filter(flow__in=flows, source=Schedule.Source.CODE).exclude(problem="")
+    return [
+        f"schedule {row.name!r} of flow {row.flow.name!r} does not fire: {row.problem}"
+        for row in rows.select_related("flow")[:SCHEDULES_TOLD]
+    ]
 
 
 def flow_called(*, name: str, now: datetime) -> Flow:
@@ -52,24 +68,23 @@ def flow_called(*, name: str, now: datetime) -> Flow:
         raise ValueError("a flow must have a name")
     flow = find(Flow, name=name)
     if flow is None:
-        # An address that no announced flow can want: one of this name gets its own when it is announced.
-        slug = f"{slug_of(name)[:150] or 'flow'}-{sha256(name.encode()).hexdigest()[:12]}"
-        flow = Flow.objects.create(name=name, slug=slug, archived=True, created_at=now, updated_at=now)
+        flow = addresses.insert(Flow(name=name, archived=True, created_at=now, updated_at=now))
     return flow
 
 
-def _register(spec: FlowSpec, now: datetime) -> Flow:
-    name = spec.name.strip()
-    flow = Flow.objects.filter(name=name).first() or Flow(name=name, slug=slug_of(name), created_at=now)
-    if flow.pk and flow.fingerprint == spec.fingerprint and spec.fingerprint and not flow.archived:
-        return flow
-    flow.slug, flow.description = slug_of(name), clean_text(spec.description)
+def _register(known: Flow | None, spec: FlowSpec, now: datetime) -> Flow:
+    """What a person archived stays archived, whatever the code says."""
+    if known and spec.fingerprint and known.fingerprint == spec.fingerprint and not known.is_codeless:
+        return known
+    flow = known or addresses.insert(Flow(name=spec.name.strip(), created_at=now, updated_at=now))
+    flow.description = clean_text(spec.description)
     flow.tags = [tag[:MAX_NAME] for tag in spec.tags]
     flow.parameters = spec.parameters
     flow.configurations = spec.configurations
     flow.file, flow.line = spec.file[:1000], max(0, spec.line)
-    flow.fingerprint, flow.archived, flow.updated_at = spec.fingerprint[:64], False, now
-    flow.save()
+    flow.archived = flow.archived and not flow.is_codeless
+    flow.fingerprint, flow.updated_at = spec.fingerprint[:64], now
+    flow.save(update_fields=ANNOUNCED)
     _register_tasks(flow, spec)
     _register_schedules(flow, spec.schedules, now)
     return flow
@@ -113,6 +128,47 @@ def plan(schedule: Schedule, now: datetime) -> None:
         schedule.next_at, schedule.problem = schedules.next_after(schedule.timing, now), ""
     except schedules.BadSchedule as bad:
         schedule.next_at, schedule.problem = None, str(bad)
+
+
+def archive(*, flow_id: int, now: datetime, who: str) -> Flow:
+    """Take the flow out of the library and let its schedules rest until somebody unarchives it; its history stays.
+
+    A second wish changes nothing. Raises ``Missing``, and ``Conflict`` for a flow that was never in the library.
+    """
+    flow = _in_library(flow_id)
+    if not flow.archived:
+        flow.archived, flow.archived_by, flow.archived_at = True, clean_text(who, MAX_NAME) or "somebody", now
+        _save_archived(flow)
+    return flow
+
+
+def unarchive(*, flow_id: int, now: datetime, who: str) -> Flow:
+    """Put it back. Its schedules go on from now: what they missed on purpose is not caught up.
+
+    Raises as ``archive`` does.
+    """
+    flow = _in_library(flow_id)
+    if flow.archived:
+        flow.archived, flow.archived_by, flow.archived_at = False, "", None
+        _save_archived(flow)
+        for schedule in flow.schedules.all():
+            plan(schedule, now)
+            schedule.save(update_fields=["next_at", "problem"])
+    return flow
+
+
+def _save_archived(flow: Flow) -> None:
+    flow.save(update_fields=["archived", "archived_by", "archived_at"])
+    live.touch(live.OVERVIEW, live.SCHEDULES, live.flow_topic(flow.slug))
+
+
+def _in_library(flow_id: int) -> Flow:
+    flow = Flow.objects.filter(pk=flow_id).first()
+    if flow is None:
+        raise Missing("flow", f"there is no flow {flow_id}")
+    if flow.is_codeless:
+        raise Conflict("archived", f"no worker has announced {flow.name}, so it is not in the library; it enters then")
+    return flow
 
 
 def pause(*, schedule_id: int, now: datetime, who: str) -> Schedule:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
@@ -18,6 +19,7 @@ from runs import overview
 from runs import services as runs_services
 from runs.models import Run
 from runs.pages import action, came_from, page, say, status_of, who, wish
+from runs.queries import rest_of
 from runs.shown import Reader
 
 FLOWS_SHOWN = 200
@@ -26,7 +28,7 @@ HISTORY_SHOWN = 15
 
 @page("flows.view_flow")
 def flows(request: HttpRequest) -> HttpResponse:
-    found = FlowFilter(request.GET, queryset=Flow.objects.filter(archived=False))
+    found = FlowFilter(request.GET, queryset=Flow.objects.all())
     rows = list(found.qs.prefetch_related("tasks", "schedules")[:FLOWS_SHOWN])
     context = {"cards": overview.library(rows), "filter": found, "narrowed": any(request.GET.values())}
     return render(request, "flows/flows.html", context)
@@ -88,6 +90,40 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @page("flows.view_flow")
+def notices(request: HttpRequest, slug: str) -> HttpResponse:
+    return render(request, "flows/_notices.html", _standing_of(_flow(slug)))
+
+
+@page("flows.view_flow")
+def offers(request: HttpRequest, slug: str) -> HttpResponse:
+    return render(request, "flows/_offers.html", _standing_of(_flow(slug)))
+
+
+def _standing_of(flow: Flow) -> dict[str, Any]:
+    return {"flow": flow, "card": overview.library([flow])[0]}
+
+
+@action("flows.change_flow")
+def archive(request: HttpRequest, slug: str) -> HttpResponse:
+    row = wish(services.archive, flow_id=_flow(slug).pk, now=timezone.now(), who=who(request))
+    return _shown_anew(request, row, f"{row.name} is archived: its schedules rest, its history stays.")
+
+
+@action("flows.change_flow")
+def unarchive(request: HttpRequest, slug: str) -> HttpResponse:
+    row = wish(services.unarchive, flow_id=_flow(slug).pk, now=timezone.now(), who=who(request))
+    return _shown_anew(request, row, f"{row.name} is in the library again.")
+
+
+def _shown_anew(request: HttpRequest, row: Flow, sentence: str) -> HttpResponse:
+    """The whole page: what may be done there has changed."""
+    if not request.htmx:  # type: ignore[attr-defined]
+        return say(request, sentence, to=row.get_absolute_url())
+    messages.success(request, sentence)
+    return HttpResponse(status=204, headers={"HX-Redirect": row.get_absolute_url()})
+
+
+@page("flows.view_flow")
 def flow_bars(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "flows/_bars.html", {"card": overview.library([_flow(slug)])[0]})
 
@@ -113,8 +149,8 @@ def run(request: HttpRequest, slug: str) -> HttpResponse:
         return _again(request, found, refused, origin)
     if "form" in request.POST:
         return HttpResponseRedirect(made.get_absolute_url())
-    return say(request, f"{found.name} is queued.", to=came_from(request), link=made.get_absolute_url(),
-               link_text="Watch it")  # fmt: skip
+    sentence = f"{found.name} is queued{': ' if rest_of(made) else ''}{rest_of(made)}."
+    return say(request, sentence, to=came_from(request), link=made.get_absolute_url(), link_text="Watch it")
 
 
 def _again(request: HttpRequest, found: Flow, refused: Refused, origin: Run | None) -> HttpResponse:
@@ -159,7 +195,7 @@ def run_all(request: HttpRequest) -> HttpResponse:
 
 def schedules_shown(now: datetime) -> list[dict[str, Any]]:
     rows = Schedule.objects.select_related("flow").filter(flow__archived=False).order_by("flow__name", "name")
-    return [{"row": row, "next": _upcoming(row, now, 5)} for row in rows[:500]]
+    return [{"row": row, "next": [] if row.rests else _upcoming(row, now, 5)} for row in rows[:500]]
 
 
 def _upcoming(row: Schedule, now: datetime, count: int) -> list[datetime]:
@@ -186,7 +222,7 @@ def schedule(request: HttpRequest, pk: int) -> HttpResponse:
     row = get_object_or_404(Schedule.objects.select_related("flow"), pk=pk)
     context = {
         "schedule": row,
-        "next": _upcoming(row, now, 20),
+        "next": [] if row.rests else _upcoming(row, now, 20),
         "runs": Reader(now).shown(runs.filter(schedule=row)[:HISTORY_SHOWN], tasks=False),
     }
     return render(request, "flows/schedule.html", context)

@@ -86,7 +86,7 @@ class Rows(Collector):
         yield self._live_runs()
         yield self._history()
         yield self._workers()
-        due = Schedule.objects.filter(paused_at=None, next_at__lt=now).count()
+        due = Schedule.objects.firing().filter(next_at__lt=now).count()
         yield GaugeMetricFamily("perfect_schedules_overdue", "Schedules whose time has passed", value=due)
         yield GaugeMetricFamily("perfect_facts_quarantined", "Facts set aside", value=Quarantine.objects.count())
 

@@ -24,11 +24,11 @@ from perfect_client.protocol import clean_text
 
 from flows.models import Flow
 from flows.parameters import Refused, masked
-from runs import live, queries, services, sharing
+from runs import live, offerings, queries, services, sharing
 from runs.access import Token
 from runs.listing import FLOWS_LOOKED_AT
 from runs.models import Artifact, Event, Limit, LogLine, Quarantine, Run, TaskRun, Variable, Worker
-from runs.readonly import HistoryAdmin, act_on_each
+from runs.readonly import HistoryAdmin, OfferingInline, act_on_each
 from runs.states import HELD, SHOWN, RunState, TaskState
 
 PARTS = {"taskrun": "task runs", "event": "events", "logline": "log", "artifact": "artifacts"}
@@ -260,6 +260,21 @@ class WorkerAdmin(HistoryAdmin):
     list_display = ("name", "connected", "host", "slots", "python", "sdk", "last_seen_at", "left_reason")
     search_fields = ("name", "host")
     list_filter = ("connected",)
+    actions = ("forget",)
+    inlines = (OfferingInline,)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).filter(forgotten_at=None)
+
+    def has_forget_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("runs.delete_worker")
+
+    @admin.action(description="Forget", permissions=["forget"])
+    def forget(self, request: HttpRequest, rows: QuerySet[Worker]) -> None:
+        def deed(worker: Worker, now: datetime, who: str) -> None:
+            offerings.forget_worker(worker_id=worker.pk, now=now, who=who)
+
+        act_on_each(self, request, rows, "forgotten", deed)
 
 
 class TokenForm(forms.ModelForm):  # type: ignore[type-arg]

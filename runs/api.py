@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime
 from functools import wraps
 from typing import Annotated, Any
@@ -17,18 +18,19 @@ from django.utils import timezone
 from ninja import NinjaAPI
 from pydantic import AwareDatetime, Field
 
+from flows import addresses, timetable
 from flows import services as flow_services
-from flows import timetable
 from flows.models import Flow, Schedule
-from flows.parameters import Missing, nearest
-from runs import exhibits, lanes, listing, nested, services, sharing
+from flows.parameters import Missing
+from runs import exhibits, lanes, listing, nested, offerings, services, sharing
 from runs.gate import Gate, caller_of
 from runs.models import Run, Variable, Worker
 from runs.problems import Problem, problem
-from runs.queries import run_json, task_json, task_runs_of
+from runs.queries import rest_of, run_json, task_json, task_runs_of
 from runs.refusals import answer_errors
 from runs.schemas import (
     CancelIn,
+    FlowChange,
     LimitChange,
     LimitIn,
     ResumeIn,
@@ -49,7 +51,6 @@ from runs.shapes import (
     variable_json,
     worker_json,
 )  # fmt: skip
-from runs.statements import find
 from runs.states import RunState
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,8 @@ def items(values: list[Any], next_cursor: str | None = None, status: int = 200) 
 
 
 def created(run: Run) -> dict[str, Any]:
-    return {"id": str(run.pk), "state": run.seen_state, "url": f"/runs/{run.pk}/"}
+    """What a door answers; ``state_reason`` says if there is no worker that could ever start it."""
+    return {"id": str(run.pk), "state": run.seen_state, "state_reason": rest_of(run), "url": f"/runs/{run.pk}/"}
 
 
 def uuid_of(text: str, what: str) -> UUID:
@@ -113,15 +115,6 @@ def uuid_of(text: str, what: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise Problem(404, f"{text[:80]!r} is not the id of a {what}.") from None
-
-
-def find_flow(slug: str) -> Flow:
-    """By its slug or its name. Raises ``Missing`` with the nearest one."""
-    flow = find(Flow, slug=slug) or find(Flow, name=slug)
-    if flow is None:
-        known = Flow.objects.filter(archived=False).values_list("slug", flat=True)[:FLOWS_LIMIT]
-        raise Missing("flow", f"There is no flow {slug[:200]!r}.{nearest(slug, known)}")
-    return flow
 
 
 def find_run(run_id: UUID) -> Run:
@@ -152,7 +145,15 @@ async def run_all(request: HttpRequest, wish: RunAllIn | None = None) -> HttpRes
 
 @api.get("/flows/{slug}", auth=Gate(READ, "flows.view_flow"), tags=["flows"])
 async def get_flow(request: HttpRequest, slug: str) -> HttpResponse:
-    return answer(await lanes.read(lambda: flow_detail_json(find_flow(slug))))
+    return answer(await lanes.read(lambda: flow_detail_json(addresses.at(slug))))
+
+
+@api.patch("/flows/{slug}", auth=Gate(ADMIN, "flows.change_flow"), tags=["flows"])
+async def change_flow(request: HttpRequest, slug: str, wish: FlowChange) -> HttpResponse:
+    """``archived``: out of the library, its schedules rest, its history stays; or back into it."""
+    now, who = timezone.now(), caller_of(request)
+    deed = flow_services.archive if wish.archived else flow_services.unarchive
+    return answer(await lanes.write(lambda: flow_json(deed(flow_id=addresses.at(slug).pk, now=now, who=who))))
 
 
 @api.post("/flows/{slug}/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["flows"])
@@ -161,7 +162,7 @@ async def trigger(request: HttpRequest, slug: str, wish: RunIn | None = None) ->
     wish, now, who = wish or RunIn(), timezone.now(), caller_of(request)
 
     def deed() -> Run:
-        return services.trigger(flow=find_flow(slug), now=now, trigger=Run.Trigger.API, who=who, **dict(wish))
+        return services.trigger(flow=addresses.at(slug), now=now, trigger=Run.Trigger.API, who=who, **dict(wish))
 
     return answer(created(await _write_once(deed)), 201)
 
@@ -177,7 +178,7 @@ async def trigger_many(request: HttpRequest, wishes: RunsIn) -> HttpResponse:
         raise Problem(422, f"{len(wishes.items):,} runs at once are too many; 1,000 are allowed.", field="items")
 
     def deed() -> list[Run]:
-        flows = {slug: find_flow(slug) for slug in {item.flow for item in wishes.items}}
+        flows = {slug: addresses.at(slug) for slug in {item.flow for item in wishes.items}}
         wanted = [services.Wish(**{**dict(item), "flow": flows[item.flow]}) for item in wishes.items]
         return services.trigger_many(items=wanted, now=now, trigger=Run.Trigger.API, who=who)
 
@@ -208,9 +209,8 @@ async def list_runs(
     now = timezone.now()
 
     def page() -> HttpResponse:
-        if wanted.flow:
-            find_flow(wanted.flow)
-        runs, next_cursor = listing.page(wanted)
+        slug = addresses.at(wanted.flow).slug if wanted.flow else ""
+        runs, next_cursor = listing.page(replace(wanted, flow=slug))
         return items([run_json(run, now, exact=False) for run in runs], next_cursor)
 
     return await lanes.read(page)
@@ -328,7 +328,7 @@ async def pause(request: HttpRequest, run_id: str) -> HttpResponse:
 async def list_schedules(request: HttpRequest, flow: str = "") -> HttpResponse:
     def rows() -> list[dict[str, Any]]:
         found = Schedule.objects.select_related("flow")
-        found = found.filter(flow=find_flow(flow)) if flow else found
+        found = found.filter(flow=addresses.at(flow)) if flow else found
         return [schedule_json(row) for row in found[:FLOWS_LIMIT]]
 
     return items(await lanes.read(rows))
@@ -339,7 +339,7 @@ async def create_schedule(request: HttpRequest, wish: ScheduleIn) -> HttpRespons
     now, who = timezone.now(), caller_of(request)
 
     def deed() -> dict[str, Any]:
-        row = timetable.create(flow=find_flow(wish.flow), values=_given(wish), now=now, who=who)
+        row = timetable.create(flow=addresses.at(wish.flow), values=_given(wish), now=now, who=who)
         return schedule_json(_pause_or_resume(row, wish.paused, now, who))
 
     return answer(await lanes.write(deed), 201)
@@ -444,10 +444,18 @@ async def list_workers(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
 
     def rows() -> list[dict[str, Any]]:
-        taken, workers = taken_slots(), Worker.objects.prefetch_related("flows")[:FLOWS_LIMIT]
+        taken, workers = taken_slots(), Worker.objects.known().prefetch_related("offerings__flow")[:FLOWS_LIMIT]
         return [worker_json(worker, taken.get(worker.pk, 0), now) for worker in workers]
 
     return items(await lanes.read(rows))
+
+
+@api.delete("/workers/{worker_id}", auth=Gate(ADMIN, "runs.delete_worker"), tags=["workers"])
+async def forget_worker(request: HttpRequest, worker_id: str) -> HttpResponse:
+    """Forget a worker that does not come back. The history of its runs keeps its name."""
+    pk = uuid_of(worker_id, "worker")
+    await lanes.write(offerings.forget_worker, worker_id=pk, now=timezone.now(), who=caller_of(request))
+    return HttpResponse(status=204)
 
 
 # Helpers

@@ -21,7 +21,7 @@ from perfect_client.protocol import FACTS, MAX_NAME, MAX_PARAMETERS_BYTES, clean
 from flows.services import flow_called
 from runs import answers, live
 from runs.album import Album
-from runs.closing import around, end
+from runs.closing import CANCELLED, around, cancel_reasons, end
 from runs.models import Attempt, LogLine, Run, TaskRun
 from runs.sheet import Sheet
 from runs.statements import find, insert, insert_values, swap
@@ -310,8 +310,10 @@ class Book:
         return self.run.cancel_requested_at is not None
 
     def _cancel_reason(self, how: str) -> str:
+        """What its worker says of the end, unless it only repeats the order."""
         who = self.run.cancel_requested_by
-        return (f"cancelled by {who}" if who else "cancelled") + (f"; {how}" if how else "")
+        asked = cancel_reasons([self.run.pk]).get(self.run.pk, f"{CANCELLED} by {who}" if who else CANCELLED)
+        return asked if not how or asked.startswith(how) else f"{asked}; {how}"
 
     # -------------------------------------------------------------------------------------------------------- writing
 

@@ -58,8 +58,7 @@ class Clock:
         return min(at for at in (now + SWEEP, self._grant_at, *_next_times()) if at is not None)
 
     def fire_schedules(self, now: datetime) -> None:
-        due = Schedule.objects.select_related("flow").filter(next_at__lte=now, paused_at=None, flow__archived=False)
-        for schedule in due:
+        for schedule in Schedule.objects.firing().select_related("flow").filter(next_at__lte=now):
             _guarded(partial(fire, schedule), now)
 
     def release_scheduled(self, now: datetime) -> None:
@@ -112,8 +111,7 @@ def _guarded(part: Callable[[datetime], None], now: datetime) -> None:
 
 
 def _next_times() -> list[datetime]:
-    schedule = Schedule.objects.filter(next_at__isnull=False, paused_at=None, flow__archived=False)
-    first = schedule.order_by("next_at").values_list("next_at", flat=True).first()
+    first = Schedule.objects.firing().order_by("next_at").values_list("next_at", flat=True).first()
     waiting = Run.objects.filter(state=RunState.SCHEDULED).order_by("scheduled_for")
     soon = waiting.values_list("scheduled_for", flat=True).first()
     return [at for at in (first, soon) if at is not None]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 
 from runs import answers, history, live, nested
-from runs.models import Run, TaskRun
+from runs.models import Event, Run, TaskRun
 from runs.states import HELD, LEFT_OPEN, TASK_FINAL, RunState, TaskState, left_open
 
 
@@ -30,6 +32,20 @@ def close(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values
             for sub in Run.objects.held().filter(root_id=run.pk).select_related("flow"):
                 close(sub, left_open(to), now=now, who=who, why=around(to, why))
     return True
+
+
+CANCELLED, REQUESTED = "cancelled", "cancel requested"
+
+
+def request_of(reason: str) -> str:
+    """``cancelled by ana: wrong day`` as the event that asks for it says it."""
+    return reason.replace(CANCELLED, REQUESTED, 1)
+
+
+def cancel_reasons(runs: Collection[UUID]) -> dict[UUID, str]:
+    """``cancelled by ana: wrong day``, by the run, from the events that asked for it; the first one counts."""
+    events = Event.objects.filter(run__in=runs, why__startswith=REQUESTED).order_by("-pk")
+    return {run: why.replace(REQUESTED, CANCELLED, 1) for run, why in events.values_list("run_id", "why")}
 
 
 def around(to: RunState, why: str) -> str:

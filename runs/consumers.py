@@ -219,7 +219,9 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def _flows_announced(self, message: protocol.FlowsAnnounced) -> None:
         assert self.worker is not None
-        await lanes.write(ingest.announce, worker=self.worker, message=message, now=timezone.now())
+        refused = await lanes.write(ingest.announce, worker=self.worker, message=message, now=timezone.now())
+        if refused:
+            await self.order(protocol.FlowsRefused(refused))
         fleet.wake()
 
     async def _slots_freed(self, message: protocol.SlotsFreed) -> None:

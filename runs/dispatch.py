@@ -15,7 +15,8 @@ from perfect_client.protocol import Ancestor, CancelRun, DropRun, HoldRun, Offer
 from flows.models import Schedule
 from runs import live
 from runs.book import Book, shelf
-from runs.models import Attempt, Run, Worker
+from runs.closing import CANCELLED, cancel_reasons
+from runs.models import Attempt, Offering, Run
 from runs.statements import insert_one, swap
 from runs.states import HELD, LIVE, RunState
 
@@ -40,7 +41,7 @@ def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
     left = {pk: slots for pk, slots in free.items() if slots > 0}
     able: dict[int, list[UUID]] = {}
     for pk in left:
-        for flow in _flows_of(pk):
+        for flow in _offered_by(pk):
             able.setdefault(flow, []).append(pk)
     offers: list[Offer] = []
     for run in _waiting(list(able), sum(left.values())):
@@ -55,18 +56,18 @@ def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
 
 
 # What offering needs over and over, and what rarely changes. Both are only memories: without them it is read.
-_flows: dict[UUID, frozenset[int]] = {}  # of each worker connected to this process
+_offered: dict[UUID, dict[int, str]] = {}  # by the workers connected to this process
 _queue: OrderedDict[UUID, Run] = OrderedDict()  # runs that this process has just queued
 
 
 def forget(worker: UUID) -> None:
     """The worker's flows have changed, or it has gone."""
-    _flows.pop(worker, None)
+    _offered.pop(worker, None)
 
 
 def forget_all() -> None:
     """For tests, whose databases come and go."""
-    _flows.clear()
+    _offered.clear()
     _queue.clear()
 
 
@@ -80,11 +81,11 @@ def remember(runs: Sequence[Run]) -> None:
         _queue.popitem(last=False)
 
 
-def _flows_of(worker: UUID) -> frozenset[int]:
-    if worker not in _flows:
-        through = Worker.flows.through.objects.filter(worker_id=worker)
-        _flows[worker] = frozenset(through.values_list("flow_id", flat=True))
-    return _flows[worker]
+def _offered_by(worker: UUID) -> dict[int, str]:
+    """The flows that it offers, and why the newest code of each is not used there, or nothing."""
+    if worker not in _offered:
+        _offered[worker] = dict(Offering.objects.filter(worker_id=worker).values_list("flow_id", "problem"))
+    return _offered[worker]
 
 
 def _waiting(flows: list[int], limit: int) -> list[Run]:
@@ -168,15 +169,17 @@ def _claim(book: Book, worker: UUID, run_id: str, now: datetime) -> StartRun | D
         return None
     if run.state != RunState.OFFERED:
         return StartRun(attempt.pk) if run.state in HELD else DropRun(attempt.pk, f"the run is {run.state}")
+    problem = _offered_by(worker).get(run.flow_id, "")
+    claimed = {"claimed_at": now, **({"problem": problem} if problem else {})}
     # Whatever else happened to the run or the attempt since the offer, one of these two sees it.
-    if not swap(Attempt, {"id": attempt.pk, "worker_id": worker, "revoked_at": None}, {"claimed_at": now}):
+    if not swap(Attempt, {"id": attempt.pk, "worker_id": worker, "revoked_at": None}, claimed):
         return None
     if not run.move(
-        RunState.RUNNING, now=now, who="worker", where={"fence": attempt.pk}, started_at=run.started_at or now,
-        attempt=attempt.number,
+        RunState.RUNNING, now=now, who="worker", why=f"not the newest code: {problem}" if problem else "",
+        where={"fence": attempt.pk}, started_at=run.started_at or now, attempt=attempt.number,
     ):  # fmt: skip
         return None
-    attempt.claimed_at = now
+    attempt.claimed_at, attempt.problem = now, problem
     live.touch(live.OVERVIEW, live.run_topic(run.pk), live.flow_topic(run.flow.slug))
     return StartRun(attempt.pk)
 
@@ -228,9 +231,12 @@ def tell_holds_again(*, worker: UUID) -> None:
 
 def cancels(*, workers: list[UUID]) -> list[tuple[UUID, CancelRun]]:
     """The orders for these workers' runs that somebody wants ended; a worker does not mind one twice."""
-    wanted = Run.objects.filter(state__in=HELD, worker_id__in=workers, cancel_requested_at__isnull=False)
+    wanted = Run.objects.filter(
+        state__in=HELD, worker_id__in=workers, fence__isnull=False, cancel_requested_at__isnull=False
+    )
+    found = list(wanted.values_list("pk", "worker_id", "fence", "cancel_requested_by"))
+    reasons = cancel_reasons([pk for pk, _, _, _ in found]) if found else {}
     return [
-        (worker, CancelRun(fence, f"cancelled by {who}", CANCEL_GRACE_S))
-        for worker, fence, who in wanted.values_list("worker_id", "fence", "cancel_requested_by")
-        if fence is not None
+        (worker, CancelRun(fence or 0, reasons.get(pk, f"{CANCELLED} by {who}"), CANCEL_GRACE_S))
+        for pk, worker, fence, who in found
     ]

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from flows.models import Flow
 from flows.views import history_of, schedules_shown
-from runs import exhibits, logs, overview
+from runs import attention, exhibits, logs, overview
 from runs.models import Run
 from runs.shown import Reader, RunShown
 from runs.states import HELD
@@ -75,7 +75,7 @@ def _cold_overview(now: datetime, known: dict[int, object]) -> tuple[list[tuple[
     parts: dict[str, dict[str, Any]] = {
         name: read(now) for name, read in PARTS.items() if name not in {"running", "attention"}
     }
-    parts["attention"] = {"troubles": overview.attention(now, cards)[:8]}
+    parts["attention"] = {"troubles": attention.troubles(now, cards)[: attention.SHOWN]}
     drawn = [html(f"#{name}", f"runs/_{name}.html", context) for name, context in parts.items()]
     drawn += [
         html(f"#bars-{card.flow.pk}", "flows/_bars.html", {"card": card})
@@ -103,7 +103,8 @@ def _flow(match: re.Match[str], memory: Any, whole: bool, since: int, now: datet
     shape = tuple(shown.shape for shown in running.runs)
     messages = []
     if whole or shape != memory:
-        messages.append(html("#flow-history", "flows/_history.html", history_of(flow, now)))
+        context = history_of(flow, now)
+        messages += [html(f"#flow-{part}", f"flows/_{part}.html", context) for part in ("history", "notices", "offers")]
     messages += [numbers(shown) for shown in running.runs if shown.is_held]
     return Drawing(messages, shape, any(shown.is_held for shown in running.runs))
 

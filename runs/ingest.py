@@ -15,12 +15,13 @@ from perfect_client import protocol
 from perfect_client.protocol import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
 
 from flows.services import announce as announce_flows
-from runs import answers, dispatch, live
+from runs import answers, dispatch, live, offerings
 from runs.book import Book, Outdated, shelf
 from runs.closing import close
 from runs.models import Attempt, Quarantine, Run, RunQuerySet, Worker
 from runs.states import HELD, RunState
 
+PROBLEMS_KEPT = 50
 ALIVE = timedelta(seconds=15)  # a second worker of the same identity is refused while the first was heard this recently
 
 
@@ -60,7 +61,7 @@ def join(*, message: protocol.Joined, now: datetime) -> Accept:
             "name": clean_text(message.name, 200) or "worker", "boot": message.boot[:64], "host": message.host[:255],
             "pid": max(0, message.pid), "python": message.python[:32], "sdk": message.sdk[:32],
             "slots": max(0, message.slots), "pools": message.pools[:50], "connected": True, "joined_at": now,
-            "last_seen_at": now, "left_reason": "",
+            "last_seen_at": now, "left_reason": "", "forgotten_at": None,
         },
     )  # fmt: skip
     dispatch.forget(identity)
@@ -69,7 +70,7 @@ def join(*, message: protocol.Joined, now: datetime) -> Accept:
     dispatch.tell_holds_again(worker=identity)
     held = {item.fence: item for item in message.held}
     _settle_missing(identity, held, now)
-    live.touch(live.WORKERS, live.OVERVIEW, live.WORK, live.ANSWERS)
+    live.touch(live.WORKERS, live.OVERVIEW, live.WORK, live.ANSWERS, *offerings.topics_of(identity))
     return Accept(server_time=now.timestamp(), attempts=[_verdict(identity, item, now) for item in held.values()])
 
 
@@ -101,16 +102,17 @@ def _verdict(worker: UUID, item: protocol.Held, now: datetime) -> Verdict:
     return Verdict(item.fence, "current", attempt.facts_seq, attempt.output_seq, cancel)
 
 
-def announce(*, worker: UUID, message: protocol.FlowsAnnounced, now: datetime) -> None:
-    """The worker has these flows, and no others."""
-    flows, problems = announce_flows(specs=message.flows, now=now)
+def announce(*, worker: UUID, message: protocol.FlowsAnnounced, now: datetime) -> list[str]:
+    """The worker has these flows, and no others. Returns a sentence for all that was refused, for its terminal."""
+    offers, refused = announce_flows(specs=message.flows, now=now)
     row = Worker.objects.filter(pk=worker).first()
     if row is not None:
-        row.flows.set(flows)
+        offerings.replace(worker=row, offers=offers, now=now)
         dispatch.forget(worker)
-        row.problems = [clean_text(problem, 2_000) for problem in [*message.problems, *problems]][:50]
+        row.problems = [clean_text(problem, 2_000) for problem in [*message.problems, *refused]][:PROBLEMS_KEPT]
         row.save(update_fields=["problems"])
         live.touch(live.WORKERS, live.OVERVIEW, live.WORK)
+    return [clean_text(sentence, 2_000) for sentence in refused[:PROBLEMS_KEPT]]
 
 
 def beat(*, worker: UUID, now: datetime) -> None:
@@ -135,7 +137,7 @@ def leave(*, worker: UUID, boot: str, now: datetime, why: str) -> None:
     if gone.update(connected=False, last_seen_at=now, left_reason=clean_text(why, 500)):
         dispatch.forget(worker)
         dispatch.release(worker=worker, now=now, why="the worker left before it claimed the run")
-        live.touch(live.WORKERS, live.OVERVIEW)
+        live.touch(live.WORKERS, live.OVERVIEW, *offerings.topics_of(worker))
 
 
 def record(*, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledge | Resend | DropRun:

@@ -33,7 +33,7 @@ class Wanted:
     """A filter on runs; what is empty does not restrict."""
 
     states: frozenset[str] = field(default_factory=frozenset)
-    flow: str = ""
+    flow: str = ""  # its slug
     q: str = ""
     since: datetime | None = None
     until: datetime | None = None
@@ -92,7 +92,7 @@ def _conditions(wanted: Wanted) -> Iterable[Q]:
     if wanted.states:
         yield Q(state__in=sorted(wanted.states))
     if wanted.flow:
-        yield Q(flow__slug=wanted.flow) | Q(flow__name=wanted.flow)
+        yield Q(flow__slug=wanted.flow)
     if wanted.cursor:
         yield Q(pk__lt=wanted.cursor)
     # Ids begin with their time: the bounds on the id let the index skip what is far outside.

@@ -21,8 +21,8 @@ from runs.statements import insert, swap
 from runs.states import FINAL, HELD, LIVE, MOVES, RunState, TaskState, seen, sources
 
 __all__ = [
-    "Artifact", "Attempt", "Event", "Holding", "Limit", "LogLine", "Quarantine", "Question", "Run", "SignInLink",
-    "TaskRun", "Token", "Variable", "Worker",
+    "Artifact", "Attempt", "Event", "Holding", "Limit", "LogLine", "Offering", "Quarantine", "Question", "Run",
+    "SignInLink", "TaskRun", "Token", "Variable", "Worker",
 ]  # fmt: skip
 
 
@@ -43,8 +43,17 @@ def uuid7() -> uuid.UUID:
     return uuid.UUID(int=(ticks >> 12) << 80 | 0x7 << 76 | (ticks & 0xFFF) << 64 | 0x2 << 62 | random)
 
 
+class WorkerQuerySet(models.QuerySet["Worker"]):
+    def known(self) -> WorkerQuerySet:
+        """Without those that a person has forgotten."""
+        return self.filter(forgotten_at=None)
+
+
 class Worker(models.Model):
-    """A worker as it last introduced itself. ``id`` is its identity on its own disk; ``name`` is only a label."""
+    """A worker as it last introduced itself. ``id`` is its identity on its own disk; ``name`` is only a label.
+
+    Of a forgotten worker only the name is kept, for the history of its runs; it is known again when it joins.
+    """
 
     id = models.UUIDField(primary_key=True)
     name = models.CharField(max_length=200)
@@ -60,9 +69,14 @@ class Worker(models.Model):
     joined_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()
     left_reason = models.CharField(max_length=500, blank=True)
-    flows: models.ManyToManyField[Flow, Any] = models.ManyToManyField(Flow, related_name="workers", blank=True)
+    forgotten_at = models.DateTimeField(null=True, blank=True)
+    flows: models.ManyToManyField[Flow, Any] = models.ManyToManyField(
+        Flow, through="Offering", related_name="workers", blank=True
+    )
 
     SHOWN_SILENT_AFTER: ClassVar[timedelta] = timedelta(seconds=30)
+
+    objects = WorkerQuerySet.as_manager()
 
     class Meta:
         ordering = ("-connected", "name")
@@ -74,6 +88,24 @@ class Worker(models.Model):
         """How long there has been no word, once it is worth saying; None while all is well."""
         quiet = now - self.last_seen_at
         return quiet if not self.connected or quiet > self.SHOWN_SILENT_AFTER else None
+
+
+class Offering(models.Model):
+    """A flow that a worker offers to run, and what it says of the flow's code there."""
+
+    worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="offerings")
+    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="offerings")
+    start = models.CharField(max_length=20, blank=True, help_text="How a run's process begins: fork or fresh")
+    start_reason = models.TextField(blank=True, help_text="Why not by a fork")
+    problem = models.TextField(blank=True, help_text="Why the newest code of its file is not used")
+    notes = models.JSONField(default=list, blank=True, help_text="Remarks about its code")
+
+    class Meta:
+        ordering = ("pk",)
+        unique_together = (("worker", "flow"),)  # as the table had it before it had columns of its own
+
+    def __str__(self) -> str:
+        return f"{self.flow.name} on {self.worker.name}"
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -284,6 +316,7 @@ class Attempt(models.Model):
     hold = models.BooleanField(default=False, help_text="Whether a person wants its processes to stand still")
     hold_sent = models.BooleanField(null=True, blank=True, help_text="What its worker was told of that last")
     asks = models.BooleanField(default=False, help_text="Whether its code has asked the server anything")
+    problem = models.TextField(blank=True, help_text="Why it runs its worker's last good code and not the newest")
 
     class Meta:
         ordering = ("pk",)

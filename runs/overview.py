@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, F, OuterRef, QuerySet, Subquery, Value
+from django.db.models import Count, F, OuterRef, Prefetch, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from flows.models import Flow, Schedule
-from runs.models import Run, Worker
+from runs.models import Offering, Run, Worker
 from runs.shown import FlowShown, Reader, RunShown, first_error, id_at
 from runs.states import HELD, SHOWN, WAITING, RunState
 from runs.templatetags.perfect import dur
@@ -140,11 +140,22 @@ def _last_runs(flows: Sequence[Flow]) -> dict[int, list[dict[str, Any]]]:
 
 def library(flows: Sequence[Flow]) -> list[FlowShown]:
     """The flows (with ``tasks`` and ``schedules`` prefetched) and what their last runs say."""
-    last = _last_runs(flows)
-    return [FlowShown(flow, last[flow.pk], *_next_of(flow)) for flow in flows]
+    last, offers = _last_runs(flows), _offers_of(flows)
+    return [FlowShown(flow, last[flow.pk], *_next_of(flow), offers[flow.pk]) for flow in flows]
+
+
+def _offers_of(flows: Sequence[Flow]) -> dict[int, list[Offering]]:
+    """Who offers each flow, the connected workers first."""
+    found: dict[int, list[Offering]] = {flow.pk: [] for flow in flows}
+    rows = Offering.objects.filter(flow__in=flows).select_related("worker").defer("worker__problems", "worker__pools")
+    for row in rows.order_by("-worker__connected", "worker__name", "pk"):
+        found[row.flow_id].append(row)
+    return found
 
 
 def _next_of(flow: Flow) -> tuple[datetime | None, str]:
+    if (flow.archived or flow.resting_since is not None) and flow.schedules.all():
+        return None, "rests"
     coming = [row for row in flow.schedules.all() if row.paused_at is None and row.next_at is not None]
     first = min(coming, key=lambda row: row.next_at or datetime.max, default=None)
     if first is not None:
@@ -156,49 +167,16 @@ def flows_of_the_library() -> list[Flow]:
     return list(Flow.objects.filter(archived=False).prefetch_related("tasks", "schedules")[: CARDS_SHOWN + 1])
 
 
-@dataclass(frozen=True)
-class Trouble:
-    state: str
-    title: str
-    url: str
-    text: str
-    at: datetime | None
-
-
-def attention(now: datetime, cards: Sequence[FlowShown]) -> list[Trouble]:
-    """What wants a person: flows whose last run went wrong, silent workers, files that do not load, dead schedules."""
-    found = [
-        Trouble(bad["state"], card.flow.name, f"/runs/{bad['id']}/", bad["error"], bad["finished_at"])
-        for card in cards
-        if (bad := card.trouble)
-    ]
-    found.sort(key=lambda trouble: trouble.at or now, reverse=True)
-    for worker in Worker.objects.filter(last_seen_at__gte=now - WEEK)[:100]:
-        silent = worker.silent_for(now)
-        if silent is not None and (worker.runs.filter(state__in=sorted(HELD)).exists() or worker.connected):
-            found.append(Trouble("LOST", f"worker {worker.name}", "/workers/", "no contact; its work may well go on",
-                                 worker.last_seen_at))  # fmt: skip
-        if worker.connected and worker.problems:
-            count = f" (and {len(worker.problems) - 1} more)" if len(worker.problems) > 1 else ""
-            text = first_error(worker.problems[0]) + count
-            found.append(Trouble("FAILED", f"worker {worker.name}", "/workers/", text, None))
-    for schedule in Schedule.objects.exclude(problem="").select_related("flow")[:5]:
-        found.append(Trouble("FAILED", f"schedule of {schedule.flow.name}", f"/schedules/{schedule.pk}/",
-                             schedule.problem, None))  # fmt: skip
-    return found
-
-
 def coming(count: int = 6) -> list[Schedule]:
     """The schedules that fire next."""
-    rows = Schedule.objects.filter(paused_at=None, next_at__isnull=False, flow__archived=False)
-    return list(rows.select_related("flow").order_by("next_at")[:count])
+    return list(Schedule.objects.firing().select_related("flow").order_by("next_at")[:count])
 
 
 @dataclass(frozen=True)
 class WorkerShown:
     worker: Worker
     used: int
-    flows: list[Flow]
+    offers: list[Offering]
     silent: timedelta | None
 
     @property
@@ -211,11 +189,24 @@ class WorkerShown:
             return "connected"
         return "no contact" if self.used or self.worker.connected else "gone"
 
+    @property
+    def can_go(self) -> bool:
+        """Whether it may be forgotten."""
+        return self.silent is not None and not self.used
+
+    @property
+    def remarks(self) -> list[Offering]:
+        """The flows of which there is more to say than that runs start by a fork."""
+        return [offer for offer in self.offers if offer.problem or offer.start_reason or offer.notes]
+
 
 def workers(now: datetime, *, everyone: bool = False) -> list[WorkerShown]:
-    """The workers that are here or were here in the last day (``everyone``: in the last 90 days)."""
-    rows = Worker.objects.filter(last_seen_at__gte=now - (timedelta(days=90) if everyone else DAY))
-    found = list(rows.prefetch_related("flows").order_by("-connected", "name")[: 200 if everyone else 12])
+    """The workers that are here or were here in the last day (``everyone``: all that are known)."""
+    rows = Worker.objects.known() if everyone else Worker.objects.known().filter(last_seen_at__gte=now - DAY)
+    offers = Offering.objects.filter(flow__archived=False).select_related("flow").order_by("flow__name")
+    found = list(
+        rows.prefetch_related(Prefetch("offerings", offers)).order_by("-connected", "name")[: 200 if everyone else 12]
+    )
     used = dict(
         Run.objects.filter(worker__in=found, state__in=sorted({*HELD, RunState.OFFERED}))
         .order_by()
@@ -223,7 +214,6 @@ def workers(now: datetime, *, everyone: bool = False) -> list[WorkerShown]:
         .annotate(Count("pk"))
     )
     return [
-        WorkerShown(worker, used.get(worker.pk, 0), [f for f in worker.flows.all() if not f.archived],
-                    worker.silent_for(now))
+        WorkerShown(worker, used.get(worker.pk, 0), list(worker.offerings.all()), worker.silent_for(now))
         for worker in found
-    ]  # fmt: skip
+    ]

@@ -15,8 +15,8 @@ from django.db.models import QuerySet
 from flows.models import Flow
 from flows.parameters import masked, masked_schema
 from runs import answers, history, nested, progress
-from runs.models import LogLine, Run, TaskRun, Worker
-from runs.states import HELD, SHOWN, RunState
+from runs.models import Attempt, LogLine, Run, TaskRun, Worker
+from runs.states import HELD, SHOWN, WAITING, RunState
 
 Eta = tuple[float, float]  # seconds left, low and high
 REST, MOST_REST = 10, timedelta(seconds=0.3)  # times what working it out took
@@ -81,7 +81,8 @@ def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
         "name": run.title,
         "state": run.seen_state,
         "state_name": run.state_name or SHOWN[run.seen_state][1],
-        "state_reason": run.state_reason or (waiting_reason(run) if exact else ""),
+        "state_reason": rest_of(run) or run.state_reason or (waiting_reason(run) if exact else ""),
+        "code_problem": code_problem(run) if exact else None,
         "progress": round(percent, 2),
         "eta_seconds": round(sum(eta) / 2, 1) if eta else None,
         "attempt": run.attempt,
@@ -185,8 +186,24 @@ def log_json(line: LogLine, names: dict[tuple[int, int], str]) -> dict[str, Any]
     }
 
 
+def rest_of(run: Run) -> str:
+    """Why a waiting run cannot start: no worker has its flow. Empty if one has, connected or not. Asks no database."""
+    waits = run.flow.rest if run.state in WAITING else ""
+    return f"{waits}; the run starts when one announces it" if waits else ""
+
+
+def code_problem(run: Run) -> str | None:
+    """Why the run's last attempt was made with its worker's last good code and not the newest; None if it was not."""
+    if not run.attempt:
+        return None
+    claimed = Attempt.objects.filter(run_id=run.owner_id, claimed_at__isnull=False).order_by("-pk")
+    return claimed.values_list("problem", flat=True).first() or None
+
+
 def waiting_reason(run: Run) -> str:
     """Why the run does not run yet, or what its code waits for, in one sentence; else empty."""
+    if rest_of(run):
+        return rest_of(run)
     if run.state == RunState.SCHEDULED:
         return f"waits for its time, {iso(run.scheduled_for)}"
     if run.state == RunState.OFFERED:

@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from flows.parameters import Refused
+from runs.models import Offering, Worker
 
 COUNT_LIMIT = 10_000
 ACTION_LIMIT = 1_000
@@ -43,6 +44,27 @@ class HistoryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class OfferingInline(admin.TabularInline):  # type: ignore[type-arg]
+    """Which worker offers which flow, and what it says of it; below either of them."""
+
+    model = Offering
+    extra = 0
+    can_delete = False
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        other = "flow" if self.parent_model is Worker else "worker"
+        return [other, "start", "start_reason", "problem", "notes"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related("worker", "flow")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
 

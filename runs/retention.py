@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from runs.models import Artifact, Attempt, Event, LogLine, Quarantine, Run, TaskRun
+from runs.models import Artifact, Attempt, Event, LogLine, Quarantine, Run, TaskRun, Worker
 from runs.states import FINAL
 
 BATCH = 100  # runs in one transaction: one big delete would hold the write lock for seconds
@@ -24,6 +24,7 @@ def prune(*, now: datetime, keep: timedelta) -> int:
     # What a run has called goes first: it may have called thousands.
     called = Run.objects.filter(root_id__in=runs).order_by("-pk").values_list("pk", flat=True)
     runs = list(called[:BATCH]) or runs
+    Worker.objects.filter(forgotten_at__lt=now - keep, runs=None, attempts=None).delete()  # nothing needs its name
     with transaction.atomic():
         Quarantine.objects.filter(attempt__run_id__in=runs).delete()
         for model in (LogLine, TaskRun, Artifact, Event, Attempt):

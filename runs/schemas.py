@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from ninja import Schema
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field, StrictBool
 
 
 class Body(Schema):
     model_config = ConfigDict(extra="forbid")
+
+
+class FlowChange(Body):
+    archived: StrictBool
 
 
 class RunIn(Body):

@@ -13,7 +13,7 @@ from perfect_client.protocol import MAX_NAME, clean_text
 from flows.models import Flow, Schedule
 from flows.parameters import Conflict, Missing, Refused, clean, configuration_of, nearest
 from runs import answers, dispatch, live
-from runs.closing import close
+from runs.closing import CANCELLED, close, request_of
 from runs.models import Attempt, Event, Run, TaskRun
 from runs.states import FINAL, HELD, RESUMABLE, RunState
 
@@ -149,14 +149,14 @@ def cancel(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:
     if run.state in FINAL:
         raise Conflict("state", f"the run is {run.state} already, so there is nothing to cancel")
     _refuse_sub_run(run, "cancel")
-    reason = f"cancelled by {who}" + (f": {clean_text(why, 500)}" if why else "")
+    reason = f"{CANCELLED} by {who}" + (f": {clean_text(why, 500)}" if why else "")
     if run.state not in HELD:
         close(run, RunState.CANCELLED, now=now, who=who, why=reason)
     elif run.cancel_requested_at is None:
         Run.objects.filter(pk=run.pk).update(
             cancel_requested_at=now, cancel_requested_by=clean_text(who, MAX_NAME), version=run.version + 1
         )
-        Event.objects.create(run=run, time=now, who=who, why=reason.replace("cancelled", "cancel requested", 1))
+        Event.objects.create(run=run, time=now, who=who, why=request_of(reason))
         live.touch(live.CANCELS, live.OVERVIEW, live.run_topic(run.pk))
     return _run(run_id)
 

@@ -10,7 +10,7 @@ from django.db.models import Count
 
 from flows.models import Flow, Schedule
 from flows.parameters import masked, masked_schema
-from runs.models import Limit, Run, Variable, Worker
+from runs.models import Limit, Offering, Run, Variable, Worker
 from runs.queries import iso
 from runs.sharing import held_of
 from runs.states import HELD, RunState
@@ -26,13 +26,17 @@ def flow_json(flow: Flow) -> dict[str, Any]:
         "tags": flow.tags,
         "configurations": flow.configuration_names,
         "archived": flow.archived,
+        "archived_by": flow.archived_by,
+        "archived_at": iso(flow.archived_at),
+        "resting_since": iso(flow.resting_since),
         "updated_at": iso(flow.updated_at),
-        "url": f"/flows/{flow.slug}/",
+        "url": flow.get_absolute_url(),
     }
 
 
 def flow_detail_json(flow: Flow) -> dict[str, Any]:
-    """With its parameters' schema, its plan and its schedules: three more queries."""
+    """With its parameters' schema, its plan, its schedules and the workers that offer it: three more queries."""
+    offers = list(flow.offerings.select_related("worker").order_by("-worker__connected", "worker__name"))
     return {
         **flow_json(flow),
         "parameters": masked_schema(flow),
@@ -47,8 +51,17 @@ def flow_detail_json(flow: Flow) -> dict[str, Any]:
             for task in flow.tasks.all()
         ],
         "schedules": [schedule_json(schedule) for schedule in flow.schedules.select_related("flow")],
-        "workers": [worker.name for worker in flow.workers.filter(connected=True)],
+        "workers": [row.worker.name for row in offers if row.worker.connected],
+        "offers": [
+            {"worker": row.worker.name, "worker_id": str(row.worker_id), "connected": row.worker.connected, **said(row)}
+            for row in offers
+        ],
     }  # fmt: skip
+
+
+def said(row: Offering) -> dict[str, Any]:
+    """What a worker says of a flow's code: how its runs start and why so, why its newest code is not used, remarks."""
+    return {"start": row.start, "start_reason": row.start_reason, "problem": row.problem, "notes": row.notes}
 
 
 def schedule_json(row: Schedule) -> dict[str, Any]:
@@ -69,6 +82,7 @@ def schedule_json(row: Schedule) -> dict[str, Any]:
         "paused": row.paused_at is not None,
         "paused_by": row.paused_by,
         "paused_at": iso(row.paused_at),
+        "rests": row.rests,
         "next_at": iso(row.next_at),
         "last_at": iso(row.last_at),
         "problem": row.problem,
@@ -82,7 +96,8 @@ def taken_slots() -> dict[UUID, int]:
 
 
 def worker_json(worker: Worker, taken: int, now: datetime) -> dict[str, Any]:
-    silent = worker.silent_for(now)
+    """With ``offerings__flow`` prefetched."""
+    silent, offers = worker.silent_for(now), sorted(worker.offerings.all(), key=lambda row: row.flow.name)
     return {
         "id": str(worker.pk),
         "name": worker.name,
@@ -99,7 +114,8 @@ def worker_json(worker: Worker, taken: int, now: datetime) -> dict[str, Any]:
         "last_seen_at": iso(worker.last_seen_at),
         "silent_seconds": round(silent.total_seconds(), 1) if silent else None,
         "left_reason": worker.left_reason,
-        "flows": [flow.slug for flow in worker.flows.all()],
+        "flows": [row.flow.slug for row in offers],
+        "offers": [{"flow": row.flow.slug, **said(row)} for row in offers],
     }
 
 

@@ -15,7 +15,7 @@ from perfect_client.protocol import dumps
 
 from flows.models import Flow
 from runs import answers, history, nested, pictures, progress, queries
-from runs.models import Run, TaskRun
+from runs.models import Offering, Run, TaskRun, Worker
 from runs.states import HELD, TASK_DONE, WAITING, RunState, TaskState
 
 Eta = tuple[float, float]  # seconds left, low and high
@@ -269,7 +269,7 @@ class Reader:
             return queries.waiting_reason(run)
         if run.flow_id not in self._reasons:
             self._reasons[run.flow_id] = queries.waiting_reason(run)
-        return run.state_reason or self._reasons[run.flow_id]
+        return queries.rest_of(run) or run.state_reason or self._reasons[run.flow_id]
 
 
 def _usual(lessons: history.Lessons) -> tuple[float | None, float | None]:
@@ -317,12 +317,30 @@ def first_error(error: str) -> str:
 
 @dataclass(frozen=True)
 class FlowShown:
-    """A flow with its last runs (oldest first) and what they say: bars, how many went well, how long one takes."""
+    """A flow with its last runs (oldest first) and what they say: bars, how many went well, how long one takes; and
+    which workers offer it, the connected ones first."""
 
     flow: Flow
     last: list[dict[str, Any]]
     next_at: datetime | None
     when: str
+    offers: Sequence[Offering] = ()
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether a run would have to wait for a worker that is not there."""
+        return not self.flow.is_codeless and not any(offer.worker.connected for offer in self.offers)
+
+    @property
+    def last_worker(self) -> Worker | None:
+        """Who of those that offer it was heard last."""
+        return max((offer.worker for offer in self.offers), key=lambda worker: worker.last_seen_at, default=None)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why its newest code is not used, where it could run now."""
+        told = [offer.problem for offer in self.offers if offer.problem and offer.worker.connected]
+        return list(dict.fromkeys(told))
 
     @property
     def bars(self) -> list[pictures.Bar]:
@@ -334,7 +352,7 @@ class FlowShown:
     def shape(self) -> tuple[object, ...]:
         """What a drawing of the card depends on; equal shapes need no new drawing."""
         runs = tuple((row["id"], row["state"]) for row in self.last)
-        return (self.flow.updated_at, self.next_at, self.when, runs)
+        return (self.flow.updated_at, self.next_at, self.when, runs, self.is_absent, *self.problems)
 
     @property
     def ended(self) -> list[dict[str, Any]]:

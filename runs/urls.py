@@ -45,5 +45,6 @@ urlpatterns = [
     path("runs/<uuid:pk>/go-on/", views.go_on, name="run-go-on"),
     path("runs/<uuid:pk>/give-up/", views.give_up, name="run-give-up"),
     path("workers/", views.workers, name="workers"),
+    path("workers/<uuid:pk>/forget/", views.forget_worker, name="worker-forget"),
     path("workers/_rows/", views.worker_rows, name="worker-rows"),
 ]

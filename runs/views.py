@@ -15,7 +15,7 @@ from django.utils import timezone
 from flows import forms
 from flows.models import Flow
 from flows.parameters import Conflict, Refused, masked
-from runs import answers, exhibits, logs, overview, services
+from runs import answers, attention, exhibits, logs, offerings, overview, queries, services
 from runs.filters import RunFilter, as_id, page_of, without
 from runs.models import Attempt, Run
 from runs.pages import action, came_from, page, say, status_of, who, wish
@@ -41,7 +41,7 @@ def _running(now: datetime) -> dict[str, Any]:
 
 def _attention(now: datetime) -> dict[str, Any]:
     cards = overview.library(overview.flows_of_the_library())
-    return {"troubles": overview.attention(now, cards)[:8]}
+    return {"troubles": attention.troubles(now, cards)[: attention.SHOWN]}
 
 
 def _next(now: datetime) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def home(request: HttpRequest) -> HttpResponse:
         "cards": shown,
         "more": len(cards) > len(shown),
         "configurations": configurations,
-        "troubles": overview.attention(now, cards)[:8],
+        "troubles": attention.troubles(now, cards)[: attention.SHOWN],
         "origin": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "runs/overview.html", context)
@@ -154,6 +154,7 @@ def hero_of(shown: RunShown) -> dict[str, Any]:
         "resumed_by": _resumes_of(run),
         "can_resume": run.state in RESUMABLE,
         "worker": (run.root or run).worker,
+        "code_problem": queries.code_problem(run),
         "json": in_words({"parameters": parameters, "configuration": run.configuration or None}),
     }
 
@@ -366,6 +367,12 @@ def workers(request: HttpRequest) -> HttpResponse:
         "origin": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "runs/workers.html", context)
+
+
+@action("runs.delete_worker")
+def forget_worker(request: HttpRequest, pk: UUID) -> HttpResponse:
+    row = wish(offerings.forget_worker, worker_id=pk, now=timezone.now(), who=who(request))
+    return say(request, f"Worker {row.name} is forgotten; its runs keep its name.", to="/workers/")
 
 
 @page("runs.view_worker")

@@ -268,6 +268,13 @@ class Refuse:
 
 
 @dataclass(frozen=True)
+class FlowsRefused:
+    """What the server could not take of the flows just announced: a sentence each, for the worker's terminal."""
+
+    problems: List[str]
+
+
+@dataclass(frozen=True)
 class OfferRun:
     fence: int
     run: str
@@ -576,7 +583,7 @@ _FROM_WORKER: Tuple[type, ...] = (
     Joined, FlowsAnnounced, SlotsFreed, OfferClaimed, OfferDeclined, FactsRecorded, Beaten, Left,
 )  # fmt: skip
 _FROM_SERVER: Tuple[type, ...] = (
-    Accept, Refuse, OfferRun, StartRun, DropRun, CancelRun, HoldRun, Answer, Acknowledge, Resend, Echo,
+    Accept, Refuse, FlowsRefused, OfferRun, StartRun, DropRun, CancelRun, HoldRun, Answer, Acknowledge, Resend, Echo,
 )  # fmt: skip
 _IN_SPOOL: Tuple[type, ...] = (
     RunStarted, TaskStarted, TaskRetrying, TaskRestarted, TaskProgressed, TaskEnded, SubRunStarted, RunNamed, Logged,

@@ -27,6 +27,7 @@ from perfect_client.protocol import (
     CancelRun,
     DropRun,
     FlowsAnnounced,
+    FlowsRefused,
     Held,
     HoldRun,
     Joined,
@@ -141,8 +142,8 @@ class Session:
     def receive(self, message: Message, now: float) -> List[Message]:
         """The orders in a message that the supervisor must carry out, before it asks for the next frame.
 
-        ``Accept``, ``Refuse``, ``OfferRun``, ``StartRun``, ``DropRun``, ``CancelRun``, ``HoldRun``, ``Answer``; the
-        rest is consumed here.
+        ``Accept``, ``Refuse``, ``FlowsRefused``, ``OfferRun``, ``StartRun``, ``DropRun``, ``CancelRun``, ``HoldRun``,
+        ``Answer``; the rest is consumed here.
         """
         self._heard = now
         handle = _HANDLERS.get(type(message))
@@ -310,6 +311,7 @@ _BEFORE_ACCEPT = (Accept, Refuse)
 _HANDLERS: Dict[type, Callable[[Session, Any, float], Iterable[Message]]] = {
     Accept: Session._on_accept,
     Refuse: Session._pass_on,
+    FlowsRefused: Session._pass_on,
     OfferRun: Session._on_offer,
     StartRun: Session._pass_on,
     CancelRun: Session._pass_on,

@@ -98,6 +98,7 @@ class Supervisor:
         self._code: Optional[int] = None
         self._flows_told = False
         self._starts_told: Dict[str, str] = {}
+        self._refusals: List[str] = []  # told already
 
     def _me(self) -> protocol.Joined:
         return protocol.Joined(
@@ -254,6 +255,7 @@ class Supervisor:
 
     def _announce(self, announced: protocol.FlowsAnnounced) -> None:
         self.session.announce(announced)
+        self._refusals = []
         self._described.update((flow.name, flow) for flow in announced.flows)
         for problem in announced.problems:
             self._note(problem)
@@ -281,6 +283,13 @@ class Supervisor:
         for offer in waiting:
             self._offered(offer)
         self._tell_free()
+
+    def _flows_refused(self, order: protocol.FlowsRefused) -> None:
+        """Told again on each connection; said once for each import of the source."""
+        for sentence in order.problems:
+            if sentence not in self._refusals:
+                self._note("refused by the server: %s" % sentence)
+        self._refusals = list(order.problems)
 
     def _secrets_of(self, order: protocol.OfferRun) -> Hidden:
         """What is secret among a run's values: its own process knows too, but not what a subprocess of it prints."""
@@ -387,6 +396,7 @@ def _version() -> str:
 
 _ORDERS: Dict[type, Callable[[Supervisor, Any], None]] = {
     protocol.Accept: Supervisor._accepted,
+    protocol.FlowsRefused: Supervisor._flows_refused,
     protocol.OfferRun: Supervisor._offered,
     protocol.StartRun: Supervisor._start,
     protocol.CancelRun: Supervisor._cancel,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -154,6 +156,31 @@ def test_a_one_off_is_read_in_its_zone_and_fires_once(text: str, zone: str, expe
 def test_a_one_off_that_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(BadSchedule, match="is not a date and time"):
         parse("once", text)
+
+
+@pytest.mark.parametrize(
+    ("written", "right"),
+    [
+        ("GMT+2", "'Etc/GMT-2'"), ("UTC+2", "'Etc/GMT-2'"), ("utc +02:00", "'Etc/GMT-2'"), ("+0200", "'Etc/GMT-2'"),
+        ("GMT-5", "'Etc/GMT+5'"), ("UTC−5", "'Etc/GMT+5'"), ("GMT+5:30", "a city"), ("GMT+15", "a city"),
+    ],
+)  # fmt: skip
+def test_an_offset_is_never_answered_with_the_opposite_one(written: str, right: str) -> None:
+    with pytest.raises(BadSchedule, match=re.escape(right)) as refused:
+        parse("cron", "0 0 * * *", written)
+
+    suggested = re.search(r"'(Etc/GMT[+-]\d+)'", str(refused.value))
+    if suggested:
+        hours = int(re.sub("[^0-9]", " ", written).split()[0][:2]) * (1 if "+" in written else -1)
+        assert NEW_YEAR.astimezone(ZoneInfo(suggested[1])).utcoffset() == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize("written", ["Etc/GMT 2", "Etc/GMT+22", "GMT2", "CET+1"])
+def test_no_name_with_the_reversed_sign_is_guessed(written: str) -> None:
+    with pytest.raises(BadSchedule) as refused:
+        parse("cron", "0 0 * * *", written)
+
+    assert "Etc/GMT+" not in str(refused.value).replace(f"'{written}'", "")
 
 
 def test_it_refuses_an_unknown_kind_and_times_without_a_zone() -> None:

@@ -74,7 +74,7 @@ def test_a_trigger_becomes_a_waiting_run(call: Call, flow: Flow) -> None:
     assert response.status_code == 201
     run = Run.objects.get(pk=response.data["id"])
     assert (run.parameters, run.state, run.trigger, run.triggered_by) == ({"limit": 3}, "PENDING", "api", "token admin")
-    assert response.data == {"id": str(run.pk), "state": "PENDING", "url": f"/runs/{run.pk}/"}
+    assert response.data == {"id": str(run.pk), "state": "PENDING", "state_reason": "", "url": f"/runs/{run.pk}/"}
     assert run.tags == ["sales", "mine"]
 
 

@@ -9,6 +9,7 @@ from perfect_client import protocol as p
 
 from flows import services as flow_services
 from flows.models import Schedule
+from runs import dispatch
 from runs.clock import CRASH_AFTER, LOST_AFTER, Clock
 from runs.models import Run, Worker
 
@@ -97,6 +98,23 @@ def test_cancel_running_ends_the_older_run(schedule):
     clock.step(NOW + 10 * MINUTE)
 
     assert list(Run.objects.order_by("due_at").values_list("state", flat=True)) == ["CANCELLED", "PENDING"]
+
+
+@pytest.mark.parametrize("told", ["as it was ordered", "by who alone", "nothing"])
+def test_a_run_that_cancel_running_ended_says_once_why(schedule, worker, told):
+    Schedule.objects.update(overlap="cancel_running")
+    clock = Clock(NOW)
+    clock.step(NOW + 5 * MINUTE)
+    order = worker.take()
+    worker.say(order, p.RunStarted(seconds()))
+    clock.step(NOW + 10 * MINUTE)
+
+    ((_, cancel),) = dispatch.cancels(workers=[worker.id])
+    said = {"as it was ordered": cancel.reason, "by who alone": "cancelled by clock", "nothing": ""}[told]
+    worker.say(order, p.RunEnded(seconds(1), "CANCELLED", said), first=2)
+
+    old, new = Run.objects.order_by("due_at")
+    assert old.state_reason == f"cancelled by clock: run {new.short_id} of the same schedule is due"
 
 
 def test_a_schedule_whose_parameters_no_longer_fit_says_so_and_harms_no_other(schedule, flow):

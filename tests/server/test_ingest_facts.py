@@ -254,6 +254,22 @@ def test_log_lines_count_warnings_and_errors(worker, run):
     assert (run.log_count, run.warning_count, run.error_count) == (6, 2, 2)
 
 
+def test_what_a_person_said_to_a_cancel_is_said_once_and_before_how_it_ended(worker, run):
+    from runs import dispatch, services
+
+    order = worker.take()
+    worker.say(order, *started())
+    services.cancel(run_id=run.pk, now=NOW, who="ana", why="wrong day")
+    services.cancel(run_id=run.pk, now=NOW, who="bo", why="me too")
+
+    ((_, cancel),) = dispatch.cancels(workers=[worker.id])
+    worker.say(order, p.ProcessExited(seconds(2), "killed after the grace of 10 s", signal=9, cancelled=True), first=2)
+
+    run.refresh_from_db()
+    assert cancel.reason == "cancelled by ana: wrong day"
+    assert run.state_reason == "cancelled by ana: wrong day; killed after the grace of 10 s"
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_cancel_request_makes_a_stopped_run_cancelled(worker, run, told):
     from runs import services

@@ -15,7 +15,7 @@ from django.test import Client
 from django.utils import timezone
 
 from flows.models import Flow, Schedule
-from runs import overview
+from runs import attention, overview
 from runs.models import Run
 
 from .pages import make_flow, make_house, make_lines, make_run, make_tasks, make_worker
@@ -112,11 +112,12 @@ def test_a_flow_that_went_well_again_needs_no_attention(db: None) -> None:
     now = timezone.now()
     flow = make_flow(now)
     make_run(flow, now - timedelta(hours=2), "FAILED", error="no")
-    assert overview.attention(now, overview.library([flow]))
+    make_worker(flow, now)
+    assert attention.troubles(now, overview.library([flow]))
 
     make_run(flow, now - timedelta(hours=1))
 
-    assert overview.attention(now, overview.library([flow])) == []
+    assert attention.troubles(now, overview.library([flow])) == []
 
 
 def test_a_silent_worker_with_work_needs_attention(db: None) -> None:
@@ -125,9 +126,9 @@ def test_a_silent_worker_with_work_needs_attention(db: None) -> None:
     worker = make_worker(flow, now, connected=False, last_seen_at=now - timedelta(minutes=1))
     make_run(flow, now, "LOST", worker=worker)
 
-    (trouble,) = overview.attention(now, [])
+    lost, absent = attention.troubles(now, [])
 
-    assert trouble.title == "worker w1"
+    assert (lost.title, absent.title) == ("worker w1", flow.name)
 
 
 @pytest.mark.parametrize("runs", [3, 40])

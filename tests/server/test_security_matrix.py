@@ -36,6 +36,10 @@ PAGES: dict[str, dict[str, int]] = {
     "flows/<str:slug>/run/": {"POST": OPERATOR},
     "flows/<str:slug>/_history/": {"GET": VIEWER},
     "flows/<str:slug>/_bars/": {"GET": VIEWER},
+    "flows/<str:slug>/_notices/": {"GET": VIEWER},
+    "flows/<str:slug>/_offers/": {"GET": VIEWER},
+    "flows/<str:slug>/archive/": {"POST": ADMIN},
+    "flows/<str:slug>/unarchive/": {"POST": ADMIN},
     "run-all/": {"POST": OPERATOR},
     "schedules/": {"GET": VIEWER},
     "schedules/_rows/": {"GET": VIEWER},
@@ -62,6 +66,7 @@ PAGES: dict[str, dict[str, int]] = {
     "runs/<uuid:pk>/give-up/": {"POST": OPERATOR},
     "workers/": {"GET": VIEWER},
     "workers/_rows/": {"GET": VIEWER},
+    "workers/<uuid:pk>/forget/": {"POST": ADMIN},
 }
 API: dict[str, dict[str, int]] = {
     "api/": {},
@@ -69,7 +74,7 @@ API: dict[str, dict[str, int]] = {
     "api/docs": {"GET": VIEWER},
     "api/flows": {"GET": VIEWER},
     "api/flows/run-all": {"POST": OPERATOR},
-    "api/flows/<slug>": {"GET": VIEWER},
+    "api/flows/<slug>": {"GET": VIEWER, "PATCH": ADMIN},
     "api/flows/<slug>/runs": {"POST": OPERATOR},
     "api/runs": {"GET": VIEWER, "POST": OPERATOR},
     "api/runs/<run_id>": {"GET": VIEWER},
@@ -87,6 +92,7 @@ API: dict[str, dict[str, int]] = {
     "api/variables": {"GET": VIEWER},
     "api/variables/<str:name>": {"GET": VIEWER, "PUT": ADMIN, "DELETE": ADMIN},
     "api/workers": {"GET": VIEWER},
+    "api/workers/<worker_id>": {"DELETE": ADMIN},
 }
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -123,6 +129,7 @@ def path_of(run: Run, row: Schedule, shown: Artifact) -> Callable[[str], str]:
         values = {
             "<str:slug>": run.flow.slug, "<slug>": run.flow.slug, "<slug:name>": "tiles", "<int:pk>": row.pk,
             "<int:schedule_id>": row.pk, "<uuid:pk>": run.pk, "<run_id>": run.pk, "<logform:form>": "log",
+            "<worker_id>": uuid.uuid4(),
             "<uuid:uid>": shown.uid, "<artifactform:form>": "picture",
             "<path:object_id>": run.pk, "<int:content_type_id>": 1, "<path:content_type_id>": 1, "<id>": 1,
         }  # fmt: skip

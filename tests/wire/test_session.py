@@ -16,6 +16,7 @@ from perfect_client.protocol import (
     FactsRecorded,
     FlowsAnnounced,
     FlowSpec,
+    FlowsRefused,
     Held,
     Joined,
     OfferRun,
@@ -137,6 +138,17 @@ def test_a_refusal_is_handed_on() -> None:
 
     assert session.receive(Refuse("no", 4426), 0.0) == [Refuse("no", 4426)]
     assert not session.accepted
+
+
+def test_what_the_server_refused_of_the_flows_is_handed_on() -> None:
+    assert joined().receive(FlowsRefused(["no"]), 0.0) == [FlowsRefused(["no"])]
+
+
+def test_an_order_that_this_worker_does_not_know_is_ignored() -> None:
+    session = joined()
+
+    assert session.receive(decode('{"type":"TeaServed","cups":2}'), 0.0) == []
+    assert session.accepted and said(session) == []
 
 
 @pytest.mark.parametrize("message", [StartRun(1), OfferRun(1, "r", "f"), Acknowledge(1, 3), Resend(1, 1)])

@@ -19,11 +19,11 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from flows.models import Flow, slug_of
-from flows.parameters import Missing, Refused, nearest
+from flows import addresses
+from flows.parameters import Refused
 from runs import following, services
 from runs.models import Run
-from runs.queries import run_json
+from runs.queries import rest_of, run_json
 
 REFUSED, DETACHED = 4, 130
 
@@ -33,7 +33,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # a check would cost more than the deed
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("name", nargs="?", help="the flow's name or its slug")
+        parser.add_argument("name", nargs="?", help="the flow's exact name, or its exact slug")
         parser.add_argument(
             "--resume", metavar="RUN", help="in place of a name: the id of a run to go on from where it failed"
         )
@@ -58,7 +58,8 @@ class Command(BaseCommand):
             self.stderr.write(f"The database does not take the run: {error}. Is it prepared? manage.py migrate")
             sys.exit(REFUSED)
         if not json:
-            self.stdout.write(f"Run {run.pk} of {run.flow.name} is {run.seen_state}.")
+            rest = rest_of(run)
+            self.stdout.write(f"Run {run.pk} of {run.flow.name} is {run.seen_state}{': ' + rest if rest else ''}.")
         if wait or follow:
             self._follow(run, log=follow and not json)
             run.refresh_from_db()
@@ -89,7 +90,7 @@ class Command(BaseCommand):
     ) -> Run:  # fmt: skip
         if not name or from_task is not None:
             raise Refused("name", "Name a flow, or a run to resume: triggerflow --resume RUN [--from-task KEY].")
-        flow, now = find_flow(name), timezone.now()
+        flow, now = addresses.named(name), timezone.now()
         with transaction.atomic():
             return services.trigger(
                 flow=flow, now=now, trigger=Run.Trigger.SHELL, who=_who(), parameters=read_parameters(parameters),
@@ -107,17 +108,6 @@ class Command(BaseCommand):
             self.stderr.write(f"Left. The run goes on: {run.get_absolute_url()}")
             sys.exit(DETACHED)
         screen.close()
-
-
-def find_flow(name: str) -> Flow:
-    """By name or slug. Raises ``Missing`` with the nearest one."""
-    flow = Flow.objects.filter(name=name).first() or Flow.objects.filter(slug=name).first()
-    flow = flow or Flow.objects.filter(slug=slug_of(name)).first()
-    if flow is None:
-        known = list(Flow.objects.filter(archived=False).values_list("name", flat=True)[:5_000])
-        hint = nearest(name, known) if known else " No worker has announced a flow yet."
-        raise Missing("flow", f"There is no flow {name!r}.{hint}")
-    return flow
 
 
 def read_id(text: str) -> UUID:

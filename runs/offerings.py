@@ -1,0 +1,106 @@
+"""Which worker offers which flow, and so which flows rest; and how a worker is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef
+from perfect_client.protocol import FlowSpec, clean_text
+
+from flows.models import Flow
+from flows.parameters import Conflict, Missing
+from runs import live
+from runs.models import Offering, Run, Worker
+from runs.states import HELD, RunState
+
+SAID = ("start", "start_reason", "problem", "notes")
+NOTES_KEPT = 20
+OCCUPYING = sorted({*HELD, RunState.OFFERED})
+
+
+def replace(*, worker: Worker, offers: Sequence[tuple[Flow, FlowSpec]], now: datetime) -> None:
+    """The worker offers these flows, and no others; with a fixed number of queries.
+
+    What it says of them may change although their fingerprints do not.
+    """
+    before = {row.flow_id: row for row in Offering.objects.filter(worker=worker)}
+    new, changed = [], []
+    for flow, spec in offers:
+        said = _said(spec)
+        row = before.pop(flow.pk, None)
+        if row is None:
+            new.append(Offering(worker=worker, flow=flow, **said))
+        elif any(getattr(row, name) != value for name, value in said.items()):
+            changed.append(Offering(pk=row.pk, worker=worker, flow=flow, **said))
+    Offering.objects.bulk_create(new)
+    Offering.objects.bulk_update(changed, SAID, batch_size=500)
+    _wake([flow for flow, _ in offers if flow.resting_since is not None])
+    _withdraw(Offering.objects.filter(pk__in=[row.pk for row in before.values()]), now)
+
+
+def _said(spec: FlowSpec) -> dict[str, Any]:
+    return {
+        "start": spec.start[:20],
+        "start_reason": clean_text(spec.start_reason, 2_000),
+        "problem": clean_text(spec.problem, 2_000),
+        "notes": [clean_text(note, 2_000) for note in spec.notes[:NOTES_KEPT]],
+    }
+
+
+def _wake(flows: Sequence[Flow]) -> None:
+    """The schedules of these flows go on: what was due meanwhile is caught up as each of them says."""
+    for flow in flows:
+        flow.resting_since = None
+    Flow.objects.filter(pk__in=[flow.pk for flow in flows]).update(resting_since=None)
+
+
+def _withdraw(rows: Any, now: datetime) -> None:
+    """Delete these offerings; the flows that nobody offers then come to rest."""
+    found = list(rows.values_list("pk", "flow_id", "flow__slug"))
+    if not found:
+        return
+    Offering.objects.filter(pk__in=[pk for pk, _, _ in found]).delete()
+    flows = Flow.objects.filter(pk__in=[flow for _, flow, _ in found], resting_since=None)
+    flows.filter(~Exists(Offering.objects.filter(flow=OuterRef("pk")))).update(resting_since=now)
+    live.touch(live.OVERVIEW, live.SCHEDULES, *[live.flow_topic(slug) for _, _, slug in found])
+
+
+def topics_of(worker: UUID) -> Collection[str]:
+    """The topics of the flows that it offers: their pages say whether it is there."""
+    return [
+        live.flow_topic(slug) for slug in Offering.objects.filter(worker=worker).values_list("flow__slug", flat=True)
+    ]
+
+
+@transaction.atomic
+def forget_worker(*, worker_id: UUID, now: datetime, who: str) -> Worker:
+    """Let a worker go that does not come back: it offers nothing any more, and no list shows it. The history of its
+    runs keeps its name. Should it come back after all, it is known again.
+
+    Raises ``Missing``, and ``Conflict`` while it is connected or has runs that have not ended.
+    """
+    worker = Worker.objects.known().filter(pk=worker_id).first()
+    if worker is None:
+        raise Missing("worker", f"there is no worker {worker_id}")
+    if worker.connected and not worker.silent_for(now):
+        raise Conflict("connected", f"worker {worker.name} is connected; stop it, then forget it")
+    left = Run.objects.filter(worker=worker, state__in=OCCUPYING).count()
+    if left:
+        raise Conflict("runs", f"worker {worker.name} has {_runs(left)} that may go on there; give up or wait first")
+    forgotten = Worker.objects.filter(pk=worker.pk, joined_at=worker.joined_at).update(
+        forgotten_at=now, connected=False, host="", pid=0, python="", sdk="", pools=[], problems=[],
+        left_reason=clean_text(f"forgotten by {who}", 500),
+    )  # fmt: skip
+    if not forgotten:
+        raise Conflict("connected", f"worker {worker.name} has just come back")
+    _withdraw(worker.offerings.all(), now)
+    live.touch(live.WORKERS, live.OVERVIEW)
+    return worker
+
+
+def _runs(count: int) -> str:
+    return "a run" if count == 1 else f"{count:,} runs"
