@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Callable, Dict, List, Mapping
 
 from perfect_client.failures import preview
-from perfect_client.hiding import hide_all
+from perfect_client.hiding import hide_all, of_this_process
 from perfect_client.jsonable import to_json
 from perfect_client.masking import masked, secrets_in
 from perfect_client.protocol import MAX_NAME, clean_json, clean_text, dumps
@@ -44,7 +44,8 @@ def shown(flow: Any, values: Mapping[str, Any]) -> Dict[str, Any]:
             size = 4 * len(previews[key])
         room -= size
     schema = _schema(flow.fn)
-    hide_all(secrets_in(told, schema))
+    hide_all(secrets_in(dict(values), schema))
+    told = of_this_process.clean(told)
     found: Dict[str, Any] = masked({**told, **previews}, schema)
     return found
 

@@ -20,11 +20,11 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from perfect_client import custody, protocol
 from perfect_client.attempt import OFFERED, Attempt, House
 from perfect_client.custody import Custody
-from perfect_client.hiding import Hidden
 from perfect_client.journal import Entry, Folder
 from perfect_client.launcher import Launcher, become_subreaper
 from perfect_client.loop import Loop, Timer
 from perfect_client.masking import secrets_in
+from perfect_client.redaction import Hidden
 from perfect_client.session import Session
 from perfect_client.watching import Ear
 from perfect_client.wire import Wire
@@ -258,11 +258,9 @@ class Supervisor:
         self._tell_free()
 
     def _secrets_of(self, order: protocol.OfferRun) -> Hidden:
-        """What is secret among a run's values: its own process knows too, but not what a subprocess of it prints."""
+        """What is secret among the values that a run was given; its processes tell the secrets of the code."""
         flow = self._described.get(order.flow) or protocol.FlowSpec(order.flow)
-        name = order.configuration or next(iter(flow.configurations), "")
-        values = [flow.configurations.get(name), order.parameters]
-        return Hidden(secrets_in(values, {"items": flow.parameters, "$defs": flow.parameters.get("$defs")}))
+        return Hidden(secrets_in(order.parameters, flow.parameters))
 
     def _renew(self) -> None:
         self._note("the source changed; importing it again")

@@ -22,6 +22,7 @@ from typing import Any, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple, 
 from perfect_client import child, describe, loader, procs, protocol, sources
 from perfect_client.channel import Channel
 from perfect_client.errors import function_place
+from perfect_client.hiding import of_this_process
 
 _REMEMBERED = 1000  # ended attempts
 STANDBY_AFTER_S = 0.05  # without an order
@@ -67,7 +68,7 @@ class Zygote:
             {
                 "event": "flows",
                 "flows": specs,
-                "problems": problems,
+                "problems": [of_this_process.without(problem) for problem in problems],
                 "files": sources.watched(self.targets),
                 "threads": threading.active_count() - 1,
             }

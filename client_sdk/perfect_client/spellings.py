@@ -1,0 +1,126 @@
+"""The ways in which programs write a text: escaped, quoted for an address, in base64, line by line.
+
+Pure. ``redaction`` looks for all of them, so that a secret is found in whatever way it was printed.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+import string
+from typing import Dict, FrozenSet, Iterable, Iterator, List, Tuple, Union
+
+Written = Union[str, bytes]  # a secret as it is: a text, or bytes
+
+_UNRESERVED = string.ascii_letters + string.digits + "_.-~"
+# What is left as it is: by quote(), by quote(safe=""), by encodeURIComponent(), in a whole address.
+_SAFE = tuple(
+    frozenset((_UNRESERVED + more).encode()) for more in ("/", "", "!'()*", "!#$%&'()*+,/:;=?@[]", "/!$&'()*+,;=:@")
+)
+_QUOTED = re.compile("%[0-9A-F]{2}")
+_URLSAFE = str.maketrans("+/", "-_")
+_LINE = 76  # characters of base64 in a line, as MIME has it (RFC 2045 §6.8)
+_SHOWN_AS = {'"': ("&quot;", "&#34;"), "'": ("&#x27;", "&#39;", "&apos;")}
+
+
+def plain(value: Written) -> str:
+    """Bytes as a text: what is not UTF-8 as escapes, as in a line of a log."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+def spellings(value: Written) -> List[str]:
+    """How the value may stand in a text, but for base64; the value itself is the first."""
+    text = plain(value)
+    found = [text, *_escaped(text)]
+    found += [again for form in found[1:] for again in _escaped(form)]  # JSON in a text whose repr is shown
+    for raw in _raw(value):
+        found += _python(repr(raw)[2:-1])
+        found += _quoted(raw)
+    for shown in (text, *_markup(text), *_shell(text), _legible(text)):
+        found += [shown, *(line.strip() for line in shown.splitlines())]
+    return list(dict.fromkeys(found))
+
+
+def encoded(value: Written) -> List[str]:
+    """How the value stands inside of base64, whatever is before and behind it: 4 characters take 3 bytes, so there
+    are three alignments. The first and the last character of each may depend on the neighbours and are left out."""
+    found: Dict[str, None] = {}
+    for raw in _raw(value):
+        for before in range(3):
+            told = _base64(b"\0" * before + raw)[(0, 2, 3)[before] : (before + len(raw)) * 8 // 6]
+            lines = [told[at : at + _LINE] for at in range(0, len(told), _LINE)] if len(told) > _LINE else []
+            for form in (told, *(lines if not before else ())):
+                quoted = _percent(form.encode(), _SAFE[1])
+                found.update(dict.fromkeys((form, form.translate(_URLSAFE), quoted)))
+    return list(found)
+
+
+def _raw(value: Written) -> Tuple[bytes, ...]:
+    """The bytes of a text: in UTF-8, and in Latin-1, in which many programs write Basic headers."""
+    if isinstance(value, bytes):
+        return (value,)
+    raw = value.encode("utf-8", "backslashreplace")
+    try:
+        return tuple(dict.fromkeys((raw, value.encode("latin-1"))))
+    except UnicodeEncodeError:
+        return (raw,)
+
+
+def _base64(raw: bytes) -> str:
+    return binascii.b2a_base64(raw, newline=False).decode().rstrip("=")
+
+
+def _escaped(text: str) -> Iterator[str]:
+    """As Python and JSON write it, with and without what is not ASCII."""
+    yield from _python(_repr(text, repr))
+    yield from _python(_repr(text, ascii))
+    yield json.dumps(text)[1:-1]
+    yield json.dumps(text, ensure_ascii=False)[1:-1]
+    yield json.dumps(text)[1:-1].replace("/", "\\/")  # as PHP and JavaScript in a page
+
+
+def _repr(text: str, way: object) -> str:
+    """Without the quotes; those inside are escaped if they are single."""
+    return (repr if way is repr else ascii)("\"'" + text)[4:-1]
+
+
+def _python(escaped: str) -> Tuple[str, ...]:
+    """Which quotes are escaped depends on the rest of the text."""
+    bare = escaped.replace("\\'", "'")
+    return (escaped, bare, bare.replace("'", "\\'"), bare.replace('"', '\\"')) if "'" in bare or '"' in bare else (bare,)
+
+
+def _quoted(raw: bytes) -> Iterator[str]:
+    for safe in _SAFE:
+        yield _percent(raw, safe)
+    for safe in _SAFE[:2]:
+        yield _percent(raw, safe | {0x20}).replace(" ", "+")
+
+
+def _percent(raw: bytes, safe: FrozenSet[int]) -> str:
+    return "".join([chr(byte) if byte in safe else "%%%02X" % byte for byte in raw])
+
+
+def _markup(text: str) -> Iterable[str]:
+    """As XML and HTML write it, in text and in attributes."""
+    shown = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    yield shown
+    for double in _SHOWN_AS['"']:
+        yield shown.replace('"', double)
+        for single in _SHOWN_AS["'"]:
+            yield shown.replace('"', double).replace("'", single)
+
+
+def _shell(text: str) -> Tuple[str, ...]:
+    return (text.replace("'", "'\"'\"'"), text.replace("'", "'\\''")) if "'" in text else ()
+
+
+def _legible(text: str) -> str:
+    """As ``protocol.clean_text`` leaves it."""
+    return text.replace("\x00", "\u2400").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def lowered(form: str) -> str:
+    """Quoted in lower case: ``%c3`` is ``%C3``."""
+    return _QUOTED.sub(lambda found: found.group().lower(), form)
