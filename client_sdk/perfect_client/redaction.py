@@ -7,10 +7,12 @@ server out of its sentences.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
+from perfect_client.cuts import Edge, Spans, at_cuts
 from perfect_client.masking import MASK, leaves
-from perfect_client.spellings import Written, encoded, lowered, plain, spellings
+from perfect_client.spellings import Written, encoded, escaped, lowered, plain, spellings
 
 MIN_HIDDEN = 4  # characters: a shorter value stands in too many innocent texts
 MAX_HIDDEN = 1000  # secrets that are kept out of the lines of one process; the oldest step aside
@@ -18,23 +20,27 @@ MAX_HIDDEN = 1000  # secrets that are kept out of the lines of one process; the 
 # Of these characters at least one stands in each text that was escaped or quoted: most lines have none of them.
 _SIGNS = "\\%&+"
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
-# Where a text was cut, with the quotes around the cut, the bytes of half a character and how much was left out.
-_CUT = re.compile(
-    r"(?:\\x[0-9a-f]{2}){0,3}[\s'\"]*(?:\u2026(?: \(\d+ bytes (?:more\)|left out\) \u2026))?|\.{3,})[\s'\"]*"
-)
 _MANY = 30  # forms, which take as long to look for as one search for a pattern
-_Spans = List[Tuple[int, int]]
 
 
 class _Index(NamedTuple):
-    """What is looked for: always, beside a sign, and in base64; and the beginnings and ends of all that."""
+    """What is looked for: always, beside a sign, with backslashes, in base64; the beginnings and ends of all that."""
 
     age: object
     bare: Tuple[str, ...]
     signed: Tuple[Tuple[str, Tuple[str, ...]], ...]
+    escaped: Tuple[Tuple[str, ...], ...]
     encoded: Tuple[str, ...]
     run: Any  # a pattern of what base64 can be; None where to look for it would cost more than it saves
-    edges: Tuple[Tuple[str, str, str], ...]
+    edges: Tuple[Edge, ...]
+
+
+class _Forms(NamedTuple):
+    """How one secret is written; ``escaped`` are patterns, one after the other."""
+
+    written: Tuple[str, ...]
+    escaped: Tuple[str, ...]
+    encoded: Tuple[str, ...]
 
 
 class Hidden:
@@ -44,7 +50,7 @@ class Hidden:
     """
 
     def __init__(self, values: Iterable[Any] = ()) -> None:
-        self._known: Dict[Written, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {}
+        self._known: Dict[Written, _Forms] = {}
         self._age = object()  # another one after each change
         self._index: Optional[_Index] = None
         for value in values:
@@ -67,7 +73,7 @@ class Hidden:
         """From now on ``without`` takes out what is secret in the value."""
         new = self.new_in(value)
         for secret in new:
-            self._known[secret] = _forms(spellings(secret)), _forms(encoded(secret))
+            self._known[secret] = _Forms(_long(spellings(secret)), escaped(secret), _long(encoded(secret)))
         if new:
             while len(self._known) > MAX_HIDDEN:
                 del self._known[next(iter(self._known))]
@@ -87,11 +93,14 @@ class Hidden:
         look = index.run is None or index.run.search(text) is not None
         coded = [form for form in index.encoded if form in text] if look else []
         cut = "\u2026" in text or "..." in text
-        if not found and not coded and not cut:
+        slashed = index.escaped and "\\" in text
+        if not found and not coded and not cut and not slashed:
             return text
         spans = [span for form in found for span in _places(form, text)]
+        if slashed:
+            spans += [match.span() for parts in index.escaped for match in _whole_of(parts).finditer(text)]
         spans += [_whole(span, text) for form in coded for span in _places(form, text)]
-        return _masked(text, spans + (_at_cuts(index.edges, text) if cut else []))
+        return _masked(text, spans + (at_cuts(index.edges, index.escaped, text) if cut else []))
 
     def clean(self, value: Any) -> Any:
         """A JSON value without secrets, in its names too."""
@@ -108,15 +117,16 @@ class Hidden:
     def _indexed(self) -> _Index:
         age = self._age
         known = list(self._known.values())
-        written = list(dict.fromkeys(form for forms, _ in known for form in forms))
-        coded = list(dict.fromkeys(form for _, forms in known for form in forms))
+        written = list(dict.fromkeys(form for forms in known for form in forms.written))
+        coded = list(dict.fromkeys(form for forms in known for form in forms.encoded))
+        patterns = tuple(filter(None, [forms.escaped for forms in known]))
         by_sign: Dict[str, List[str]] = {}
         for form in written:
             by_sign.setdefault(next((sign for sign in _SIGNS if sign in form), ""), []).append(form)
         bare = tuple(by_sign.pop("", ()))
-        edges = [(form[:MIN_HIDDEN], form[-MIN_HIDDEN:], form) for form in (*written, *coded) if len(form) > MIN_HIDDEN]
+        edges = [Edge(form[:MIN_HIDDEN], form[-MIN_HIDDEN:], form) for form in (*written, *coded)]
         signed = tuple((sign, tuple(by_sign[sign])) for sign in by_sign)
-        return _Index(age, bare, signed, tuple(coded), _run(coded), tuple(edges))
+        return _Index(age, bare, signed, patterns, tuple(coded), _run(coded), tuple(edges))
 
 
 def _run(coded: List[str]) -> Any:
@@ -141,7 +151,12 @@ _TOLD_BY_STR = frozenset(
 )
 
 
-def _forms(found: Iterable[str]) -> Tuple[str, ...]:
+@lru_cache(maxsize=MAX_HIDDEN)
+def _whole_of(parts: Tuple[str, ...]) -> Any:
+    return re.compile("".join(parts))
+
+
+def _long(found: Iterable[str]) -> Tuple[str, ...]:
     every = (one for form in found for one in (form, lowered(form) if "%" in form else form))
     return tuple(dict.fromkeys(form for form in every if len(form) >= MIN_HIDDEN))
 
@@ -163,37 +178,7 @@ def _whole(span: Tuple[int, int], text: str) -> Tuple[int, int]:
     return start, end
 
 
-def _at_cuts(edges: Iterable[Tuple[str, str, str]], text: str) -> _Spans:
-    """What is left of a secret before a cut, its beginning, and behind a cut, its end; at least ``MIN_HIDDEN`` long."""
-    near = [edge for edge in edges if edge[0] in text or edge[1] in text]
-    spans: _Spans = []
-    for cut in _CUT.finditer(text) if near else ():
-        for first, last, form in near:
-            spans += _beginning(form, first, text, cut.start())
-            spans += _ending(form, last, text, cut.end())
-    return spans
-
-
-def _beginning(form: str, first: str, text: str, end: int) -> _Spans:
-    at = text.find(first, max(0, end - len(form) + 1), end)
-    while at >= 0:
-        if form.startswith(text[at:end]):
-            return [(at, end)]
-        at = text.find(first, at + 1, end)
-    return []
-
-
-def _ending(form: str, last: str, text: str, start: int) -> _Spans:
-    limit = min(len(text), start + len(form) - 1)
-    at = text.rfind(last, start, limit)
-    while at >= 0:
-        if form.endswith(text[start : at + len(last)]):
-            return [(start, at + len(last))]
-        at = text.rfind(last, start, at + len(last) - 1)
-    return []
-
-
-def _masked(text: str, spans: _Spans) -> str:
+def _masked(text: str, spans: Spans) -> str:
     """With one mask in place of what overlaps."""
     parts: List[str] = []
     done = 0

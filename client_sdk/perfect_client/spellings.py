@@ -20,6 +20,8 @@ _SAFE = tuple(
 )
 _QUOTED = re.compile("%[0-9A-F]{2}")
 _URLSAFE = str.maketrans("+/", "-_")
+_LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "\v": "v", "\a": "a"}
+_LONGEST_PATTERN = 4096  # characters: a longer one takes too long to compile
 _LINE = 76  # characters of base64 in a line, as MIME has it (RFC 2045 §6.8)
 _SHOWN_AS = {'"': ("&quot;", "&#34;"), "'": ("&#x27;", "&#39;", "&apos;")}
 
@@ -33,7 +35,6 @@ def spellings(value: Written) -> List[str]:
     """How the value may stand in a text, but for base64; the value itself is the first."""
     text = plain(value)
     found = [text, *_escaped(text)]
-    found += [again for form in found[1:] for again in _escaped(form)]  # JSON in a text whose repr is shown
     for raw in _raw(value):
         found += _python(repr(raw)[2:-1])
         found += _quoted(raw)
@@ -54,6 +55,38 @@ def encoded(value: Written) -> List[str]:
                 quoted = _percent(form.encode(), _SAFE[1])
                 found.update(dict.fromkeys((form, form.translate(_URLSAFE), quoted)))
     return list(found)
+
+
+def escaped(value: Written) -> Tuple[str, ...]:
+    """Regular expressions, one after the other, for the value with backslashes, however often it was escaped: in
+    Python, in JSON, in JSON within JSON, as bytes. Nothing for what is never escaped, or too long for a pattern."""
+    text = plain(value)
+    if (text.isalnum() and text.isascii()) or len(text) > _LONGEST_PATTERN:
+        return ()
+    parts, slashes = [], 0
+    for char in text:
+        if char == "\\":
+            slashes += 1
+        else:
+            parts.append(_character(char, slashes))
+            slashes = 0
+    return (*parts, "\\\\{%d,}" % slashes) if slashes else tuple(parts)
+
+
+def _character(char: str, slashes: int) -> str:
+    """A character after so many backslashes, which may be more by now."""
+    raw = ("\\\\{%d,}" % slashes if slashes else "") + re.escape(char)
+    if char.isalnum() and char.isascii():
+        return raw
+    codes = ["".join("\\\\+x%02x" % byte for byte in char.encode("utf-8", "backslashreplace")), "\\\\+U%08x" % ord(char)]
+    pairs = char.encode("utf-16-be", "surrogatepass")
+    codes.append("".join("\\\\+u%02x%02x" % (pairs[at], pairs[at + 1]) for at in range(0, len(pairs), 2)))
+    if ord(char) < 256:
+        codes.append("\\\\+x%02x" % ord(char))
+    if char in _LETTERS:
+        codes.append("\\\\+" + _LETTERS[char])
+    again = "\\\\{%d,}" % slashes
+    return "(?:%s%s|%s(?i:%s))" % (again, re.escape(char), again, "|".join(codes))
 
 
 def _raw(value: Written) -> Tuple[bytes, ...]:
