@@ -14,7 +14,8 @@ from typing import Any, Iterable, List, NamedTuple, Sequence, Tuple
 _CUT = re.compile(
     r"(?:\\x[0-9a-f]{2}){0,3}[\s'\"]*(?:\u2026(?: \(\d+ bytes (?:more\)|left out\) \u2026))?|\.{3,})[\s'\"]*"
 )
-_TORN = 12  # characters: half an escape, as of a character outside of the basic plane
+_HALF = re.compile(r"(?:\\+[xuU]?[0-9a-fA-F]{0,8}){0,4}")  # a character of which not all escapes are there
+_TORN = 24  # characters of half a character's escapes, at most
 _LEAST = 4  # characters of an escaped secret: what is shorter stands in many texts
 
 Spans = List[Tuple[int, int]]
@@ -66,7 +67,7 @@ def _end(edge: Edge, text: str, start: int) -> Spans:
 def _escaped_beginning(parts: Sequence[str], text: str, end: int) -> Spans:
     for match in _pattern("".join(parts[:_LEAST])).finditer(text, 0, end):
         at, _ = _follow(parts[_LEAST:], text, match.end(), end)
-        if at == end or (end - at < _TORN and text[at] == "\\"):
+        if _HALF.fullmatch(text, at, end):
             return [(match.start(), end)]
     return []
 

@@ -11,6 +11,8 @@ import re
 import string
 from typing import Dict, FrozenSet, Iterable, Iterator, List, Tuple, Union
 
+from perfect_client import contents
+
 Written = Union[str, bytes]  # a secret as it is: a text, or bytes
 
 _UNRESERVED = string.ascii_letters + string.digits + "_.-~"
@@ -23,7 +25,10 @@ _URLSAFE = str.maketrans("+/", "-_")
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "\v": "v", "\a": "a"}
 _LONGEST_PATTERN = 4096  # characters: a longer one takes too long to compile
 _LINE = 76  # characters of base64 in a line, as MIME has it (RFC 2045 §6.8)
-_SHOWN_AS = {'"': ("&quot;", "&#34;"), "'": ("&#x27;", "&#39;", "&apos;")}
+_MARKUP = {
+    "&": ("&amp;",), "<": ("&lt;",), ">": ("&gt;",),
+    '"': ("&quot;", "&#34;"), "'": ("&#x27;", "&#39;", "&apos;"),
+}  # fmt: skip
 
 
 def plain(value: Written) -> str:
@@ -38,7 +43,9 @@ def spellings(value: Written) -> List[str]:
     for raw in _raw(value):
         found += _python(repr(raw)[2:-1])
         found += _quoted(raw)
-    for shown in (text, *_markup(text), *_shell(text), _legible(text)):
+    # As ``protocol.clean_text`` leaves it, and as artifacts show it.
+    legible = text.replace("\x00", "\u2400").encode("utf-8", "backslashreplace").decode("utf-8")
+    for shown in (text, *_markup(text), *_shell(text), legible, contents.legible(legible)):
         found += [shown, *(line.strip() for line in shown.splitlines())]
     return list(dict.fromkeys(found))
 
@@ -74,19 +81,21 @@ def escaped(value: Written) -> Tuple[str, ...]:
 
 
 def _character(char: str, slashes: int) -> str:
-    """A character after so many backslashes, which may be more by now."""
-    raw = ("\\\\{%d,}" % slashes if slashes else "") + re.escape(char)
+    """A character after so many backslashes, which may be more by now. A run of backslashes can match in one way
+    only: a pattern that could share it out in several would take for ever."""
+    more = "\\\\{%d,}" % slashes
     if char.isalnum() and char.isascii():
-        return raw
-    codes = ["".join("\\\\+x%02x" % byte for byte in char.encode("utf-8", "backslashreplace")), "\\\\+U%08x" % ord(char)]
-    pairs = char.encode("utf-16-be", "surrogatepass")
-    codes.append("".join("\\\\+u%02x%02x" % (pairs[at], pairs[at + 1]) for at in range(0, len(pairs), 2)))
-    if ord(char) < 256:
-        codes.append("\\\\+x%02x" % ord(char))
-    if char in _LETTERS:
-        codes.append("\\\\+" + _LETTERS[char])
-    again = "\\\\{%d,}" % slashes
-    return "(?:%s%s|%s(?i:%s))" % (again, re.escape(char), again, "|".join(codes))
+        return (more if slashes else "") + char
+    utf_8, utf_16 = char.encode("utf-8", "backslashreplace"), char.encode("utf-16-be", "surrogatepass")
+    codes = [
+        "\\\\+".join("x%02x" % byte for byte in utf_8),
+        "\\\\+".join("u%02x%02x" % pair for pair in zip(utf_16[::2], utf_16[1::2])),
+        "U%08x" % ord(char),
+        "x%02x" % ord(char),
+    ]
+    named = _LETTERS.get(char, "")
+    plainly = "|".join(map(re.escape, (char, *_MARKUP.get(char, ()))))
+    return "(?:%s(?:%s)|\\\\{%d,}(?i:%s))" % (more, plainly, slashes + 1, "|".join(filter(None, [*codes, named])))
 
 
 def _raw(value: Written) -> Tuple[bytes, ...]:
@@ -106,16 +115,11 @@ def _base64(raw: bytes) -> str:
 
 def _escaped(text: str) -> Iterator[str]:
     """As Python and JSON write it, with and without what is not ASCII."""
-    yield from _python(_repr(text, repr))
-    yield from _python(_repr(text, ascii))
+    for way in (repr, ascii):
+        yield from _python(way("\"'" + text)[4:-1])  # with both quotes before it, only the single ones are escaped
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     yield json.dumps(text)[1:-1].replace("/", "\\/")  # as PHP and JavaScript in a page
-
-
-def _repr(text: str, way: object) -> str:
-    """Without the quotes; those inside are escaped if they are single."""
-    return (repr if way is repr else ascii)("\"'" + text)[4:-1]
 
 
 def _python(escaped: str) -> Tuple[str, ...]:
@@ -139,19 +143,14 @@ def _markup(text: str) -> Iterable[str]:
     """As XML and HTML write it, in text and in attributes."""
     shown = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     yield shown
-    for double in _SHOWN_AS['"']:
+    for double in _MARKUP['"']:
         yield shown.replace('"', double)
-        for single in _SHOWN_AS["'"]:
+        for single in _MARKUP["'"]:
             yield shown.replace('"', double).replace("'", single)
 
 
 def _shell(text: str) -> Tuple[str, ...]:
     return (text.replace("'", "'\"'\"'"), text.replace("'", "'\\''")) if "'" in text else ()
-
-
-def _legible(text: str) -> str:
-    """As ``protocol.clean_text`` leaves it."""
-    return text.replace("\x00", "\u2400").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def lowered(form: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.worker import secret_flows
-from tests.worker.kit import Worker
+from tests.worker.kit import eventually
 from tests.worker.leaking import leaks_of, texts_in
 
 FLOWS = Path(secret_flows.__file__)
-DRAWN = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=12, max_size=40).filter(
+DRAWN = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r"), min_size=12, max_size=40).filter(
     lambda text: len(set(text)) > 8
 )
 
@@ -79,3 +80,43 @@ def test_no_combination_lets_it_out(server, secretive):
         nothing_leaks(server, secretive, source, way, form, seed)
 
     combined()
+
+
+@pytest.mark.parametrize("form", ["plain", "basic 2", "json"])
+def test_the_parent_of_a_task_process_learns_what_it_made(server, secretive, form):
+    secret = "m&de <in> th\u00e9 \"pool\" + /"
+
+    attempt, end = server.run("leaks_from_a_pool", seed=secret.encode().hex(), form=form)
+    server.wait(lambda: any("way" in line for line in attempt.lines))
+
+    assert end["outcome"] == "FAILED"
+    assert leaks_of(secret, everything(attempt)) == []
+
+
+def test_what_is_announced_holds_no_secret_of_the_code(server, secretive):
+    server.wait(lambda: server.flows)
+
+    for secret in (secret_flows.IN_CODE, secret_flows.AT_IMPORT, secret_flows.CONFIGURED):
+        assert leaks_of(secret, [json.loads(json.dumps(flow, default=vars)) for flow in server.flows]) == []
+
+
+def test_a_problem_at_import_holds_no_secret(server, start_worker, tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "from perfect_client import Secret\nkey = Secret('t0ken-at-import')\nraise ValueError(key.get())\n"
+    )
+
+    worker = start_worker(targets=[tmp_path / "bad.py"])
+
+    server.wait(lambda: server.problems)
+    assert "bad.py" in server.problems[0] and "t0ken" not in server.problems[0]
+    assert "t0ken" not in worker.said()
+
+
+def test_no_secret_waits_on_the_disk(server, secretive, tmp_path, monkeypatch):
+    """The journal holds what the run was given; nothing else of a run's files knows a secret."""
+    monkeypatch.setattr(server, "_on_FactsRecorded", lambda connection, batch: None, raising=True)  # all of it waits
+    server.offer("leaks", source="made", way="crash", form="plain", seed=b"t0ken-of-the-run".hex())
+    eventually(lambda: any(b"ProcessExited" in path.read_bytes() for path in tmp_path.rglob("*.facts")))
+
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"t0ken-of" not in path.read_bytes(), path
