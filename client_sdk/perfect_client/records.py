@@ -65,10 +65,7 @@ def _hint(cls: Any, fields: List[_Field], of: HintOf, make: Callable[..., Any]) 
             raise Wrong
         return _made(make, {name: hints[name].read(item) for name, item in value.items()})
 
-    properties = {
-        field.name: {**hints[field.name].schema, **_default(field, hints[field.name])}
-        for field in fields
-    }
+    properties = {field.name: {**hints[field.name].schema, **_default(field, hints[field.name])} for field in fields}
     schema: Schema = {
         "type": "object", "title": cls.__name__, "required": [field.name for field in fields if field.required],
         "additionalProperties": False, "properties": properties,

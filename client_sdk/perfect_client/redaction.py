@@ -66,8 +66,8 @@ class Hidden:
 
     def new_in(self, value: Any) -> List[Written]:
         """The secrets in the value, however deep, that are not known and long enough to be told from other text."""
-        found = dict.fromkeys(filter(None, map(_written, leaves(value))))
-        return [secret for secret in found if secret not in self._known and len(plain(secret)) >= MIN_HIDDEN]
+        found = [secret for secret in map(_written, leaves(value)) if secret is not None and secret not in self._known]
+        return [secret for secret in dict.fromkeys(found) if len(plain(secret)) >= MIN_HIDDEN]
 
     def add(self, value: Any) -> None:
         """From now on ``without`` takes out what is secret in the value."""

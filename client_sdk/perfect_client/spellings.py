@@ -125,7 +125,9 @@ def _escaped(text: str) -> Iterator[str]:
 def _python(escaped: str) -> Tuple[str, ...]:
     """Which quotes are escaped depends on the rest of the text."""
     bare = escaped.replace("\\'", "'")
-    return (escaped, bare, bare.replace("'", "\\'"), bare.replace('"', '\\"')) if "'" in bare or '"' in bare else (bare,)
+    return (
+        (escaped, bare, bare.replace("'", "\\'"), bare.replace('"', '\\"')) if "'" in bare or '"' in bare else (bare,)
+    )
 
 
 def _quoted(raw: bytes) -> Iterator[str]:

@@ -42,6 +42,7 @@ def decoded(run):
 
 def unescaped(text):
     """As Python and JSON escape; UTF-8 that was escaped byte by byte too."""
+
     def plain(found):
         kind, digits = found.group(0)[1], found.group(1)
         return chr(int(digits, 16)) if digits else {"n": "\n", "t": "\t", "r": "\r"}.get(kind, kind)

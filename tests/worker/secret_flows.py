@@ -19,10 +19,10 @@ from perfect_client.artifacts import create_link_artifact, create_markdown_artif
 from perfect_client.states import Completed
 from perfect_client.task_runners import ProcessPoolTaskRunner
 
-IN_CODE = "d&fault <\"it's\"> s3cr\u00e9t + 1/2"
+IN_CODE = 'd&fault <"it\'s"> s3cr\u00e9t + 1/2'
 AT_IMPORT = "imp\u00f6rt/+s3cr&t = 'made' \\ at import"
-CONFIGURED = "conf\u00fcgured \"s3cret\" & co/+"
-_AT_IMPORT = Secret(AT_IMPORT)
+CONFIGURED = 'conf\u00fcgured "s3cret" & co/+'
+_AT_IMPORT, _DEFAULT, _NONE = Secret(AT_IMPORT), Secret(IN_CODE), Secret("")
 
 FORMS = {
     "plain": str,
@@ -182,7 +182,7 @@ SOURCES = {
     description="not " + AT_IMPORT,
 )
 def leaks(
-    source: str, way: str, form: str, seed: str = "", key: Secret[str] = Secret(IN_CODE), given: Secret[str] = Secret("")
+    source: str, way: str, form: str, seed: str = "", key: Secret[str] = _DEFAULT, given: Secret[str] = _NONE
 ) -> object:
     value = SOURCES[source](seed, key, given)
     assert isinstance(value, str)

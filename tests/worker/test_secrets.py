@@ -14,9 +14,11 @@ from tests.worker.kit import eventually
 from tests.worker.leaking import leaks_of, texts_in
 
 FLOWS = Path(secret_flows.__file__)
-DRAWN = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r"), min_size=12, max_size=40).filter(
-    lambda text: len(set(text)) > 8
-)
+CHARACTERS = st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r")  # with \r a line begins anew
+DRAWN = st.text(CHARACTERS, min_size=12, max_size=40).filter(lambda text: len(set(text)) > 8)
+FIXED = {
+    "default": secret_flows.IN_CODE, "import": secret_flows.AT_IMPORT, "configuration": secret_flows.CONFIGURED,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -26,11 +28,10 @@ def secretive(start_worker):
 
 def leak(server, source, way, form, seed):
     """Run it; the secret, and all that the worker told of it."""
-    fixed = {"default": secret_flows.IN_CODE, "import": secret_flows.AT_IMPORT, "configuration": secret_flows.CONFIGURED}
     more = {"given": seed} if source == "given" else {}
     attempt = server.offer("leaks", source=source, way=way, form=form, seed=seed.encode().hex(), **more)
     server.wait(lambda: attempt.end and (way in QUIET or told_the_way(attempt)))
-    return fixed.get(source, seed), attempt
+    return FIXED.get(source, seed), attempt
 
 
 QUIET = {"exit"}
@@ -84,7 +85,7 @@ def test_no_combination_lets_it_out(server, secretive):
 
 @pytest.mark.parametrize("form", ["plain", "basic 2", "json"])
 def test_the_parent_of_a_task_process_learns_what_it_made(server, secretive, form):
-    secret = "m&de <in> th\u00e9 \"pool\" + /"
+    secret = 'm&de <in> th\u00e9 "pool" + /'
 
     attempt, end = server.run("leaks_from_a_pool", seed=secret.encode().hex(), form=form)
     server.wait(lambda: any("way" in line for line in attempt.lines))
