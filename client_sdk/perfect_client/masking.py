@@ -149,8 +149,11 @@ def opened(value: Any) -> Any:
         return value.get_secret_value()
     if isinstance(value, Enum):
         return value.value
-    described = any(hasattr(value, mark) for mark in ("__dataclass_fields__", "__fields__", "__attrs_attrs__"))
+    described = any(hasattr(type(value), mark) for mark in _DESCRIBED)
     return dict(getattr(value, "__dict__", {})) or _slots(value) if described else value
+
+
+_DESCRIBED = ("__dataclass_fields__", "model_fields", "__fields__", "__attrs_attrs__")  # pydantic 2 warns of the third
 
 
 def _slots(value: Any) -> Dict[str, Any]:

@@ -46,7 +46,7 @@ def spellings(value: Written) -> List[str]:
     # As ``protocol.clean_text`` leaves it, and as artifacts show it.
     legible = text.replace("\x00", "\u2400").encode("utf-8", "backslashreplace").decode("utf-8")
     for shown in (text, *_markup(text), *_shell(text), legible, contents.legible(legible)):
-        found += [shown, *(line.strip() for line in shown.splitlines())]
+        found += [shown, shown.strip(), *(line.strip() for line in shown.splitlines())]
     return list(dict.fromkeys(found))
 
 
