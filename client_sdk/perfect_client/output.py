@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, Iterable, List, Optional, Sequence
 
 from perfect_client import protocol, spool
 
 STDOUT_LEVEL, STDERR_LEVEL = 20, 30  # as in ``logging``: INFO, WARNING
 READ_BYTES = 64 * 1024  # of one pipe in one turn of the loop
 LAST_WORDS_BYTES = 4 * 1024
+_CUT = "\u2026"  # as ``perfect_client.cuts`` knows it
 
 
 class LineCutter:
@@ -103,7 +104,7 @@ class Output:
     @property
     def last_words(self) -> str:
         self._learn()
-        unfinished = [self._clean(cutter.unfinished) for cutter in self._cutters.values()]
+        unfinished = [self._without_half(cutter.unfinished) for cutter in self._cutters.values()]
         return _last_bytes(self._tail + "\n".join(filter(None, unfinished)))
 
     def drain(self, fd: int, now: float) -> bool:
@@ -116,7 +117,10 @@ class Output:
             data = b""
         self._learn()
         cutter = self._cutters[fd]
-        self._keep(cutter.feed(data) if data else cutter.end(), fd, now)
+        if data:
+            self._keep(map(self._clean, cutter.feed(data)), fd, now)
+        else:
+            self._keep(map(self._without_half, cutter.end()), fd, now)
         if not data:
             self._cutters.pop(fd)
             os.close(fd)
@@ -126,7 +130,7 @@ class Output:
         """Close what is still open and write how much was dropped."""
         self._learn()
         for fd in self.open_pipes:
-            self._keep(self._cutters.pop(fd).end(), fd, now)
+            self._keep(map(self._without_half, self._cutters.pop(fd).end()), fd, now)
             os.close(fd)
         if self._dropped:
             text = "%d lines were not kept: the output of this run is full" % self._dropped
@@ -138,8 +142,12 @@ class Output:
             self._writer = None
         self._dropped = 0
 
-    def _keep(self, lines: Sequence[str], fd: int, now: float) -> None:
-        clean = [self._clean(line) for line in lines]
+    def _without_half(self, line: str) -> str:
+        """Of a line that has no end: whoever wrote it may have died in the middle of a secret."""
+        return self._clean(line + _CUT)[: -len(_CUT)]
+
+    def _keep(self, lines: Iterable[str], fd: int, now: float) -> None:
+        clean = list(lines)
         self._tail = _last_bytes("\n".join([self._tail + clean[0], *clean[1:], ""])) if clean else self._tail
         self._record([protocol.Logged(now, line, self._levels[fd]) for line in clean])
 
