@@ -93,11 +93,11 @@ class Hidden:
         look = index.run is None or index.run.search(text) is not None
         coded = [form for form in index.encoded if form in text] if look else []
         cut = "\u2026" in text or "..." in text
-        slashed = index.escaped and "\\" in text
-        if not found and not coded and not cut and not slashed:
+        changed = index.escaped and ("\\" in text or "&" in text)
+        if not found and not coded and not cut and not changed:
             return text
         spans = [span for form in found for span in _places(form, text)]
-        if slashed:
+        if changed:
             spans += [match.span() for parts in index.escaped for match in _whole_of(parts).finditer(text)]
         spans += [_whole(span, text) for form in coded for span in _places(form, text)]
         return _masked(text, spans + (at_cuts(index.edges, index.escaped, text) if cut else []))

@@ -46,7 +46,7 @@ def spellings(value: Written) -> List[str]:
     # As ``protocol.clean_text`` leaves it, and as artifacts show it.
     legible = text.replace("\x00", "\u2400").encode("utf-8", "backslashreplace").decode("utf-8")
     for shown in (text, *_markup(text), *_shell(text), legible, contents.legible(legible)):
-        found += [shown, shown.strip(), *(line.strip() for line in shown.splitlines())]
+        found += [shown, " ".join(shown.split()), shown.strip(), *(line.strip() for line in shown.splitlines())]
     return list(dict.fromkeys(found))
 
 
@@ -94,7 +94,8 @@ def _character(char: str, slashes: int) -> str:
         "x%02x" % ord(char),
     ]
     named = _LETTERS.get(char, "")
-    plainly = "|".join(map(re.escape, (char, *_MARKUP.get(char, ()))))
+    picture = chr(0x2400 + ord(char)) if char < " " else contents.legible(char)
+    plainly = "|".join(map(re.escape, dict.fromkeys((char, picture, *_MARKUP.get(char, ())))))
     return "(?:%s(?:%s)|\\\\{%d,}(?i:%s))" % (more, plainly, slashes + 1, "|".join(filter(None, [*codes, named])))
 
 

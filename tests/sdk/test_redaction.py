@@ -24,11 +24,12 @@ from perfect_client.output import LineCutter
 from perfect_client.protocol import clean_text
 from perfect_client.redaction import MAX_HIDDEN, Hidden
 from perfect_client.wording import shown
-from tests.worker.leaking import leaks_of
+
+from tests.worker.leaking import leaks_of, unlike_words
 from tests.worker.secret_flows import FORMS
 
 CHARACTERS = st.characters(blacklist_categories=("Cs",))
-SECRETS = st.text(CHARACTERS, min_size=8, max_size=60).filter(lambda text: len(set(text)) > 6)
+SECRETS = st.text(CHARACTERS, min_size=8, max_size=60).map(unlike_words).filter(lambda text: len(set(text)) > 6)
 AROUND = st.text(st.characters(blacklist_categories=("Cs",)), max_size=12)
 
 
@@ -37,7 +38,7 @@ def basic(before: str, secret: str, after: str) -> str:
 
 
 @given(SECRETS, st.sampled_from(list(FORMS)), AROUND, AROUND)
-@example("p&ss <w\u00f6rd> \"it's\" + \\ 1/2", "json in json", "\\", "'")
+@example('p&ss <w\u00f6rd> "it\'s" + \\ 1/2', "json in json", "\\", "'")
 def test_no_way_of_writing_lets_it_out(secret: str, form: str, before: str, after: str) -> None:
     assume(leaks_of(secret, [before + after]) == [])
     text = before + FORMS[form](secret) + after
@@ -77,7 +78,7 @@ CUTS = {
 
 
 @given(SECRETS, st.sampled_from(list(FORMS)), st.sampled_from(list(CUTS)), st.integers(0, 300))
-@example("p&ss <w\u00f6rd> \"it's\" + \\ 1/2", "json in json", "a result", 2)
+@example('p&ss <w\u00f6rd> "it\'s" + \\ 1/2', "json in json", "a result", 2)
 def test_a_cut_within_a_secret_leaves_nothing_of_it(secret: str, form: str, cut: str, shift: int) -> None:
     assume("\n" not in secret and "\r" not in secret)
     text = "." * shift + FORMS[form](secret) * (1 + 700 // len(FORMS[form](secret)))

@@ -11,6 +11,11 @@ import urllib.parse
 WINDOW = 8  # characters of a secret that no text may show
 
 
+def unlike_words(text):
+    """A drawn text as a secret that stands in no program: what is drawn may be a word of ours."""
+    return "~".join(text[at : at + 5] for at in range(0, len(text), 5))
+
+
 def texts_in(value):
     """Every text in a JSON value, names too."""
     if isinstance(value, str):

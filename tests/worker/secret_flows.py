@@ -91,7 +91,7 @@ def _returns(text: str) -> str:
 
 @task(task_run_name="way {text}")
 def _named(text: str) -> object:
-    return Completed(message="way " + text, name="way " + text[:100])
+    return Completed(message="way " + text, name="way " + text)
 
 
 @task

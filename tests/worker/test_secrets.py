@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from tests.worker import secret_flows
 from tests.worker.kit import eventually
-from tests.worker.leaking import leaks_of, texts_in
+from tests.worker.leaking import leaks_of, texts_in, unlike_words
 
 FLOWS = Path(secret_flows.__file__)
 CHARACTERS = st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r")  # with \r a line begins anew
-DRAWN = st.text(CHARACTERS, min_size=12, max_size=40).filter(lambda text: len(set(text)) > 8)
+DRAWN = st.text(CHARACTERS, min_size=12, max_size=40).map(unlike_words).filter(lambda text: len(set(text)) > 8)
 FIXED = {
     "default": secret_flows.IN_CODE, "import": secret_flows.AT_IMPORT, "configuration": secret_flows.CONFIGURED,
 }  # fmt: skip
