@@ -286,7 +286,7 @@ def test_no_fact_of_a_run_holds_it(tmp_path: Path, made: str, way: str, form: st
     engine.execute(tells, order, Emitter(Writer(spool), ring, lambda: None, Stop()))
 
     facts = [json.loads(record) for record in Reader(spool).read(1, 10_000, 1 << 24)]
+    spool.unlink()
     assert facts[-1]["type"] == "RunEnded" and leaks_of(secret, facts) == []
     for done in (bell, ring):
         os.close(done)
-    spool.unlink()

@@ -17,7 +17,6 @@ from flows.models import Schedule
 from flows.parameters import Refused, masked, masked_schema
 from runs import drawings, services
 from runs.models import Run
-
 from tests.worker.leaking import leaks_of
 
 from .pages import make_flow, make_run, make_worker
