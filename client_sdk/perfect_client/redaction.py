@@ -81,7 +81,7 @@ class Hidden:
 
     def without(self, text: str) -> str:
         """The text with ``***`` in place of each secret, and of what a cut left of one."""
-        if not self._known:
+        if not self._known or len(text) < MIN_HIDDEN:
             return text
         index = self._index
         if index is None or index.age is not self._age:

@@ -45,7 +45,7 @@ def test_no_way_of_writing_lets_it_out(secret: str, form: str, before: str, afte
 
     told = Hidden([secret]).without(text)
 
-    assert leaks_of(secret, [told]) == [] and told.startswith(before[:-1])
+    assert leaks_of(secret, [told]) == [] and "***" in told
 
 
 @given(SECRETS, AROUND, AROUND, st.booleans())

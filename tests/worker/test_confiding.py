@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 
 import pytest
@@ -136,3 +137,17 @@ def test_what_a_killed_program_had_half_written_is_masked(tmp_path):
     output.close(0.0)
     assert output.last_words == "the key is ***\n"
     assert b"t0ken" not in (tmp_path / "1.output").read_bytes()
+
+
+def test_secrets_are_read_after_the_output_that_may_hold_them(tmp_path):
+    """A run may make a secret and print it while its supervisor stands between the two pipes."""
+    output = Output(tmp_path / "1.output", learn=lambda: unread.append(select.select([reading], [], [], 0)[0]))
+    pipe, unread = output.pipe(20), []
+    (reading,) = output.open_pipes
+    os.write(pipe, b"a line\n")
+
+    output.drain(reading, 0.0)
+
+    assert unread == [[]]
+    os.close(pipe)
+    output.close(0.0)
