@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -204,3 +205,23 @@ def leaks_from_a_pool(seed: str, form: str) -> None:
     text = _makes_and_tells.submit(seed, form).result()
     print("again", text)
     raise ValueError(text)
+
+
+@flow
+def leaks_many(count: int) -> None:
+    """Makes a secret and prints it past Python at once, again and again."""
+    for number in range(count):
+        os.write(1 + number % 2, ("way %s\n" % Secret("t0ken-of-%d-the-run" % number).get()).encode())
+
+
+@task(timeout_seconds=0.3)
+def _hangs(text: str) -> None:
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(1000)
+
+
+@flow
+def leaks_by_its_end() -> None:
+    """The supervisor says which task ran too long."""
+    _hangs.with_options(name="hangs with " + AT_IMPORT)("")

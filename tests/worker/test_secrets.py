@@ -121,3 +121,19 @@ def test_no_secret_waits_on_the_disk(server, secretive, tmp_path, monkeypatch):
 
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"t0ken-of" not in path.read_bytes(), path
+
+
+def test_no_secret_is_printed_faster_than_it_is_known(server, secretive):
+    attempt, _ = server.run("leaks_many", count=1500)
+    server.wait(lambda: len(attempt.lines) >= 1500)
+
+    assert set(attempt.lines) == {"way ***"}
+
+
+def test_the_reason_of_an_end_holds_none(server, start_worker):
+    start_worker("--grace", "0.3", targets=[FLOWS])
+
+    attempt, end = server.run("leaks_by_its_end")
+
+    assert end["type"] == "ProcessExited" and end["timed_out"] and "hangs with ***" in end["reason"]
+    assert leaks_of(secret_flows.AT_IMPORT, everything(attempt)) == []
