@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from perfect_client import Secret, artifacts, describe, engine, flow, hiding, records, tables
+from perfect_client import Secret, artifacts, describe, engine, flow, flow_runs, hiding, records, tables
 from perfect_client.child import Emitter, Stop
 from perfect_client.hiding import Hidden, fact_without_secrets
 from perfect_client.inputs import Form
@@ -290,3 +290,13 @@ def test_no_fact_of_a_run_holds_it(tmp_path: Path, made: str, way: str, form: st
     assert facts[-1]["type"] == "RunEnded" and leaks_of(secret, facts) == []
     for done in (bell, ring):
         os.close(done)
+
+
+def test_what_a_person_is_asked_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_runs, "of_this_process", hiding.of_this_process)
+    monkeypatch.setattr(flow_runs.context, "current_run", lambda: object())
+    key = Secret("key-of-the-question")
+
+    _, body = flow_runs._asked_for(str, None, None, "use %s?" % key.get())
+
+    assert body["description"] == "use ***?"
