@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from perfect_client import fitting, masking, wording
+from perfect_client import fitting, masking, redaction, wording
 from perfect_client.protocol import MAX_NAME, MAX_PARAMETERS_BYTES, ProtocolError, clean_json, dumps
 
 from flows.models import Flow
@@ -77,6 +77,16 @@ def clean(
     if not isinstance(parameters, Mapping):
         raise Refused("parameters", "parameters must be an object: names and values")
     _check_size(parameters)
+    try:
+        return _fitting(flow, parameters, configuration, before)
+    except Refused as refused:  # a secret may stand in another parameter too, as in an address
+        secrets = redaction.Hidden(masking.secrets_in(parameters, flow.parameters))
+        raise Refused(refused.field, secrets.without(refused.sentence)) from None
+
+
+def _fitting(
+    flow: Flow, parameters: Mapping[str, Any], configuration: str, before: Mapping[str, Any] | None
+) -> dict[str, Any]:
     values = masking.restored(dict(parameters), dict(before or {}), flow.parameters)
     try:
         found = fitting.fit_all(flow.parameters, values, flow.configurations.get(configuration) or {})

@@ -14,9 +14,11 @@ ROOTS = {"perfect_client": ROOT / "client_sdk", "flows": ROOT, "runs": ROOT, "pe
 ROW = re.compile(r"^\| `([a-z_.0-9]+)` \| (.+?) \|$", re.M)
 FLOOR = re.compile(r"^### (.+)$", re.M)
 # Pure, each.
-SERVER_MAY_USE = {f"perfect_client.{name}" for name in ("protocol", "masking", "wording", "fitting", "contents")}
-PURE = {*SERVER_MAY_USE, "perfect_client.values", "perfect_client.frames", "perfect_client.session", "flows.schedules",
-        "runs.states", "runs.learning", "runs.progress", "runs.showing"}  # fmt: skip
+WIRE_FLOOR = ("protocol", "masking", "redaction", "wording", "fitting", "contents")
+SERVER_MAY_USE = {f"perfect_client.{name}" for name in WIRE_FLOOR}
+PURE = {*SERVER_MAY_USE, "perfect_client.cuts", "perfect_client.spellings", "perfect_client.values",
+        "perfect_client.frames", "perfect_client.session", "flows.schedules", "runs.states", "runs.learning",
+        "runs.progress", "runs.showing"}  # fmt: skip
 IMPURE = {"socket", "ssl", "asyncio", "threading", "time", "subprocess", "django", "selectors", "sqlite3"}
 # Who alone may import what: each concern has one home.
 SOLE = {"croniter": {"flows.schedules"}, "channels.layers": set(), "jsonschema": {"flows.parameters"},

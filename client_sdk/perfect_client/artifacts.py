@@ -76,8 +76,8 @@ def update_progress_artifact(artifact_id: str, progress: float, description: Opt
     """Move the bar that ``create_progress_artifact`` made in this run. At most 20 facts a second; the last counts."""
     if not _is_id(artifact_id):
         raise ValueError(
-            "update_progress_artifact() takes the id that create_progress_artifact() returned, not %.100r"
-            % (artifact_id,)
+            "update_progress_artifact() takes the id that create_progress_artifact() returned, not %s"
+            % preview(artifact_id)
         )
     percent = repr(_percent(progress, "update_progress_artifact()"))
     identity, run = ArtifactId(artifact_id), context.current_run()
@@ -199,8 +199,8 @@ def _added(
 ) -> ArtifactId:  # fmt: skip
     if key is not None and not (isinstance(key, str) and contents.is_key(key)):
         raise ValueError(
-            "the key of an artifact must only contain lowercase letters, numbers and dashes, at most %d, not %.100r"
-            % (contents.MAX_KEY, key)
+            "the key of an artifact must only contain lowercase letters, numbers and dashes, at most %d, not %s"
+            % (contents.MAX_KEY, preview(key))
         )
     if size > contents.MAX_BYTES:
         raise ValueError(
@@ -242,7 +242,7 @@ def _percent(value: Any, function: str) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0.0 <= number <= 100.0:  # also refuses NaN
-        raise ValueError("%s takes a progress between 0 and 100, not %.100r" % (function, value))
+        raise ValueError("%s takes a progress between 0 and 100, not %s" % (function, preview(value)))
     return number
 
 

@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
 
 from perfect_client import procs, protocol, spool
-from perfect_client.hiding import Hidden
+from perfect_client.confiding import Listener
+from perfect_client.hiding import fact_without
 from perfect_client.journal import Entry, Folder
 from perfect_client.loop import Loop, Timer
 from perfect_client.output import STDERR_LEVEL, STDOUT_LEVEL, Output
+from perfect_client.redaction import Hidden
 from perfect_client.session import Session
 
 GROUP_AFTER_S = 1.0  # a cancelled run's own process is asked first, what it started a second later
@@ -46,7 +48,8 @@ class Attempt:
         self.stage = OFFERED
         self.zygote: Any = None
         self.dropped = self.forgotten = False
-        self._output = Output(house.folder.output(self.fence), clean=house.secrets(entry.order).without)
+        self._hidden, self._confided = house.secrets(entry.order), Listener()
+        self._output = Output(house.folder.output(self.fence), clean=self._hidden.without, learn=self._learn)
         self._facts: Optional[spool.Reader] = None
         self._lines: Optional[spool.Reader] = None
         self._lifeline = self._answers = -1
@@ -107,7 +110,8 @@ class Attempt:
         self._house.session.watch(self.fence, self.run, protocol.FACTS, self._facts)
 
     def open_pipes(self) -> Optional[List[int]]:
-        """The child's stdout, stderr, lifeline and answers, made in the moment in which they are handed to it."""
+        """The child's stdout, stderr, lifeline, answers and the pipe for its secrets, made in the moment in which they
+        are handed to it."""
         if self.stage not in (OFFERED, STARTING):
             return None
         self._close_pipes()  # of a child that was prepared and died
@@ -118,7 +122,16 @@ class Attempt:
         os.set_blocking(self._answers, False)
         for fd in self._output.open_pipes:
             self._house.loop.on_read(fd, lambda fd=fd: self._drain(fd))  # type: ignore[misc]
-        return [*fds, lifeline, answers]
+        confide = self._confided.open()
+        self._house.loop.on_read(self._confided.fd, self._learn)
+        return [*fds, lifeline, answers, confide]
+
+    def _learn(self) -> None:
+        """The run's processes have told their secrets, before they could print them."""
+        fd = self._confided.fd
+        self._hidden.add(self._confided.hear())
+        if self._confided.fd != fd:
+            self._house.loop.forget(fd)
 
     def _close_pipes(self) -> None:
         """Our ends of them; a child that is prepared but not started ends with its lifeline."""
@@ -126,6 +139,9 @@ class Attempt:
             self._house.loop.forget(fd)
         self._output.close(time.time())
         self._close_lifeline()
+        if self._confided.fd >= 0:
+            self._house.loop.forget(self._confided.fd)
+            self._confided.close()
 
     def _close_lifeline(self) -> None:
         if self._lifeline >= 0:
@@ -343,7 +359,7 @@ class Attempt:
         try:
             writer = spool.Writer(path)  # cuts a torn tail
             with contextlib.closing(writer):
-                writer.append(protocol.encode_fact(fact))
+                writer.append(protocol.encode_fact(fact_without(self._hidden, fact)))
                 writer.sync()
         except OSError:  # the disk is full
             self._later(FULL_DISK_S, lambda: self._write_end(last_words))

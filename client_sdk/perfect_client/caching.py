@@ -19,6 +19,7 @@ from perfect_client.errors import ConfigurationError, HashError, function_place
 from perfect_client.fingerprints import Fingerprint
 from perfect_client.options import OF_RESULTS
 from perfect_client.parts import Hit, Keeper, Taken, TaskCall
+from perfect_client.protocol import clean_text
 from perfect_client.results import Envelope, default_store, pack, store_of, unpack
 from perfect_client.serializers import PickleSerializer, TooLarge, serializer_of
 
@@ -153,7 +154,7 @@ class Keeping(Keeper):
         try:
             envelope = unpack(wanted.key, self._store().read(wanted.key))
         except Exception as wrong:  # any store may fail in its own way
-            self._note("its result cannot be read: %s: %s" % (type(wrong).__name__, str(wrong)[:200]))
+            self._note("its result cannot be read: %s: %s" % (type(wrong).__name__, clean_text(wrong, 200)))
             return None
         if envelope is None or (envelope.expires is not None and envelope.expires <= time.time()):
             return None
@@ -193,7 +194,7 @@ class Keeping(Keeper):
         try:
             return envelope, self._asked.serializer.loads(envelope.data)
         except Exception as wrong:  # its class may be gone, or be another one by now
-            self._note("its kept result cannot be read: %s: %s" % (type(wrong).__name__, str(wrong)[:200]))
+            self._note("its kept result cannot be read: %s: %s" % (type(wrong).__name__, clean_text(wrong, 200)))
             return None
 
     # -------------------------------------------------------------------------------------------------------- keeping
@@ -205,7 +206,7 @@ class Keeping(Keeper):
         except TooLarge:
             self._note("its result is larger than %d MiB" % (lineage.SMALL_BYTES >> 20))
         except Exception as wrong:  # a value may do anything when it is pickled
-            self._note("its result cannot be written: %s: %s" % (type(wrong).__name__, str(wrong)[:200]))
+            self._note("its result cannot be written: %s: %s" % (type(wrong).__name__, clean_text(wrong, 200)))
         return None
 
     def _dumps(self, value: Any) -> bytes:
@@ -229,7 +230,7 @@ class Keeping(Keeper):
             try:
                 self._store().write(key, pack(key, envelope))
             except Exception as wrong:  # any store may fail in its own way; the task has done its work
-                self._note("its result cannot be kept: %s: %s" % (type(wrong).__name__, str(wrong)[:200]))
+                self._note("its result cannot be kept: %s: %s" % (type(wrong).__name__, clean_text(wrong, 200)))
 
     def _expiry(self) -> Optional[float]:
         return None if self._asked.expires_after_s is None else time.time() + self._asked.expires_after_s

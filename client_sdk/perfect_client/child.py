@@ -16,8 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, List, NamedTuple, NoReturn, Optional, Union
 
-from perfect_client import engine, journal, lineage, procs, protocol, spool
+from perfect_client import engine, hiding, journal, lineage, procs, protocol, spool
 from perfect_client.channel import Channel
+from perfect_client.confiding import Teller
 from perfect_client.decorators import flow, task
 from perfect_client.errors import Cancelled
 from perfect_client.hiding import fact_without_secrets
@@ -44,6 +45,7 @@ class Start(NamedTuple):
     stderr: int
     lifeline: int
     answers: int
+    secrets: int
 
 
 class Place(NamedTuple):
@@ -211,11 +213,13 @@ def _take_over(start: Start, place: Place) -> None:
     said = _said_so_far()
     os.dup2(start.stdout, 1)
     os.dup2(start.stderr, 2)
-    if said:
-        os.write(1, said)
     os.close(start.stdout)
     os.close(start.stderr)
     faulthandler.enable(2)
+    os.set_inheritable(start.secrets, False)
+    hiding.tell_new_secrets(Teller(start.secrets).tell)
+    if said:
+        os.write(1, said)
 
 
 def _said_so_far() -> bytes:

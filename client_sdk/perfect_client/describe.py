@@ -10,6 +10,8 @@ from typing import Any
 
 from perfect_client import discovery, moments
 from perfect_client.decorators import Flow
+from perfect_client.hiding import of_this_process
+from perfect_client.masking import masked
 from perfect_client.protocol import FlowSpec, ScheduleSpec, clean_json, clean_text, dumps, to_dict
 from perfect_client.schedules import Schedule
 
@@ -19,14 +21,16 @@ def flow_spec(flow: Flow[Any, Any]) -> FlowSpec:
 
     Raises ``ProtocolError`` for what cannot travel, as a configuration that is nested too deeply.
     """
+    schema = clean_json(flow.parameters_schema)
     spec = FlowSpec(
         name=clean_text(flow.name),
-        description=clean_text(flow.description),
-        tags=[clean_text(tag) for tag in flow.tags],
-        parameters=clean_json(flow.parameters_schema),
-        configurations=clean_json(flow.configurations),
+        description=_text(flow.description),
+        tags=[_text(tag) for tag in flow.tags],
+        parameters=_described(schema),
+        # The runs take these values from the code: the server only shows them.
+        configurations=of_this_process.clean(masked(clean_json(flow.configurations), {"additionalProperties": schema})),
         schedules=[_schedule_spec(name, schedule) for name, schedule in flow.schedules.items()],
-        tasks=[replace(task, name=clean_text(task.name), description=clean_text(task.description))
+        tasks=[replace(task, name=_text(task.name), description=_text(task.description))
                for task in discovery.plan(flow).tasks],
         file=os.path.abspath(flow.code.co_filename) if hasattr(flow.code, "co_filename") else "",
         line=getattr(flow.code, "co_firstlineno", 0),
@@ -34,6 +38,20 @@ def flow_spec(flow: Flow[Any, Any]) -> FlowSpec:
     described = dumps({**to_dict(spec), "file": "", "line": 0, "source": _source(flow)})
     digest = hashlib.sha256(described.encode("utf-8", "backslashreplace")).hexdigest()
     return replace(spec, fingerprint=digest[:32], start=flow.start, notes=moments.remarks(flow.fn))
+
+
+def _text(text: str) -> str:
+    return clean_text(of_this_process.without(text))
+
+
+def _described(schema: Any) -> Any:
+    """The schema without secrets in what it says to people; those in its defaults were left out."""
+    if isinstance(schema, list):
+        return [_described(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    words = {name: of_this_process.clean(schema[name]) for name in ("description", "examples") if name in schema}
+    return {name: words.get(name) or _described(item) for name, item in schema.items()}
 
 
 def _schedule_spec(name: str, schedule: Schedule) -> ScheduleSpec:

@@ -6,6 +6,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from perfect_client import asking, context
 from perfect_client.errors import FlowPauseTimeout, MissingContextError, NotPausedError
+from perfect_client.hiding import of_this_process
 from perfect_client.inputs import Form
 from perfect_client.jsonable import to_json
 from perfect_client.questions import Body
@@ -54,9 +55,8 @@ def _asked_for(
     if context.current_run() is None:
         raise MissingContextError("pause_flow_run() is called in a flow: there is no run here that could pause.")
     form = Form(wanted)
-    body: Body = {
-        "schema": form.schema, "key": key or "", "description": description or form.description, "timeout": timeout,
-    }  # fmt: skip
+    told = of_this_process.without(description or form.description)
+    body: Body = {"schema": form.schema, "key": key or "", "description": told, "timeout": timeout}
     return form, body
 
 

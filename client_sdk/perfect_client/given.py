@@ -5,12 +5,13 @@ No secret is in it: what is secret by its schema or name is ``***``, and no line
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from functools import lru_cache
 from typing import Any, Callable, Dict, List, Mapping
 
 from perfect_client.failures import preview
-from perfect_client.hiding import hide_all
+from perfect_client.hiding import hide_all, of_this_process
 from perfect_client.jsonable import to_json
 from perfect_client.masking import masked, secrets_in
 from perfect_client.protocol import MAX_NAME, clean_json, clean_text, dumps
@@ -30,23 +31,31 @@ def shown(flow: Any, values: Mapping[str, Any]) -> Dict[str, Any]:
     """The values by name; ``flow`` is the flow that was called with them."""
     told: Dict[str, Any] = {}
     previews: Dict[str, Any] = {}
-    room = MOST_BYTES
+    room, schema = MOST_BYTES, _schema(flow.fn)
     for name, value in list(values.items())[:MOST_NAMES]:
         key = clean_text(name, MAX_NAME * 4)
         try:
             said = clean_json(_json(value))
+            hide_all(secrets_in({key: said}, schema))
             size = len(dumps({key: said}).encode("utf-8", "backslashreplace"))
             if size > room:
                 raise _TooMuch
             told[key] = said
-        except Exception:  # whatever a value does when it is looked at
+        except Exception as wrong:  # whatever a value does when it is looked at
+            if not isinstance(wrong, _TooMuch):
+                _hide(name, value, schema)
             previews[key] = preview(value)
             size = 4 * len(previews[key])
         room -= size
-    schema = _schema(flow.fn)
-    hide_all(secrets_in(told, schema))
+    told = of_this_process.clean(told)
     found: Dict[str, Any] = masked({**told, **previews}, schema)
     return found
+
+
+def _hide(name: str, value: Any, schema: Mapping[str, Any]) -> None:
+    """What is secret in a value that is no JSON, as in a dataclass with a lock in it."""
+    with contextlib.suppress(Exception):
+        hide_all(secrets_in({name: value}, schema))
 
 
 def _json(value: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 from perfect_client import codes, fingerprints
 from perfect_client.errors import HashError
+from perfect_client.protocol import clean_text
 
 SIZE = 16  # bytes
 _SIMPLE = frozenset({type(None), bool, int, float, str, bytes})
@@ -120,7 +121,7 @@ def _sentence(task: str, name: str, value: Any, wrong: HashError) -> str:
     return (
         "the task %r cannot be cached by its inputs: its argument %r, a %s, has no digest (%s); "
         "leave it out with cache_policy=INPUTS - %r, or write cache_policy=NO_CACHE"
-        % (task, name, kind, str(wrong)[:200], name)
+        % (task, name, kind, clean_text(wrong, 200), name)
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Dict, Generic, Iterable, Tuple, TypeVar
+from typing import Any, Callable, Generic, Iterable, List, Tuple, TypeVar
 
-from perfect_client.masking import MASK, leaves
+from perfect_client.masking import MASK
+from perfect_client.redaction import Hidden
+from perfect_client.spellings import Written
 
 T = TypeVar("T")
-MIN_HIDDEN = 4  # characters: a shorter value stands in too many innocent texts
-MAX_HIDDEN = 1000  # texts that one process keeps out of its lines; the oldest step aside
+Tell = Callable[[List[Written]], None]
 
 
 class Secret(Generic[T]):
@@ -27,6 +27,14 @@ class Secret(Generic[T]):
     def get(self) -> T:
         """The value itself."""
         return self._value
+
+    def get_secret_value(self) -> T:
+        """The same, under the name that pydantic's secrets have for it."""
+        return self._value
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Whoever unpickles it, in another process or from a kept result, hides it too."""
+        return type(self), (self._value,)
 
     def __repr__(self) -> str:
         return "Secret(%r)" % MASK
@@ -47,59 +55,20 @@ class Secret(Generic[T]):
         return bool(self._value)
 
 
-class Hidden:
-    """Texts that stand in no line: the secrets of a process, or of one run as its supervisor knows them."""
-
-    def __init__(self, values: Iterable[Any] = ()) -> None:
-        self._texts: Dict[str, None] = {}
-        for value in values:
-            self.add(value)
-
-    def add(self, value: Any) -> None:
-        """From now on ``without`` takes this value's text out, if it is long enough to be told from others."""
-        for text in _texts_of(value):
-            for form in _forms(text):
-                if len(form) >= MIN_HIDDEN:
-                    self._texts.pop(form, None)
-                    self._texts[form] = None
-        while len(self._texts) > MAX_HIDDEN:
-            del self._texts[next(iter(self._texts))]
-
-    def without(self, text: str) -> str:
-        """The text with ``***`` in place of each secret."""
-        if not self._texts:
-            return text
-        for secret in sorted((known for known in list(self._texts) if known in text), key=len, reverse=True):
-            text = text.replace(secret, MASK)
-        return text
-
-    def __bool__(self) -> bool:
-        return bool(self._texts)
-
-
-def _texts_of(value: Any) -> Iterable[str]:
-    for leaf in leaves(value):
-        if isinstance(leaf, Secret):
-            yield from _texts_of(leaf.get())
-        elif isinstance(leaf, bytes):
-            yield leaf.decode("utf-8", "backslashreplace")
-        elif isinstance(leaf, (str, int, float)):
-            yield str(leaf)
-
-
-def _forms(text: str) -> Tuple[str, ...]:
-    """A text as it is, as Python, JSON and XML write it, and line by line: a log knows only lines."""
-    lines = [line.strip() for line in text.splitlines()] if "\n" in text else []
-    xml = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return (text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], xml, *lines)
-
-
 of_this_process = Hidden()
+_listeners: List[Tell] = []
 
 
 def hide(value: Any) -> None:
-    """From now on no line, error or result that this process tells contains this value's text."""
-    of_this_process.add(value)
+    """From now on no line, error or result that this process tells contains this value's text.
+
+    Whoever is to know (``tell_new_secrets``) knows it before this returns, and so before it can be printed.
+    """
+    new = of_this_process.new_in(value)
+    if new:
+        for tell in list(_listeners):
+            tell(new)
+        of_this_process.add(new)
 
 
 def hide_all(values: Iterable[Any]) -> None:
@@ -107,21 +76,23 @@ def hide_all(values: Iterable[Any]) -> None:
         hide(value)
 
 
+def tell_new_secrets(tell: Tell, known: bool = True) -> None:
+    """Have ``tell`` called with each new secret of this process, and with those that are ``known`` already."""
+    _listeners.append(tell)
+    if known and of_this_process:
+        tell(of_this_process.all)
+
+
 def fact_without_secrets(fact: Any) -> Any:
-    """The fact with no secret in its texts: a line, an error, a traceback, a result, a note."""
-    if not of_this_process:
-        return fact
+    """The fact with no secret of this process in its texts: a line, an error, a traceback, a result, a note."""
+    return fact_without(of_this_process, fact) if of_this_process else fact
+
+
+def fact_without(hidden: Hidden, fact: Any) -> Any:
+    """The fact with nothing in its texts that is hidden."""
     texts = {name: value for name, value in vars(fact).items() if type(value) in _TOLD and name not in _KEYS}
-    clean = {name: _without_secrets(value) for name, value in texts.items()}
+    clean = {name: hidden.clean(value) for name, value in texts.items()}
     return type(fact)(**{**vars(fact), **clean}) if clean != texts else fact
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, str):
-        return of_this_process.without(value)
-    if isinstance(value, dict):
-        return {_without_secrets(name): _without_secrets(item) for name, item in value.items()}
-    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
 
 
 _TOLD = frozenset({str, dict, list})

@@ -52,4 +52,5 @@ def name_from(template: Any, parameters: Any) -> str:
         made = template.format(**parameters())
     if not isinstance(made, str):
         raise TypeError("a run's name must be a text, not %r" % (made,))
-    return clean_text(" ".join(made.split()))[:MAX_NAME]
+    name = clean_text(" ".join(made.split()))
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "\u2026"

@@ -7,8 +7,11 @@ import dataclasses
 from typing import Any, Dict, Mapping, Optional, Type, TypeVar
 
 from perfect_client.fitting import fit_all
+from perfect_client.hiding import hide_all
 from perfect_client.hints import hint_of
 from perfect_client.jsonable import to_json
+from perfect_client.masking import secrets_in
+from perfect_client.records import told_default
 from perfect_client.values import Hint
 
 R = TypeVar("R", bound="RunInput")
@@ -55,12 +58,14 @@ class Form:
         for name, value in self._initial.items():
             if name not in schema["properties"]:
                 raise ValueError("%s has no field %r to give an initial value to" % (wanted.__name__, name))
-            schema["properties"][name]["default"] = value
+            schema["properties"][name].pop("default", None)
+            schema["properties"][name].update(told_default(name, schema["properties"][name], value))
         schema["required"] = [name for name in schema.get("required", ()) if name not in self._initial]
 
     def value(self, given: Mapping[str, Any]) -> Any:
         """What was filled in, as the type that was asked for. Raises ``ValueError``, a sentence."""
         values = fit_all(self.schema, {**self._initial, **given})
+        hide_all(secrets_in(values, self.schema))
         if self._hint is NOTHING:
             return None
         return self._hint.read(values if self._whole else values[VALUE])

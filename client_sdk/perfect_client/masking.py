@@ -7,6 +7,7 @@ under a name such as ``db_password``, and a number too, unless the name only spe
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
 
 MASK = "***"
@@ -114,7 +115,9 @@ class Rules:
     def secrets(self, value: Any, schemas: List[Schema]) -> Iterator[Any]:
         if any(is_secret("", schema, value) for schema in schemas):
             yield from leaves(value)
-        elif isinstance(value, Mapping):
+            return
+        value = opened(value)
+        if isinstance(value, Mapping):
             for name, item in value.items():
                 inside = self.under(schemas, str(name))
                 secret = self.secret(str(name), inside, item)
@@ -126,6 +129,7 @@ class Rules:
 
 def leaves(value: Any) -> Iterator[Any]:
     """What a value holds, however deep; nothing for null and booleans."""
+    value = opened(value)
     if isinstance(value, Mapping):
         for item in value.values():
             yield from leaves(item)
@@ -134,6 +138,26 @@ def leaves(value: Any) -> Iterator[Any]:
             yield from leaves(item)
     elif value is not None and not isinstance(value, bool):
         yield value
+
+
+def opened(value: Any) -> Any:
+    """What stands in an object that is no JSON value: a secret's value, an enum's, the fields of a dataclass or model
+    by name. Anything else is the value itself."""
+    if value is None or isinstance(value, (str, int, float, bytes, Mapping, list, tuple, type)):
+        return value.value if isinstance(value, Enum) else value
+    if callable(getattr(value, "get_secret_value", None)):
+        return value.get_secret_value()
+    if isinstance(value, Enum):
+        return value.value
+    described = any(hasattr(type(value), mark) for mark in _DESCRIBED)
+    return dict(getattr(value, "__dict__", {})) or _slots(value) if described else value
+
+
+_DESCRIBED = ("__dataclass_fields__", "model_fields", "__fields__", "__attrs_attrs__")  # pydantic 2 warns of the third
+
+
+def _slots(value: Any) -> Dict[str, Any]:
+    return {name: getattr(value, name) for name in getattr(value, "__dataclass_fields__", {}) if hasattr(value, name)}
 
 
 def masked(value: Any, schema: Optional[Schema] = None) -> Any:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, Iterable, List, Optional, Sequence
 
 from perfect_client import protocol, spool
 
 STDOUT_LEVEL, STDERR_LEVEL = 20, 30  # as in ``logging``: INFO, WARNING
 READ_BYTES = 64 * 1024  # of one pipe in one turn of the loop
 LAST_WORDS_BYTES = 4 * 1024
+_CUT = "\u2026"  # as ``perfect_client.cuts`` knows it
 
 
 class LineCutter:
@@ -42,6 +43,14 @@ class LineCutter:
         self._part, self._over = b"", 0
         return line
 
+    @property
+    def unfinished(self) -> str:
+        """The last line, if it had no end; it may go on."""
+        part, over = self._part, self._over
+        line = self._line(b"") if part or over else ""
+        self._part, self._over = part, over
+        return line
+
     def _keep(self, piece: bytes) -> None:
         joined = self._part + piece
         redrawn = joined.rfind(b"\r", 0, len(joined) - 1)  # one at the very end may belong to "\r\n"
@@ -57,21 +66,28 @@ class LineCutter:
         return line + "… (%d bytes more)" % self._over if self._over else line
 
 
+def _last_bytes(text: str) -> str:
+    raw = text[-LAST_WORDS_BYTES:].encode("utf-8", "backslashreplace")
+    return raw[-LAST_WORDS_BYTES:].decode("utf-8", "ignore")
+
+
 class Output:
     """The two pipes of a run and the spool their lines go to; the spool is made with the first line.
 
-    ``clean`` takes out of a line what must not be in it.
+    ``clean`` takes out of a line what must not be in it. ``learn`` is called after each read and before the lines in
+    it are kept: what was read may follow a secret that only now can be known.
     """
 
     def __init__(
-        self, path: Path, cap_bytes: int = spool.CAP_BYTES, clean: Callable[[str], str] = lambda text: text
-    ) -> None:
-        self._path, self._cap, self._clean = path, cap_bytes, clean
+        self, path: Path, cap_bytes: int = spool.CAP_BYTES, clean: Callable[[str], str] = lambda text: text,
+        learn: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._path, self._cap, self._clean, self._learn = path, cap_bytes, clean, learn
         self._writer: Optional[spool.Writer] = None
         self._cutters: Dict[int, LineCutter] = {}
         self._levels: Dict[int, int] = {}
         self._dropped = 0
-        self._tail = b""
+        self._tail = ""  # of the lines as they were kept: a cut through them cuts through no secret
 
     def pipe(self, level: int) -> int:
         """A new pipe; its writing end, for the child. The reading end joins ``open_pipes``."""
@@ -87,8 +103,9 @@ class Output:
 
     @property
     def last_words(self) -> str:
-        said = self._clean(self._tail.decode("utf-8", "backslashreplace"))
-        return protocol.clean_text(said, LAST_WORDS_BYTES)
+        self._learn()
+        unfinished = [self._without_half(cutter.unfinished) for cutter in self._cutters.values()]
+        return _last_bytes(self._tail + "\n".join(filter(None, unfinished)))
 
     def drain(self, fd: int, now: float) -> bool:
         """Read once, at most ``READ_BYTES``; False when the pipe is at its end (it is then closed). ``now``: epoch."""
@@ -98,10 +115,12 @@ class Output:
             return True
         except OSError:
             data = b""
+        self._learn()
         cutter = self._cutters[fd]
-        lines = cutter.feed(data) if data else cutter.end()
-        self._tail = (self._tail + data)[-LAST_WORDS_BYTES:]
-        self._record([protocol.Logged(now, self._clean(line), self._levels[fd]) for line in lines])
+        if data:
+            self._keep(map(self._clean, cutter.feed(data)), fd, now)
+        else:
+            self._keep(map(self._without_half, cutter.end()), fd, now)
         if not data:
             self._cutters.pop(fd)
             os.close(fd)
@@ -109,9 +128,9 @@ class Output:
 
     def close(self, now: float) -> None:
         """Close what is still open and write how much was dropped."""
+        self._learn()
         for fd in self.open_pipes:
-            lines = self._cutters.pop(fd).end()
-            self._record([protocol.Logged(now, self._clean(line), self._levels[fd]) for line in lines])
+            self._keep(map(self._without_half, self._cutters.pop(fd).end()), fd, now)
             os.close(fd)
         if self._dropped:
             text = "%d lines were not kept: the output of this run is full" % self._dropped
@@ -122,6 +141,15 @@ class Output:
             self._writer.close()
             self._writer = None
         self._dropped = 0
+
+    def _without_half(self, line: str) -> str:
+        """Of a line that has no end: whoever wrote it may have died in the middle of a secret."""
+        return self._clean(line + _CUT)[: -len(_CUT)]
+
+    def _keep(self, lines: Iterable[str], fd: int, now: float) -> None:
+        clean = list(lines)
+        self._tail = _last_bytes("\n".join([self._tail + clean[0], *clean[1:], ""])) if clean else self._tail
+        self._record([protocol.Logged(now, line, self._levels[fd]) for line in clean])
 
     def _opened(self) -> spool.Writer:
         if self._writer is None:

@@ -9,11 +9,12 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 import warnings
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from perfect_client import asking, capture, context
+from perfect_client import asking, capture, context, hiding
 from perfect_client.deadlines import Limit
 from perfect_client.errors import CrashedRun
 from perfect_client.failures import told_again, traceback_text
@@ -82,6 +83,9 @@ class Child:
                 self.kill()
                 return "error", (limit.missed() if limit is not None else None, "")
             kind, said = pickle.loads(self._pipe.recv_bytes())
+            if kind == "secrets":
+                hiding.hide(said)
+                continue
             if kind != "fact":
                 return kind, said
             if isinstance(said, (Asked, Released)):
@@ -125,19 +129,28 @@ def serve(pipe: Any, incoming: Any, parent: int, initializer: Any, initargs: Tup
     """The child's life: perform calls until the parent is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which decides
+    lock, me = threading.RLock(), os.getpid()
+
+    def say(kind: str, said: Any) -> None:
+        with lock:
+            pipe.send_bytes(pickle.dumps((kind, said)))
+
+    def confide(secrets: List[Any]) -> None:
+        with contextlib.suppress(OSError):  # the parent is gone
+            if os.getpid() == me:  # not in what the task forks
+                say("secrets", secrets)
+
     with contextlib.suppress(EOFError, OSError):
+        hiding.tell_new_secrets(confide, known=False)  # the parent has those
         if initializer is not None:
             initializer(*initargs)
         while os.getppid() == parent:
             if pipe.poll(_LOOK_S):
-                _perform(pipe, pipe.recv_bytes(), incoming, captured)
+                _perform(say, pipe.recv_bytes(), incoming, captured)
 
 
-def _perform(pipe: Any, order: bytes, incoming: Any, captured: bool) -> None:
+def _perform(say: Callable[[str, Any], None], order: bytes, incoming: Any, captured: bool) -> None:
     global _line
-
-    def say(kind: str, said: Any) -> None:
-        pipe.send_bytes(pickle.dumps((kind, said)))
 
     try:
         task, args, kwargs, (run_id, flow_name, attempt, tags) = pickle.loads(order)

@@ -7,7 +7,9 @@ import sys
 import typing
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Set
 
+from perfect_client.hiding import of_this_process
 from perfect_client.jsonable import to_json
+from perfect_client.masking import is_secret, secrets_in
 from perfect_client.protocol import dumps
 from perfect_client.values import Hint, Schema, Wrong
 
@@ -25,13 +27,21 @@ class _Field(NamedTuple):
     default: Any = _NOTHING
 
 
-def told_default(value: Any) -> Dict[str, Any]:
-    """The default as ``default``; nothing when it is none that JSON can say, as an object or a very long one."""
+def told_default(name: str, schema: Schema, value: Any) -> Dict[str, Any]:
+    """The default as ``default``; nothing when it is none that JSON can say, as an object or a very long one, and
+    when a secret is in it: the server need not have it."""
     try:
         told = to_json(value)
-        return {"default": told} if len(dumps(told)) <= MAX_DEFAULT_BYTES else {}
+        if len(dumps(told)) > MAX_DEFAULT_BYTES or _holds_a_secret(name, schema, told):
+            return {}
+        return {"default": told}
     except (TypeError, ValueError, RecursionError):
         return {}
+
+
+def _holds_a_secret(name: str, schema: Schema, value: Any) -> bool:
+    secrets = secrets_in({name: value}, {"properties": {name: schema}, "$defs": schema.get("$defs") or {}})
+    return any(secrets) or is_secret(name, schema, value) or of_this_process.clean(value) != value
 
 
 def class_hints(cls: Any) -> Dict[str, Any]:
@@ -55,15 +65,16 @@ def _hint(cls: Any, fields: List[_Field], of: HintOf, make: Callable[..., Any]) 
             raise Wrong
         return _made(make, {name: hints[name].read(item) for name, item in value.items()})
 
-    properties = {
-        field.name: {**hints[field.name].schema, **({} if field.default is _NOTHING else told_default(field.default))}
-        for field in fields
-    }
+    properties = {field.name: {**hints[field.name].schema, **_default(field, hints[field.name])} for field in fields}
     schema: Schema = {
         "type": "object", "title": cls.__name__, "required": [field.name for field in fields if field.required],
         "additionalProperties": False, "properties": properties,
     }  # fmt: skip
     return Hint(schema, read)
+
+
+def _default(field: _Field, hint: Hint) -> Dict[str, Any]:
+    return {} if field.default is _NOTHING else told_default(field.name, hint.schema, field.default)
 
 
 def _made(make: Callable[..., Any], values: Dict[str, Any]) -> Any:

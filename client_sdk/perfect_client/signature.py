@@ -169,9 +169,7 @@ def parameters_schema(fn: Callable[..., Any]) -> Dict[str, Any]:
 
 def _default(parameter: Parameter) -> Dict[str, Any]:
     """The default, unless it is secret."""
-    if parameter.required or is_secret(parameter.name, parameter.hint.schema, parameter.default):
-        return {}
-    return told_default(parameter.default)
+    return {} if parameter.required else told_default(parameter.name, parameter.hint.schema, parameter.default)
 
 
 def _hoisted(schema: Any, defs: Dict[str, Any]) -> Any:
@@ -348,11 +346,9 @@ def split(fn: Callable[..., Any], values: Mapping[str, Any]) -> Tuple[List[Any],
 
 def _keep_secrets(known: Parameters, values: Mapping[str, Any]) -> None:
     properties = {name: parameter.hint.schema for name, parameter in known.by_name.items()}
-    hide_all(secrets_in(dict(values), {"properties": properties}))
-    hide_all(
-        parameter.default for name, parameter in known.by_name.items()
-        if not parameter.required and is_secret(name, parameter.hint.schema, parameter.default)
-    )  # fmt: skip
+    defaults = {name: parameter.default for name, parameter in known.by_name.items() if not parameter.required}
+    for given in (defaults, values):
+        hide_all(secrets_in(dict(given), {"properties": properties}))
 
 
 def _read(parameter: Parameter, value: Any, where: str) -> Any:

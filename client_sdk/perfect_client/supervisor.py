@@ -21,11 +21,11 @@ from perfect_client import custody, protocol
 from perfect_client.attempt import OFFERED, Attempt, House
 from perfect_client.catalogue import AUTO
 from perfect_client.custody import Custody
-from perfect_client.hiding import Hidden
 from perfect_client.journal import Entry, Folder
 from perfect_client.launcher import IMPORT_AGE_S, Code, Hears, Launcher, become_subreaper
 from perfect_client.loop import Loop, Timer
 from perfect_client.masking import secrets_in
+from perfect_client.redaction import Hidden
 from perfect_client.session import Session
 from perfect_client.starters import Place
 from perfect_client.watching import Ear
@@ -292,11 +292,9 @@ class Supervisor:
         self._refusals = list(order.problems)
 
     def _secrets_of(self, order: protocol.OfferRun) -> Hidden:
-        """What is secret among a run's values: its own process knows too, but not what a subprocess of it prints."""
+        """What is secret among the values that a run was given; its processes tell the secrets of the code."""
         flow = self._described.get(order.flow) or protocol.FlowSpec(order.flow)
-        name = order.configuration or next(iter(flow.configurations), "")
-        values = [flow.configurations.get(name), order.parameters]
-        return Hidden(secrets_in(values, {"items": flow.parameters, "$defs": flow.parameters.get("$defs")}))
+        return Hidden(secrets_in(order.parameters, flow.parameters))
 
     def _tell_free(self) -> None:
         used = sum(attempt.busy for attempt in self.attempts.values()) + len(self._offers)

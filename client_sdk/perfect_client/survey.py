@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
 from perfect_client import describe, importing, protocol, sources
+from perfect_client.hiding import of_this_process
 from perfect_client.leftovers import Left, in_words
 from perfect_client.loader import Imported, Loader, folder_of, same_name
 from perfect_client.own_modules import OwnModules, Statement, Trace, Watch
@@ -82,12 +83,14 @@ class Survey:
                 {
                     "unit": list(imported.unit),
                     "flows": self._specs[imported.unit.name],
-                    "problem": imported.problem,
+                    "problem": of_this_process.without(imported.problem),
                     "left": reason(self._traces_of(imported.unit, traces)),
                 }
                 for imported in self._units
             ],
-            "problems": [p for p in self._loader.problems if p not in failed] + self._skipped,
+            "problems": [
+                of_this_process.without(p) for p in [*self._loader.problems, *self._skipped] if p not in failed
+            ],
             "files": sources.stamps({*self.modules.tried, *self.watch.data_files, *sources.named(self.targets)}),
             "folders": sources.folders(self.targets),
             "data": sorted(self.watch.data_files),

@@ -34,7 +34,7 @@ def table_of(table: Any) -> Dict[str, Any]:
 
 def _of_columns(table: Mapping[Any, Any]) -> Dict[str, Any]:
     _refuse_too_wide(len(table))
-    columns = [_values(values, "the column %.100r" % (name,)) for name, values in table.items()]
+    columns = [_values(values, "the column %s" % preview(name)) for name, values in table.items()]
     length = max(map(len, columns), default=0)
     for values in columns:
         _refuse_too_many(values)

@@ -6,6 +6,7 @@ import re
 from typing import Any, List, Optional, Type
 
 from perfect_client import asking
+from perfect_client.failures import preview
 from perfect_client.jsonable import to_json
 from perfect_client.protocol import MAX_VARIABLE_BYTES, clean_json, dumps
 
@@ -72,7 +73,7 @@ def _set(
 def _checked(name: Any) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
-            "a variable's name is 1 to 200 letters, digits, dots, dashes and underscores, not %.100r" % (name,)
+            "a variable's name is 1 to 200 letters, digits, dots, dashes and underscores, not %s" % preview(name)
         )
     return name
 

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
-from perfect_client import Secret, hiding
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from perfect_client import Secret, artifacts, describe, engine, flow, flow_runs, hiding, records, tables
 from perfect_client.child import Emitter, Stop
 from perfect_client.hiding import Hidden, fact_without_secrets
+from perfect_client.inputs import Form
 from perfect_client.masking import is_secret, masked, restored, secrets_in
 from perfect_client.output import Output
-from perfect_client.protocol import Logged, RunEnded, TaskEnded
+from perfect_client.protocol import Logged, OfferRun, RunEnded, TaskEnded
 from perfect_client.signature import bind, parameters_schema
-from perfect_client.spool import Writer
+from perfect_client.spool import Reader, Writer
+
+from tests.worker import secret_flows
+from tests.worker.leaking import leaks_of, unlike_words
 
 
 @pytest.fixture(autouse=True)
 def nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hiding, "of_this_process", Hidden())
+    fresh = Hidden()
+    monkeypatch.setattr(hiding, "of_this_process", fresh)
+    for module in (records, artifacts, tables, describe):
+        monkeypatch.setattr(module, "of_this_process", fresh)
 
 
 def test_it_shows_itself_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -121,3 +132,171 @@ def test_masking_follows_references_lists_and_alternatives() -> None:
     assert masked(value, schema) == shown
     assert restored(shown, value, schema) == value
     assert secrets_in(value, schema) == ["a", "b", "c", "d"]
+
+
+def test_it_is_hidden_where_it_is_unpickled_too() -> None:
+    kept = pickle.dumps({"key": Secret("kept-in-a-result")})
+    hiding.of_this_process = Hidden()
+
+    pickle.loads(kept)
+
+    assert hiding.of_this_process.without("kept-in-a-result") == "***"
+
+
+def test_whoever_is_to_know_knows_a_secret_before_it_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiding, "_listeners", [])
+    told: List[Any] = []
+    Secret("known-before")
+
+    hiding.tell_new_secrets(told.extend)
+    Secret({"a": [b"new-bytes", 123456]})
+    Secret("known-before")
+
+    assert told == ["known-before", b"new-bytes", "123456"]
+
+
+def test_a_secret_that_could_not_be_told_was_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop may arrive while it is told; made again it is told again."""
+    told: List[Any] = []
+
+    def tell(secrets: List[Any]) -> None:
+        told.extend(secrets)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(hiding, "_listeners", [tell])
+
+    with pytest.raises(KeyboardInterrupt):
+        Secret("made-twice")
+    Secret("made-twice")
+
+    assert told == ["made-twice", "made-twice"]
+
+
+@dataclass
+class Login:
+    user: str = "ana"
+    pin: Secret[str] = field(default_factory=lambda: Secret("pin-in-code"))
+    password: str = "password-in-code"
+
+
+def test_defaults_of_any_depth_are_hidden_and_not_described() -> None:
+    def fn(
+        login: Login = Login(),  # noqa: B008
+        options: Dict[str, Any] = {"api_key": "key-in-code", "depth": 3},  # noqa: B006
+        address: str = "https://u:" + Secret("in-an-address").get() + "@h",
+        depth: int = 3,
+    ) -> None: ...
+
+    schema = parameters_schema(fn)
+    bind(fn, {}, {})
+
+    assert "in-code" not in repr(schema) and "in-an-address" not in repr(schema)
+    assert schema["properties"]["depth"]["default"] == 3 and schema["required"] == []
+    for secret in ("pin-in-code", "password-in-code", "key-in-code", "in-an-address"):
+        assert hiding.of_this_process.without("<%s>" % secret) == "<***>"
+
+
+def test_a_pydantic_default_is_hidden() -> None:
+    pydantic = pytest.importorskip("pydantic")
+
+    default = pydantic.SecretStr("of-pydantic")
+
+    def fn(key: Any = default) -> None: ...
+
+    fn.__annotations__ = {"key": pydantic.SecretStr}
+    bind(fn, {}, {})
+
+    assert hiding.of_this_process.without("of-pydantic") == "***"
+
+
+def test_what_a_person_fills_in_is_hidden() -> None:
+    form = Form(Login)
+
+    found = form.value({"password": "typed-password", "pin": "typed-pin"})
+
+    assert found.pin == Secret("typed-pin") and "in-code" not in repr(form.schema)
+    assert hiding.of_this_process.without("typed-password typed-pin") == "*** ***"
+
+
+def test_a_class_that_refuses_a_value_does_not_show_it(execute: Any) -> None:
+    @dataclass
+    class Picky:
+        key: Secret[str]
+
+        def __post_init__(self) -> None:
+            raise ValueError("what is %s for a key?" % self.key.get())
+
+    @flow
+    def picks(picky: Any) -> None: ...
+
+    picks.fn.__annotations__["picky"] = Picky
+
+    facts: List[Any] = []
+    engine.execute(
+        picks, OfferRun(1, "r", "picks", {"picky": {"key": "refused-key"}}),
+        lambda fact: facts.append(fact_without_secrets(fact)),
+    )  # fmt: skip
+
+    assert "what is *** for a key?" in facts[-1].error and "refused-key" not in repr(facts)
+
+
+# --------------------------------------------------------------------------------------- all ways within one process
+
+
+INSIDE = [
+    "print", "in pieces", "stderr", "logging", "thread", "long line", "error", "long error", "task", "task error",
+    "long result", "names", "progress", "sub-flow", "markdown", "table", "link", "exit",
+]  # fmt: skip
+MADE = {
+    "text": lambda text: Secret(text).get(),
+    "bytes": lambda text: Secret(text.encode()).get().decode(),
+    "nested": lambda text: Secret({"a": [("b", text)]}).get()["a"][0][1],
+    "dataclass": lambda text: Secret(Login(text)).get().user,
+    "unpickled": lambda text: pickle.loads(pickle.dumps(Secret(text))).get(),
+    "parameter": None,
+}
+
+
+@flow(flow_run_name="run of {seed}")
+def tells(made: str, way: str, form: str, seed: str = "", key: Secret[str] = Secret("none")) -> Any:  # noqa: B008
+    make: Any = MADE[made]
+    value = key.get() if make is None else make(bytes.fromhex(seed).decode())
+    return secret_flows.WAYS[way](secret_flows.FORMS[form](value))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    st.sampled_from(list(MADE)),
+    st.sampled_from(INSIDE),
+    st.sampled_from(list(secret_flows.FORMS)),
+    st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\r"), min_size=12, max_size=40).map(
+        unlike_words
+    ),
+)
+def test_no_fact_of_a_run_holds_it(tmp_path: Path, made: str, way: str, form: str, secret: str) -> None:
+    assume(len(set(secret)) > 8)
+    spool = tmp_path / "1.facts"
+    bell, ring = os.pipe()
+    given_key = {"key": secret} if made == "parameter" else {}
+    order = OfferRun(
+        1, "r", "tells", {"made": made, "way": way, "form": form, "seed": secret.encode().hex(), **given_key}
+    )
+
+    engine.execute(tells, order, Emitter(Writer(spool), ring, lambda: None, Stop()))
+
+    facts = [json.loads(record) for record in Reader(spool).read(1, 10_000, 1 << 24)]
+    spool.unlink()
+    assert facts[-1]["type"] == "RunEnded" and leaks_of(secret, facts) == []
+    for done in (bell, ring):
+        os.close(done)
+
+
+def test_what_a_person_is_asked_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_runs, "of_this_process", hiding.of_this_process)
+    monkeypatch.setattr(flow_runs.context, "current_run", lambda: object())
+    key = Secret("key-of-the-question")
+
+    _, body = flow_runs._asked_for(str, None, None, "use %s?" % key.get())
+
+    assert body["description"] == "use ***?"

@@ -17,6 +17,7 @@ from flows.models import Schedule
 from flows.parameters import Refused, masked, masked_schema
 from runs import drawings, services
 from runs.models import Run
+from tests.worker.leaking import leaks_of
 
 from .pages import make_flow, make_run, make_worker
 from .test_security_matrix import ALL, client_of
@@ -176,6 +177,20 @@ def test_a_refusal_does_not_show_a_secret(run: Run, parameters: Any, sentence: s
         )
 
     assert refused.value.sentence == sentence
+
+
+@pytest.mark.parametrize("secret", ["hunter2-declared", "p&ss <w\u00f6rd> 'it'"])
+@pytest.mark.parametrize("around", ["%s", "https://u:%s@h/", "x" * 60 + "%s" * 3])
+def test_a_refusal_does_not_show_a_secret_of_another_parameter(run: Run, secret: str, around: str) -> None:
+    parameters = {"key": secret, "login": [around % ((secret,) * around.count("%s"))]}
+    client = client_of("operator")
+
+    answer = client.post(
+        f"/api/flows/{run.flow.slug}/runs", {"parameters": parameters}, content_type="application/json"
+    )
+
+    assert answer.status_code == 422 and leaks_of(secret, [answer.content.decode(), answer.json()]) == []
+    assert "***" in answer.content.decode()
 
 
 def test_the_shell_prints_no_secret(run: Run) -> None:
