@@ -12,6 +12,7 @@ from perfect_client import caching, capture, context, discovery, flow_calls, lin
 from perfect_client.context import Configuration
 from perfect_client.decorators import Flow
 from perfect_client.errors import BadParameter
+from perfect_client.openlines import OpenLines
 from perfect_client.protocol import OfferRun, RunEnded, RunStarted
 from perfect_client.recorder import Emit, Run
 
@@ -20,13 +21,13 @@ COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
 
 def execute(
     flow: Flow[Any, Any], order: OfferRun, emit: Emit, *, clock: Callable[[], float] = time.time, guard: Any = None,
-    answers: Optional[int] = None,
+    answers: Optional[int] = None, open_lines: Optional[OpenLines] = None,
 ) -> str:  # fmt: skip
     """Execute the flow as ordered; returns the outcome: COMPLETED, FAILED or CANCELLED.
 
     ``guard`` is told of deadlines (``watch(key, seconds, sentence)``, ``rest(key)``) and ends this process when one
     of them is missed by far. ``answers`` is the pipe on which the server's answers to the code's questions come in;
-    without it the questions are answered here.
+    without it the questions are answered here. ``open_lines`` is where unfinished lines outlive this process.
 
     The first fact is ``RunStarted``, the last ``RunEnded``. No exception of the flow leaves this function, only those
     of ``emit``. Raises ``RuntimeError`` when this process executes a run already.
@@ -41,19 +42,19 @@ def execute(
     context.activate(run)
     parts.keeper = caching.kept_for if lineage.current is not None else None
     try:
-        return _execute(run, flow, order)
+        return _execute(run, flow, order, open_lines)
     finally:
         parts.keeper = None
         run.closed = True
         context.deactivate()
 
 
-def _execute(run: Run, flow: Flow[Any, Any], order: OfferRun) -> str:
+def _execute(run: Run, flow: Flow[Any, Any], order: OfferRun, open_lines: Optional[OpenLines]) -> str:
     ended: Optional[RunEnded] = None
     try:
         run.began = run.clock()
         run.tell(RunStarted(run.began, os.getpid()))
-        ended = _outcome(run, flow, order)
+        ended = _outcome(run, flow, order, open_lines)
     except KeyboardInterrupt as stopped:  # it came while no user code was running
         ended = ended or outcomes.run_failed(run, stopped)
     open_because = "The run was stopped." if ended.outcome == CANCELLED else flow_calls.LEFT_OPEN
@@ -66,10 +67,10 @@ def _execute(run: Run, flow: Flow[Any, Any], order: OfferRun) -> str:
             pass  # too late: the outcome is known, and must be told
 
 
-def _outcome(run: Run, flow: Flow[Any, Any], order: OfferRun) -> RunEnded:
+def _outcome(run: Run, flow: Flow[Any, Any], order: OfferRun, open_lines: Optional[OpenLines]) -> RunEnded:
     try:
         run.configuration = _configuration(flow, order.configuration)
-        with capture.Capture(run, _log_level(run.configuration)):
+        with capture.Capture(run, _log_level(run.configuration), open_lines):
             run.parameters = signature.bind(flow.fn, order.parameters, run.configuration)
             args, kwargs = signature.split(flow.fn, run.parameters)
             state = flow_calls.run_state(run, tuple(args), kwargs)

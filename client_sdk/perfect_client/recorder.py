@@ -382,11 +382,16 @@ class Run:
 
     def log(self, message: str, level: int, at: Optional[float] = None, task_run_id: str = "") -> None:
         """A line of output, clean already, of the task that the calling code is in, else of the one named."""
-        current = current_task()
-        number = current.number if current is not None and current.run.root is self.root else None
+        number = self.number_here()
         if number is None and task_run_id.startswith("%s:%d:" % (self.root.id, self.root.attempt)):
             number = int(task_run_id.rpartition(":")[2])
         self.tell(Logged(self.clock() if at is None else at, message, level, number))
+
+
+    def number_here(self) -> Optional[int]:
+        """The number of the task run that the calling code is in, if it is in one of this run's."""
+        current = current_task()
+        return current.number if current is not None and current.run.root is self.root else None
 
 
 class SubRun(Run):
