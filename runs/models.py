@@ -284,6 +284,9 @@ class Attempt(models.Model):
     hold = models.BooleanField(default=False, help_text="Whether a person wants its processes to stand still")
     hold_sent = models.BooleanField(null=True, blank=True, help_text="What its worker was told of that last")
     asks = models.BooleanField(default=False, help_text="Whether its code has asked the server anything")
+    open_lines = models.JSONField(
+        default=list, blank=True, help_text="[time, level, task, message] of each line that has begun and not ended"
+    )
 
     class Meta:
         ordering = ("pk",)

@@ -392,7 +392,7 @@ class Capture:
         self._point_handlers_here()
         self._set(sys, "stdout", self.streams[0])
         self._set(sys, "stderr", self.streams[1])
-        if builtins.print is _REAL_PRINT:  # a program's own stays
+        if self._open_lines is not None and builtins.print is _REAL_PRINT:  # a program's own stays
             self._set(builtins, "print", _print)
         self._handler = RunHandler(self._run, self._level, self._open_lines)
         root = logging.getLogger()
