@@ -17,7 +17,7 @@ import sys
 import threading
 from typing import Any, Iterable, List, Optional, Tuple, Union
 
-from perfect_client import context, hiding, runlog
+from perfect_client import context, hiding, other_loggers, runlog
 from perfect_client.openlines import OpenLines
 from perfect_client.protocol import _CUT_BYTES, MAX_LINE_BYTES, clean_text
 from perfect_client.recorder import Run
@@ -207,6 +207,8 @@ class LineStream(io.TextIOBase):
             return self._write_real(text, record)
         if record is not None:
             return self._write_record(text, record)
+        if type(text) is not str and self._write_loguru(text):
+            return len(text)
         line = self.line()
         if "\n" not in text:
             self._grow(line, text)
@@ -242,13 +244,15 @@ class LineStream(io.TextIOBase):
 
     def _tell(self, line: _Line) -> None:
         """The line has ended."""
-        held = self._open_lines
+        held, level = self._open_lines, self._level
+        if "structlog" in sys.modules:
+            level = other_loggers.level_of_structlog(line.text, level)
         if held is None:
-            return self._run.log(line.take(), self._level)
+            return self._run.log(line.take(), level)
         at = held.moment(self._run.clock)
         if line.held:
-            held.telling(line.slot, self._level, line.task, at)
-        self._run.log(line.take(), self._level, at)
+            held.telling(line.slot, level, line.task, at)
+        self._run.log(line.take(), level, at)
         if line.held:
             line.held = False
             held.clear(line.slot)
@@ -290,6 +294,20 @@ class LineStream(io.TextIOBase):
             _raw_output_is_older(self._open_lines, record)
             self._run.log(clean_text(message), record.levelno, record.created, _task_of(record))
         return len(text)
+
+    def _write_loguru(self, text: str) -> bool:
+        """Whether it is a record of loguru's. One that came from ``logging`` is a line already, or is not to be again."""
+        said = other_loggers.of_loguru(text)
+        if said is None:
+            return False
+        origin = other_loggers.passed_on()
+        if origin is None or _MARK not in origin.__dict__:
+            if origin is not None:
+                origin.__dict__[_MARK] = True
+            if self._open_lines is not None:
+                self._open_lines.moment(lambda: said.time)
+            self._run.log(clean_text(said.message), said.level, said.time)
+        return True
 
     def writelines(self, lines: Iterable[Any]) -> None:
         for line in lines:
@@ -399,10 +417,24 @@ class Capture:
         self._levels = [(logger, logger.level) for logger in (root, *runlog.loggers())]
         for logger, _ in self._levels:
             logger.setLevel(self._level)
+        self._wake_loggers()
         root.addHandler(self._handler)
         root.removeHandler = self._remove_handler  # type: ignore[method-assign]
         self._sink, runlog.sink = runlog.sink, self._handler.handle
         return self
+
+    def _wake_loggers(self) -> None:
+        """``dictConfig`` and ``fileConfig`` disable the loggers that were there before, unless they are told not to;
+        what a program says by them belongs in its run's log all the same."""
+        config = sys.modules.get("logging.config")
+        if config is None:
+            return
+        for logger in list(logging.getLogger().manager.loggerDict.values()):
+            if isinstance(logger, logging.Logger) and logger.disabled:
+                self._set(logger, "disabled", False)
+        tidy = getattr(config, "_handle_existing_loggers", None)
+        if callable(tidy):
+            self._set(config, "_handle_existing_loggers", lambda found, below, _: tidy(found, below, False))
 
     def _remove_handler(self, hdlr: logging.Handler) -> None:
         """The root's, inside: a flow that sets up logging anew, by ``dictConfig``, does not leave its run's log."""
@@ -416,12 +448,14 @@ class Capture:
             stream = here.get(id(handler.stream))
             if stream is not None:
                 self._set(handler, "stream", stream)
+        for sink, real in other_loggers.loguru_sinks():
+            stream = here.get(id(real))
+            if stream is not None:
+                self._set(sink, "_stream", stream)
 
     def __exit__(self, *exc: object) -> None:
         for stream in self.streams:
             stream.finish()
-        if self._open_lines is not None:
-            self._open_lines.unwatch_pipes()
         root = logging.getLogger()
         root.__dict__.pop("removeHandler", None)
         root.removeHandler(self._handler)

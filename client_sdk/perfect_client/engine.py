@@ -6,6 +6,8 @@ import logging
 import os
 import time
 from difflib import get_close_matches
+from functools import partial
+from types import CoroutineType
 from typing import Any, Callable, Optional
 
 from perfect_client import caching, capture, context, discovery, flow_calls, lineage, outcomes, parts, signature
@@ -15,6 +17,7 @@ from perfect_client.errors import BadParameter
 from perfect_client.openlines import OpenLines
 from perfect_client.protocol import OfferRun, RunEnded, RunStarted
 from perfect_client.recorder import Emit, Run
+from perfect_client.runlog import get_run_logger
 
 COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
 
@@ -39,6 +42,8 @@ def execute(
         scheduled_for=order.scheduled_for,
     )  # fmt: skip
     run.answers = answers
+    if open_lines is not None:
+        run.line_time = partial(open_lines.moment, clock)
     context.activate(run)
     parts.keeper = caching.kept_for if lineage.current is not None else None
     try:
@@ -74,11 +79,20 @@ def _outcome(run: Run, flow: Flow[Any, Any], order: OfferRun, open_lines: Option
             run.parameters = signature.bind(flow.fn, order.parameters, run.configuration)
             args, kwargs = signature.split(flow.fn, run.parameters)
             state = flow_calls.run_state(run, tuple(args), kwargs)
+            _warn_of_unawaited(state.data)
     except BadParameter as wrong:
+        run.log_failure(None, None, wrong.sentence, "")
         return RunEnded(run.clock(), FAILED, reason=wrong.sentence, error="BadParameter: " + wrong.sentence)
     except BaseException as error:
         return outcomes.run_failed(run, error)
     return outcomes.run_ended(run, state)
+
+
+def _warn_of_unawaited(result: Any) -> None:
+    """A flow that returns what calling a coroutine task gave it has not run that task."""
+    if type(result) is CoroutineType and result.cr_frame is not None and result.cr_await is None:
+        get_run_logger().warning("%r was called and never awaited, so it did not run", result.__qualname__)
+        result.close()
 
 
 def _configuration(flow: Flow[Any, Any], name: str) -> Configuration:

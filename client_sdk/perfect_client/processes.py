@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 from perfect_client import asking, capture, context
 from perfect_client.deadlines import Limit
 from perfect_client.errors import CrashedRun
-from perfect_client.failures import told_again, traceback_text
+from perfect_client.failures import shippable, told_again, traceback_text
 from perfect_client.protocol import Asked, Released, TaskEnded
 from perfect_client.questions import Question
 from perfect_client.recorder import Run, TaskRun
@@ -154,7 +154,7 @@ def _perform(pipe: Any, order: bytes, incoming: Any, captured: bool) -> None:
             _line = run.answers if isinstance(run.answers, asking.Line) else _line
         answer: Tuple[str, Any] = ("value", value)
     except BaseException as error:
-        answer = ("error", (error, traceback_text(error)))
+        answer = ("error", (shippable(error), traceback_text(error)))
     try:
         say(*answer)
     except OSError:
