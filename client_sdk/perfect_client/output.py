@@ -74,7 +74,7 @@ class Output:
     """
 
     def __init__(
-        self, path: Path, cap_bytes: int = spool.CAP_BYTES, clean: Callable[[str], str] = lambda text: text,
+        self, path: Path, cap_bytes: Optional[int] = None, clean: Callable[[str], str] = lambda text: text,
         clock: Callable[[], float] = time.time, on_first: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._on_first = on_first  # called before the spool is made

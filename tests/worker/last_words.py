@@ -155,13 +155,3 @@ def children_print(lines: int, long: bool = False) -> None:
         child.start()
     for child in children:
         child.join()
-
-
-@flow
-def floods(lines: int, raw: bool, die: str) -> None:
-    for number in range(lines):
-        if raw:
-            os.write(1, b"line %d %s\n" % (number, b"x" * 200))
-        else:
-            print("line", number, "x" * 200)
-    WAYS_TO_DIE[die]()

@@ -139,3 +139,38 @@ def test_lines_of_child_processes_stay_whole(server, worker, long):
         expected = [f"{name} {n} {name * 9000}" if long else f"{name} line {n}" for n in range(lines)]
         assert mine == expected
     assert len(attempt.lines) == 4 * lines
+
+
+@pytest.mark.parametrize("die", ["killed", "leaves 0", "returns", "segfault", "raises"])
+def test_of_a_log_that_does_not_fit_head_and_tail_are_kept(server, start_worker, die):
+    start_worker(targets=[FLOWS.with_name("small_spool.py")])
+    attempt, _ = server.run("floods", lines=20_000, die=die)
+
+    eventually(lambda: any(line.startswith("line 19999 ") for line in attempt.lines))
+    told = [fact for fact in attempt.facts if fact["type"] == "Logged" and fact["message"].startswith(("line ", "1"))]
+    (gap,) = [n for n, fact in enumerate(told) if fact.get("dropped")]
+    numbers = [int(line.split()[1]) for line in attempt.lines if line.startswith("line ")]
+    head, tail = numbers[:gap], numbers[gap:]
+    assert head == list(range(gap)) and len(head) > 300
+    assert tail == list(range(gap + told[gap]["dropped"], 20_000)) and len(tail) > 300
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.floats(0, 0.3))
+def test_a_flood_that_is_killed_has_an_exact_count_of_what_is_missing(server, small_worker, after):
+    attempt = server.offer("floods_until_killed", after=after)
+    server.wait(lambda: attempt.end)
+
+    numbers, missing = [], 0
+    for fact in attempt.facts:
+        if fact.get("dropped"):
+            missing += fact["dropped"]
+            assert fact["dropped"] == int(fact["message"].split()[0])
+        elif fact["type"] == "Logged":
+            numbers.append(int(fact["message"].split()[1]) - missing)
+    assert numbers == list(range(len(numbers)))
+
+
+@pytest.fixture
+def small_worker(start_worker):
+    return start_worker(targets=[FLOWS.with_name("small_spool.py")])
