@@ -109,6 +109,9 @@ class _Binary(io.BufferedIOBase):
     def writable(self) -> bool:
         return True
 
+    def flush(self) -> None:
+        self._stream.flush()
+
     def fileno(self) -> int:
         return self._stream.fileno()
 
@@ -296,7 +299,7 @@ class LineStream(io.TextIOBase):
         return len(text)
 
     def _write_loguru(self, text: str) -> bool:
-        """Whether it is a record of loguru's. One that came from ``logging`` is a line already, or is not to be again."""
+        """Whether it is a record of loguru's. One that came from ``logging`` is told once, by whoever is first."""
         said = other_loggers.of_loguru(text)
         if said is None:
             return False

@@ -318,9 +318,7 @@ def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: 
     open_lines = openlines.create(ready.files + ".open")
     if open_lines is not None:
         open_lines.use_bell(bell)
-    emit = Emitter(
-        spool.Writer(ready.files + ".facts"), bell, cancel_reason, stop, open_lines, ready.files + ".tail"
-    )
+    emit = Emitter(spool.Writer(ready.files + ".facts"), bell, cancel_reason, stop, open_lines, ready.files + ".tail")
     code = 0
     lineage.begin(ready.order.run, ready.order.lineage)
     try:

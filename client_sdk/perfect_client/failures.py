@@ -84,7 +84,7 @@ def told_again(error: BaseException, traceback: str) -> BaseException:
 
 
 def shippable(error: BaseException, dumps: Callable[[Any], bytes] = pickle.dumps) -> Any:
-    """What arrives by ``pickle`` as this error: itself if it survives that, else one with its type, text and attributes.
+    """What arrives by ``pickle`` as this error: itself if it survives, else one with its type, text and attributes.
 
     Where the type cannot be had over there, or makes another text of what arrives, a class of the same name stands in.
     """

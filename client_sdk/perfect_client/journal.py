@@ -1,9 +1,9 @@
 """A worker's own folder: who it is, the lock that makes it one, and what it knows of each attempt.
 
 ``PERFECT_HOME/worker/<name>/`` (mode 0700) holds ``identity``, ``lock`` and ``runs/<fence>.json`` with the spools
-``<fence>.facts`` and ``<fence>.raw`` beside it, and what belongs to these (``KINDS``). A journal is replaced by a rename, so that a kill at any moment
-leaves the old text or the new one. It is not synced: after a power cut an attempt's journal may be gone, and the
-server, not hearing of the attempt again, says CRASHED.
+``<fence>.facts`` and ``<fence>.raw`` beside it, and what belongs to these (``KINDS``). A journal is replaced by a
+rename, so that a kill at any moment leaves the old text or the new one. It is not synced: after a power cut an
+attempt's journal may be gone, and the server, not hearing of the attempt again, says CRASHED.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import List, Optional
 
 from perfect_client import protocol
-
 
 # Beside an attempt's journal: its spools and their common order, unfinished lines, the last lines of a full log.
 # An earlier version wrote ``output`` and numbered it by itself.

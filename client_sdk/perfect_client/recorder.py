@@ -412,7 +412,6 @@ class Run:
             number = int(task_run_id.rpartition(":")[2])
         self.tell(Logged(self.clock() if at is None else at, message, level, number))
 
-
     def number_here(self) -> Optional[int]:
         """The number of the task run that the calling code is in, if it is in one of this run's."""
         current = current_task()

@@ -148,7 +148,8 @@ CALLS: Dict[str, Callable[[Any], Any]] = {
     "call": leaves, "in full": leaves_in_full, "async": lambda code: asyncio.run(leaves_later(code)),  # type: ignore[arg-type]
     "generator": lambda code: list(yields_and_leaves(code)),
     "async generator": lambda code: asyncio.run(_consume(code)),
-    "submit": lambda code: leaves.submit(code).result(), "submit async": lambda code: leaves_later.submit(code).result(),
+    "submit": lambda code: leaves.submit(code).result(),
+    "submit async": lambda code: leaves_later.submit(code).result(),
     "map": lambda code: leaves.map([code]).result(),
 }  # fmt: skip
 
@@ -238,11 +239,11 @@ def test_an_error_that_does_not_survive_pickling_keeps_type_text_and_traceback(
     assert told.ended.error.endswith(shown)
     assert told.task_ends[0].error.endswith(shown)
     assert "in raises_picky" in told.task_ends[0].traceback
-    assert caught and (how == "local" or getattr(caught[0], "code") == 3)
-    assert how != "text" or getattr(caught[0], "detail") == "row 17"
+    assert caught and (how == "local" or caught[0].code == 3)
+    assert how != "text" or caught[0].detail == "row 17"
 
 
-# ---------------------------------------------------------------------------------------------------------- never awaited
+# --------------------------------------------------------------------------------------------------- never awaited
 
 
 def test_a_coroutine_task_that_is_never_awaited_is_named(execute: Execute) -> None:

@@ -24,7 +24,6 @@ def floods(lines: int, die: str) -> None:
     WAYS_TO_DIE[die]()
 
 
-
 @flow
 def floods_until_killed(after: float) -> None:
     """Killed from outside, at no particular line."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from pathlib import Path
 
@@ -34,7 +32,7 @@ def printed(attempt):
 @given(st.sampled_from(sorted(WAYS_TO_WRITE)), st.sampled_from(ENDS_BADLY), TEXTS.map("last {}".format), st.booleans())
 def test_the_last_text_is_in_the_log_once_however_the_process_ends(server, worker, write, die, text, in_a_task):
     flow = "last-words-of-a-task" if in_a_task else "last-words"
-    attempt, end = server.run(flow.replace("-", "_"), write=write, die=die, text=text)
+    attempt, _ = server.run(flow.replace("-", "_"), write=write, die=die, text=text)
 
     eventually(lambda: text in attempt.lines)
     first = [] if in_a_task else ["first"]
@@ -43,7 +41,7 @@ def test_the_last_text_is_in_the_log_once_however_the_process_ends(server, worke
 
 @pytest.mark.parametrize("write", sorted(WAYS_TO_WRITE))
 def test_the_last_text_before_a_deadline_is_in_the_log(server, worker, write):
-    attempt, end = server.run("last_words_in_time", write=write, text="last words")
+    attempt, _ = server.run("last_words_in_time", write=write, text="last words")
 
     eventually(lambda: "last words" in attempt.lines)
     assert printed(attempt) == ["first", "last words"]
