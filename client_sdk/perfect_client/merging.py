@@ -6,6 +6,7 @@ number after the worker's restart. A spool alone needs no such file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from bisect import bisect_right
@@ -37,12 +38,19 @@ class Merged:
         self.raw = raw
         try:
             data = self._path.read_bytes()
-        except OSError:
+        except OSError:  # nothing raw had been numbered: the facts have the numbers of their places
+            if raw is None:
+                self.take(self._facts.count)
             return
         counts = (self._facts.count, raw.count if raw is not None else 0)
-        for (number,) in _RUN.iter_unpack(data[: len(data) // _RUN.size * _RUN.size]):
+        damaged = len(data) % _RUN.size
+        for (number,) in _RUN.iter_unpack(data[: len(data) - damaged]):
             which, size = int(number >= _RAW), number % _RAW
-            self._place(which, min(size, counts[which] - self._placed[which]))
+            there = min(size, counts[which] - self._placed[which])
+            self._place(which, there)
+            damaged = damaged or size - there
+        if damaged:  # by a power cut: what is written from now on must follow what is true
+            self._rewrite()
 
     @property
     def count(self) -> int:
@@ -124,6 +132,14 @@ class Merged:
         if self._unwritten and self._unwritten[-1][0] == which:
             size += self._unwritten.pop()[1]
         self._unwritten.append((which, size))
+
+    def _rewrite(self) -> None:
+        begins = [0, *self._ends]
+        runs = [(which, end - begin) for (which, _), begin, end in zip(self._runs, begins, self._ends)]
+        fresh = self._path.with_suffix(".new")
+        with contextlib.suppress(OSError):
+            fresh.write_bytes(b"".join(_RUN.pack(size | which * _RAW) for which, size in runs))
+            fresh.replace(self._path)
 
     def _write_down(self) -> None:
         """On a full disk it waits for the next time."""
