@@ -327,3 +327,16 @@ def typed(count: int, factor: float = 1.5, label: str = "a", mode: str = "fast")
 def stamp(path: str) -> None:
     """Its first line of user code says when it began: the measure of a start."""
     Path(path).write_text(repr(time.time()))
+
+
+@flow
+def hesitates(path: str) -> None:
+    """Half a line, then nothing until there is a file; raw output between two prints."""
+    print("a")
+    os.write(1, b"b\n")
+    print("c")
+    subprocess.run(["echo", "d"], check=True)
+    print("loading model... ", end="", flush=True)
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    print("done")
