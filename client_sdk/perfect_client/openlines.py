@@ -113,6 +113,8 @@ class OpenLines:
 
     def watch_pipes(self) -> None:
         """Raw output of this process goes to the pipes that are its descriptors 1 and 2 now."""
+        if self._fd < 0:  # in memory: nobody reads its marks
+            return
         with contextlib.suppress(OSError):
             if all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in (1, 2)):
                 self._pipes = (os.dup(1), os.dup(2))
@@ -261,6 +263,11 @@ def create(path: str) -> Optional[OpenLines]:
     if fd >= 0:
         os.close(fd)
     return None
+
+
+def in_memory() -> OpenLines:
+    """For a process and those that it forks."""
+    return OpenLines(mmap.mmap(-1, _FILE_BYTES))
 
 
 def attach(path: str) -> Optional[OpenLines]:
