@@ -10,21 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
 
-from perfect_client import openlines, procs, protocol, spool, tail
+from perfect_client import last_words, procs, protocol, spool
 from perfect_client.hiding import Hidden
 from perfect_client.journal import Entry, Folder
+from perfect_client.last_words import Unfinished
 from perfect_client.loop import Loop, Timer
-from perfect_client.merging import Merged
-from perfect_client.output import STDERR_LEVEL, STDOUT_LEVEL, Output, behind, left_open, left_out
+from perfect_client.merging import OUTCOMES, Merged
+from perfect_client.openlines import OpenLine
+from perfect_client.output import STDERR_LEVEL, STDOUT_LEVEL, Output
 from perfect_client.session import Session
 
 GROUP_AFTER_S = 1.0  # a cancelled run's own process is asked first, what it started a second later
 HANGING_EXIT_S = 5.0  # from the outcome to the end of the process
 FULL_DISK_S = 5.0  # until the end of a run is written again
 DRAIN_S = 0.8  # from the end of the process to the end of its output
-OPEN_S = 0.3  # so long a line must have stood unfinished before it is shown
-OPEN_LINES, OPEN_BYTES = 20, 2000  # of those that are shown, and of each of them
-_OUTCOMES = (b'{"type":"RunEnded"', b'{"type":"ProcessExited"')  # how encode_fact begins them
 
 OFFERED, STARTING, RUNNING, GONE, FINAL = "offered", "starting", "running", "gone", "final"
 
@@ -56,8 +55,10 @@ class Attempt:
         self._lines: Optional[spool.Reader] = None
         self._merged: Optional[Merged] = None  # what is sent: both of them
         self._old_output: Optional[spool.Reader] = None  # an earlier version's
-        self._shown_open: List[protocol.LineOpen] = []
-        self._open_timer: Optional[Timer] = None
+        self._unfinished = Unfinished(
+            house.loop, self._open_lines, lambda: self._output.hold(self._beside("rawopen")),
+            lambda lines: house.session.show_open(self.fence, self.run, lines), self._clean,
+        )  # fmt: skip
         self._lifeline = self._answers = -1
         self._stands_still = False
         self._unsent = b""  # of the answers to its questions
@@ -205,7 +206,7 @@ class Attempt:
     @property
     def has_outcome(self) -> bool:
         last = self._facts.last() if self._facts else None
-        return last is not None and last.startswith(_OUTCOMES)
+        return last is not None and last.startswith(OUTCOMES)
 
     def _drain(self) -> None:
         if self._facts is not None:
@@ -226,10 +227,7 @@ class Attempt:
             self._house.loop.forget(fd)
         if facts is not None and merged is not None:
             self._number(told, facts, merged)
-        if self._shown_open:
-            self._show_open()
-        elif self._open_timer is None and self._open_lines():
-            self._open_timer = self._house.loop.after(OPEN_S, self._open_for_a_moment)
+        self._unfinished.look()
 
     def _expect_raw(self) -> None:
         if self._merged is not None:
@@ -251,45 +249,9 @@ class Attempt:
         if self._output.told is not None:
             self._output.told.looked()
 
-    # ------------------------------------------------------------------------------------------------ unfinished lines
-
-    def _open_lines(self) -> List[openlines.OpenLine]:
+    def _open_lines(self) -> List[OpenLine]:
         told = [line for line in self._output.told.lines() if not line.being_told] if self._output.told else []
         return [*told, *self._output.unfinished()]
-
-    def _open_for_a_moment(self) -> None:
-        self._open_timer = None
-        self._output.hold(self._beside("rawopen"))
-        self._show_open()
-
-    def _show_open(self) -> None:
-        """Tell the server what stands unfinished, when that has changed; at most every ``OPEN_S`` while it grows."""
-        lines = [
-            protocol.LineOpen(line.time, protocol.clean_text(self._clean(line.text), OPEN_BYTES), line.level, line.task)
-            for line in self._open_lines()[:OPEN_LINES]
-        ]
-        texts = [line.message for line in lines]
-        if texts == [line.message for line in self._shown_open]:
-            return
-        if lines and self._open_timer is not None:
-            return
-        self._shown_open = lines
-        self._house.session.show_open(self.fence, self.run, lines)
-        if lines:
-            self._open_timer = self._house.loop.after(OPEN_S, self._open_for_a_moment)
-
-    def _left_open(self) -> List[bytes]:
-        """What the process had told or begun to tell and not put into its spool: its last lines."""
-        records = left_out(tail.kept(self._beside("tail")), "log", time.time())
-        records = behind(self._facts, records)
-        told = openlines.attach(str(self._beside("open")))
-        if told is not None:
-            for line in left_open(told, self._facts):
-                records.append(
-                    protocol.encode_fact(protocol.Logged(line.time, self._clean(line.text), line.level, line.task))
-                )
-            told.close()
-        return records
 
     # ----------------------------------------------------------------------------------------------------------- stop
 
@@ -409,9 +371,7 @@ class Attempt:
         self._gather()
         if self._facts is not None and not self.has_outcome:
             self._write_end(last_words)
-        if self._shown_open:
-            self._shown_open = []
-            self._house.session.show_open(self.fence, self.run, [])
+        self._unfinished.end()
         self._house.changed(self)
 
     def _write_end(self, last_words: str) -> None:
@@ -429,11 +389,14 @@ class Attempt:
         try:
             writer = spool.Writer(path)  # cuts a torn tail
             with contextlib.closing(writer):
-                writer.append_many([*self._left_open(), protocol.encode_fact(fact)])
+                writer.append_many([*self._last_words(), protocol.encode_fact(fact)])
                 writer.sync()
         except OSError:  # the disk is full
             self._later(FULL_DISK_S, lambda: self._write_end(last_words))
         self._gather()
+
+    def _last_words(self) -> List[bytes]:
+        return last_words.of_process(self._facts, self._beside("tail"), self._beside("open"), self._clean, time.time())
 
     def _reason(self) -> str:
         if self._missed:
@@ -479,9 +442,7 @@ class Attempt:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        if self._open_timer is not None:
-            self._open_timer.cancel()
-            self._open_timer = None
+        self._unfinished.cancel()
         for timer in self._watched.values():
             timer.cancel()
         self._watched.clear()

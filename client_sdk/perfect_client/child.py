@@ -21,8 +21,8 @@ from perfect_client.channel import Channel
 from perfect_client.decorators import flow, task
 from perfect_client.errors import Cancelled
 from perfect_client.hiding import fact_without_secrets
+from perfect_client.last_words import left_out
 from perfect_client.openlines import OpenLines
-from perfect_client.output import left_out
 from perfect_client.watching import Guard
 
 _MAX_RECORD_BYTES = 256 * 1024

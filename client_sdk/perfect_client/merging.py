@@ -17,7 +17,7 @@ from perfect_client import spool
 
 _RUN = struct.Struct("<I")
 _RAW = 1 << 31  # in a run's number: of the raw spool
-_OUTCOMES = (b'{"type":"RunEnded"', b'{"type":"ProcessExited"')  # how encode_fact begins them
+OUTCOMES = (b'{"type":"RunEnded"', b'{"type":"ProcessExited"')  # how encode_fact begins them
 _READ_RECORDS, _READ_BYTES = 500, 1 << 19
 END_OF_TIME = float("inf")
 
@@ -168,7 +168,7 @@ def _appended(path: Path, data: bytes) -> bool:
 
 def time_in(record: bytes) -> float:
     """When it was told. An outcome comes after everything that is there; what has no time, before."""
-    if record.startswith(_OUTCOMES):
+    if record.startswith(OUTCOMES):
         return END_OF_TIME
     begin = record.find(b'"time":')
     try:

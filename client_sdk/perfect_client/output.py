@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from perfect_client import openlines, protocol, spool, tail
-from perfect_client.merging import time_in
+from perfect_client.last_words import behind, left_open, left_out
 from perfect_client.openlines import Mark, OpenLine, OpenLines
 
 STDOUT_LEVEL, STDERR_LEVEL = 20, 30  # as in ``logging``: INFO, WARNING
 READ_BYTES = 64 * 1024  # of one pipe in one turn of the loop
 LAST_WORDS_BYTES = 4 * 1024
 DISK_LOOK_S = 0.5  # between two looks whether a full disk has room again
-LOOKED_BACK = 256  # records, for a line that was being told when its process died
 
 
 class LineCutter:
@@ -282,28 +281,3 @@ class _Pipe:
 
 def _time(line: protocol.Logged) -> float:
     return line.time
-
-
-def left_open(held: OpenLines, recorded: Optional[spool.Reader]) -> List[OpenLine]:
-    """What stands open in a file whose writer is gone, but for what it had told already: a line of the same time."""
-    lines = held.lines()
-    if not any(line.being_told for line in lines) or recorded is None:
-        return lines
-    last = recorded.read(max(1, recorded.count - LOOKED_BACK), LOOKED_BACK + 1, protocol.MAX_BATCH_BYTES)
-    told = {time_in(record) for record in last}
-    return [line for line in lines if not (line.being_told and line.time in told)]
-
-
-def behind(recorded: Optional[spool.Reader], records: List[bytes]) -> List[bytes]:
-    """Those of ``records`` that are not in the spool yet, if its writer died while it wrote them."""
-    last = recorded.last() if recorded is not None else None
-    return records[records.index(last) + 1 :] if last is not None and last in records else records
-
-
-def left_out(kept: tail.Kept, what: str, now: float) -> List[bytes]:
-    """The records of a ring, behind a line that says how many are missing before them."""
-    if not kept.left:
-        return kept.records
-    text = "%d lines were not kept: the %s of this run is full" % (kept.left, what)
-    at = time_in(kept.records[0]) if kept.records else now
-    return [protocol.encode_fact(protocol.Logged(at, text, STDERR_LEVEL, None, kept.left)), *kept.records]
