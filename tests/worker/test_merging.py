@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from perfect_client import protocol, spool
 from perfect_client.merging import Merged
@@ -53,6 +53,7 @@ class Spools:
         return self.merged.read(1, 10_000, 1 << 24)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 1), st.sampled_from(["look", "restart"])), max_size=60))
 def test_every_record_is_there_once_in_the_order_of_time_and_keeps_its_number(steps):
     with tempfile.TemporaryDirectory() as folder:
@@ -77,6 +78,7 @@ def test_every_record_is_there_once_in_the_order_of_time_and_keeps_its_number(st
         assert spools.sent() == written
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.tuples(st.integers(0, 1), st.floats(0, 9)), st.sampled_from(["look", "restart"]))))
 def test_whatever_the_times_are_every_record_is_there_once_and_keeps_its_number(steps):
     with tempfile.TemporaryDirectory() as folder:
@@ -141,6 +143,7 @@ def test_a_torn_order_is_read_as_far_as_it_is_whole(tmp_path):
 # ------------------------------------------------------------------------------------------------ the mapped files
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 100), st.integers(50_000, 140_000)), max_size=40))
 def test_a_ring_keeps_the_last_records_and_counts_the_others(sizes):
     with tempfile.TemporaryDirectory() as folder:
