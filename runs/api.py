@@ -26,7 +26,7 @@ from runs import exhibits, lanes, listing, nested, offerings, services, sharing
 from runs.gate import Gate, caller_of
 from runs.models import Run, Variable, Worker
 from runs.problems import Problem, problem
-from runs.queries import rest_of, run_json, task_json, task_runs_of
+from runs.queries import open_line_json, open_lines, rest_of, run_json, task_json, task_runs_of
 from runs.refusals import answer_errors
 from runs.schemas import (
     CancelIn,
@@ -101,8 +101,8 @@ def answer(value: Any, status: int = 200) -> HttpResponse:
     return HttpResponse(body, status=status, content_type="application/json")
 
 
-def items(values: list[Any], next_cursor: str | None = None, status: int = 200) -> HttpResponse:
-    return answer({"items": values, "next_cursor": next_cursor}, status)
+def items(values: list[Any], next_cursor: str | None = None, status: int = 200, **more: Any) -> HttpResponse:
+    return answer({"items": values, "next_cursor": next_cursor, **more}, status)
 
 
 def created(run: Run) -> dict[str, Any]:
@@ -244,12 +244,17 @@ async def list_logs(
     q: str = "",
     limit: Annotated[int, Field(ge=1, le=listing.LOG_LIMIT)] = 1_000,
 ) -> HttpResponse:
-    """Lines after the sequence number ``after``, of ``level`` or above; ``next_cursor`` is the next ``after``."""
+    """Lines after the sequence number ``after``, of ``level`` or above; ``next_cursor`` is the next ``after``.
+
+    ``open`` has what a running run has written of lines that have not ended: they get their number when they end.
+    """
     pk, least = uuid_of(run_id, "run"), listing.level_of(level)
 
     def page() -> HttpResponse:
-        lines, last = listing.log_lines(find_run(pk), after=after, level=least, q=q, limit=limit)
-        return items(lines, str(last) if last else None)
+        run = find_run(pk)
+        unfinished = [open_line_json(line) for line in open_lines(run)]  # first: what ends meanwhile is told once more
+        lines, last = listing.log_lines(run, after=after, level=least, q=q, limit=limit)
+        return items(lines, str(last) if last else None, open=unfinished)
 
     return await lanes.read(page)
 

@@ -273,6 +273,10 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         await lanes.write(ingest.beat, worker=self.worker, now=now)
         await self.order(protocol.Echo(now.timestamp()))
 
+    async def _lines_open(self, message: protocol.LinesOpen) -> None:
+        assert self.worker is not None
+        await lanes.write(ingest.show_open, worker=self.worker, message=message)
+
     async def _said_goodbye(self, message: protocol.Left) -> None:
         self._left = protocol.clean_text(message.reason, 500) or "it was stopped"
         self._free = 0
@@ -286,6 +290,7 @@ _HANDLERS: dict[type, Callable[[WorkerConsumer, Any], Awaitable[None]]] = {
     protocol.OfferDeclined: WorkerConsumer._declined,
     protocol.FactsRecorded: WorkerConsumer._recorded,
     protocol.Beaten: WorkerConsumer._beaten,
+    protocol.LinesOpen: WorkerConsumer._lines_open,
     protocol.Left: WorkerConsumer._said_goodbye,
 }
 

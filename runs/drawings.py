@@ -136,13 +136,16 @@ def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: dateti
 
 
 def _log(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
-    run = Run.objects.only("pk", "root", "log_count").filter(pk=UUID(match["run"])).first()
-    last = logs.last_of(run) if run is not None else 0
-    if run is None or last <= since:
+    run = Run.objects.only("pk", "root", "log_count", "state", "fence").filter(pk=UUID(match["run"])).first()
+    if run is None:
         return Drawing(lines=[], run=match["run"])
+    unfinished = html("#log-open", "runs/_log_open.html", {"unfinished": logs.unfinished(run)})
+    last = logs.last_of(run)
+    if last <= since:
+        return Drawing([unfinished], lines=[], run=match["run"])
     start = last - LINES_AT_ONCE if last - since > LINES_BEHIND else since
     lines = [line.as_row() for line in logs.since(run, start, LINES_AT_ONCE)]
-    return Drawing(lines=lines, run=match["run"], more=bool(lines) and lines[-1][0] < last)
+    return Drawing([unfinished], lines=lines, run=match["run"], more=bool(lines) and lines[-1][0] < last)
 
 
 def _workers(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:

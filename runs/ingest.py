@@ -24,6 +24,8 @@ from runs.states import HELD, RunState
 PROBLEMS_KEPT = 50
 ALIVE = timedelta(seconds=15)  # a second worker of the same identity is refused while the first was heard this recently
 
+OPEN_LINES = 20  # of one attempt
+
 
 class WorkerRefused(Exception):
     """The worker may not join; ``code`` is the close code, the text the sentence for its operator."""
@@ -174,6 +176,17 @@ def _apply(book: Book, stream: str, seq: int, data: object, now: datetime) -> No
         book.apply(protocol.decode_fact(data), now)
     except (ValueError, TypeError) as wrong:  # a ProtocolError is a ValueError
         _quarantine(book, stream, seq, data, str(wrong), now)
+
+
+def show_open(*, worker: UUID, message: protocol.LinesOpen) -> None:
+    """What an attempt has written of lines that have not ended. No fact: it may be lost, and the last word counts."""
+    lines = [
+        [line.time, min(max(line.level, 0), 100), line.task, clean_text(line.message)]
+        for line in message.lines[:OPEN_LINES]
+    ]
+    attempt = Attempt.objects.filter(pk=message.fence, worker_id=worker, revoked_at=None)
+    if attempt.update(open_lines=lines):
+        live.touch(*[live.log_topic(pk) for pk in attempt.values_list("run_id", flat=True)])
 
 
 def set_aside(*, worker: UUID, message: FactsRecorded, now: datetime, why: str) -> Acknowledge | Resend | DropRun:

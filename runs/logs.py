@@ -168,6 +168,11 @@ def since(run: Run, seq: int, limit: int) -> list[LineShown]:
     return shown(run, list(queries.log_of(run).filter(seq__gt=seq).order_by("seq")[:limit]))
 
 
+def unfinished(run: Run) -> list[tuple[queries.OpenLine, list[Piece]]]:
+    """Lines that have begun and not ended, with their pieces: shown below the log, without a number."""
+    return [(line, pieces(line.message)) for line in queries.open_lines(run)]
+
+
 async def download(run: Run, form: str) -> AsyncIterator[bytes]:
     """All lines as plain text (``log``) or one JSON object a line (``jsonl``), read in windows by key.
 

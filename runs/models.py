@@ -317,6 +317,9 @@ class Attempt(models.Model):
     hold_sent = models.BooleanField(null=True, blank=True, help_text="What its worker was told of that last")
     asks = models.BooleanField(default=False, help_text="Whether its code has asked the server anything")
     problem = models.TextField(blank=True, help_text="Why it runs its worker's last good code and not the newest")
+    open_lines = models.JSONField(
+        default=list, blank=True, help_text="[time, level, task, message] of each line that has begun and not ended"
+    )
 
     class Meta:
         ordering = ("pk",)

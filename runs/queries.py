@@ -6,8 +6,8 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -21,6 +21,15 @@ from runs.states import HELD, SHOWN, WAITING, RunState
 Eta = tuple[float, float]  # seconds left, low and high
 REST, MOST_REST = 10, timedelta(seconds=0.3)  # times what working it out took
 STANDING_KEPT = 200
+
+
+class OpenLine(NamedTuple):
+    """A line that has begun and not ended, as far as it is."""
+
+    time: datetime
+    level: str
+    task: str | None
+    message: str
 
 
 def iso(at: datetime | None) -> str | None:
@@ -69,7 +78,8 @@ def standing(run: Run, now: datetime) -> tuple[float, Eta | None]:
 def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
     """The run as doors show it, secrets masked.
 
-    ``exact`` asks also where it stands and why it waits (a few more queries).
+    ``exact`` asks also where it stands and why it waits (a few more queries), and tells its traceback: the last output
+    of a run that crashed.
     """
     percent, eta = run.progress, None
     worker = (run.root or run).worker
@@ -97,6 +107,7 @@ def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
         "finished_at": iso(run.finished_at),
         "duration_ms": milliseconds(run.started_at, run.finished_at),
         "error": run.error,
+        **({"traceback": run.traceback} if exact else {}),
         "result": run.result,
         "worker": worker.name if worker else None,
         "parent": str(run.parent_id) if run.parent_id else None,
@@ -142,6 +153,7 @@ def task_json(row: TaskRun, now: datetime) -> dict[str, Any]:
         "duration_ms": milliseconds(row.started_at, row.finished_at),
         "attempt": row.tries,
         "error": row.error,
+        "traceback": row.traceback,
         "state_name": row.state_name or SHOWN[row.state][1],
         "message": row.message,
         "result": row.result,
@@ -198,6 +210,23 @@ def code_problem(run: Run) -> str | None:
         return None
     claimed = Attempt.objects.filter(run_id=run.owner_id, claimed_at__isnull=False).order_by("-pk")
     return claimed.values_list("problem", flat=True).first() or None
+
+
+def open_lines(run: Run) -> list[OpenLine]:
+    """What a running run has written of lines that have not ended: they are no lines of its log yet."""
+    if run.state not in HELD or run.root_id is not None or run.fence is None:
+        return []
+    found = Attempt.objects.filter(pk=run.fence).values_list("number", "open_lines").first()
+    number, lines = found or (0, [])
+    names = task_names(run, {task for _, _, task, _ in lines if task is not None})
+    return [
+        OpenLine(datetime.fromtimestamp(at, UTC), level_name(level), names.get((number, task)), message)
+        for at, level, task, message in lines
+    ]
+
+
+def open_line_json(line: OpenLine) -> dict[str, Any]:
+    return {"time": iso(line.time), "level": line.level, "task": line.task, "message": line.message}
 
 
 def waiting_reason(run: Run) -> str:

@@ -259,7 +259,8 @@ def _log(request: HttpRequest, run: Run) -> dict[str, Any]:
         ("", "all", run.log_count), ("info", "info", plain), ("warning", "warning", run.warning_count),
         ("error", "error", run.error_count),
     ]  # fmt: skip
-    return {"run": run, "window": window, "level": level, "find": q, "chips": chips}
+    shown = {"run": run, "window": window, "level": level, "find": q, "chips": chips}
+    return {**shown, "unfinished": logs.unfinished(run) if not q else []}
 
 
 @page("runs.view_run")

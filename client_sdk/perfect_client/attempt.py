@@ -7,13 +7,17 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
 
-from perfect_client import procs, protocol, spool
+from perfect_client import last_words, procs, protocol, spool
 from perfect_client.confiding import Listener
 from perfect_client.hiding import fact_without
 from perfect_client.journal import Entry, Folder
+from perfect_client.last_words import Unfinished
 from perfect_client.loop import Loop, Timer
+from perfect_client.merging import OUTCOMES, Merged
+from perfect_client.openlines import OpenLine
 from perfect_client.output import STDERR_LEVEL, STDOUT_LEVEL, Output
 from perfect_client.redaction import Hidden
 from perfect_client.session import Session
@@ -22,7 +26,6 @@ GROUP_AFTER_S = 1.0  # a cancelled run's own process is asked first, what it sta
 HANGING_EXIT_S = 5.0  # from the outcome to the end of the process
 FULL_DISK_S = 5.0  # until the end of a run is written again
 DRAIN_S = 0.8  # from the end of the process to the end of its output
-_OUTCOMES = (b'{"type":"RunEnded"', b'{"type":"ProcessExited"')  # how encode_fact begins them
 
 OFFERED, STARTING, RUNNING, GONE, FINAL = "offered", "starting", "running", "gone", "final"
 
@@ -49,9 +52,18 @@ class Attempt:
         self.zygote: Any = None
         self.dropped = self.forgotten = False
         self._hidden, self._confided = house.secrets(entry.order), Listener()
-        self._output = Output(house.folder.output(self.fence), clean=self._hidden.without, learn=self._learn)
+        self._clean = self._hidden.without
+        self._output = Output(
+            self._beside("raw"), clean=self._clean, learn=self._learn, on_first=self._expect_raw
+        )  # fmt: skip
         self._facts: Optional[spool.Reader] = None
         self._lines: Optional[spool.Reader] = None
+        self._merged: Optional[Merged] = None  # what is sent: both of them
+        self._old_output: Optional[spool.Reader] = None  # an earlier version's
+        self._unfinished = Unfinished(
+            house.loop, self._open_lines, lambda: self._output.hold(self._beside("rawopen")),
+            lambda lines: house.session.show_open(self.fence, self.run, lines), self._clean,
+        )  # fmt: skip
         self._lifeline = self._answers = -1
         self._stands_still = False
         self._unsent = b""  # of the answers to its questions
@@ -79,8 +91,8 @@ class Attempt:
         return protocol.Held(
             self.fence,
             self.run,
-            facts=self._facts.count if self._facts else 0,
-            output=self._lines.count if self._lines else 0,
+            facts=self._merged.count if self._merged else 0,
+            output=self._old_output.count if self._old_output else 0,
             started=self.entry.started,
         )
 
@@ -105,9 +117,16 @@ class Attempt:
         self.entry.started = True
         self.stage = STARTING
 
+    def _beside(self, kind: str) -> Path:
+        return self._house.folder.beside(self.fence, kind)
+
     def _watch_facts(self) -> None:
-        self._facts = spool.Reader(self._house.folder.facts(self.fence))
-        self._house.session.watch(self.fence, self.run, protocol.FACTS, self._facts)
+        self._facts = spool.Reader(self._beside("facts"))
+        self._merged = Merged(self._facts, self._beside("order"))
+        if self._beside("raw").exists():
+            self._lines = spool.Reader(self._beside("raw"))
+        self._merged.restore(self._lines)
+        self._house.session.watch(self.fence, self.run, protocol.FACTS, self._merged)
 
     def open_pipes(self) -> Optional[List[int]]:
         """The child's stdout, stderr, lifeline, answers and the pipe for its secrets, made in the moment in which they
@@ -121,7 +140,7 @@ class Attempt:
         answers, self._answers = os.pipe()
         os.set_blocking(self._answers, False)
         for fd in self._output.open_pipes:
-            self._house.loop.on_read(fd, lambda fd=fd: self._drain(fd))  # type: ignore[misc]
+            self._house.loop.on_read(fd, self._drain)
         confide = self._confided.open()
         self._house.loop.on_read(self._confided.fd, self._learn)
         return [*fds, lifeline, answers, confide]
@@ -137,7 +156,7 @@ class Attempt:
         """Our ends of them; a child that is prepared but not started ends with its lifeline."""
         for fd in self._output.open_pipes:
             self._house.loop.forget(fd)
-        self._output.close(time.time())
+        self._output.close()
         self._close_lifeline()
         if self._confided.fd >= 0:
             self._house.loop.forget(self._confided.fd)
@@ -185,8 +204,10 @@ class Attempt:
         self.stage = GONE
         self._trouble, self._swept = reason, True
         self._watch_facts()
-        if self._house.folder.output(self.fence).exists():
-            self._watch_lines()
+        if self._beside("output").exists():
+            self._old_output = spool.Reader(self._beside("output"))
+            self._house.session.watch(self.fence, self.run, protocol.OUTPUT, self._old_output)
+        self._output.recover(self._beside("rawopen"), self._lines)
         self._finish()
 
     # ---------------------------------------------------------------------------------------------------------- facts
@@ -196,31 +217,59 @@ class Attempt:
         if self._facts is None:
             return
         known = self._facts.count
-        if self._facts.refresh() > known and self.stage == RUNNING and self.has_outcome:
+        self._gather()
+        if self._facts.count > known and self.stage == RUNNING and self.has_outcome:
             self._later(HANGING_EXIT_S, self.kill)
 
     @property
     def has_outcome(self) -> bool:
         last = self._facts.last() if self._facts else None
-        return last is not None and last.startswith(_OUTCOMES)
+        return last is not None and last.startswith(OUTCOMES)
 
-    def _drain(self, fd: int) -> None:
-        if not self._output.drain(fd, time.time()):
-            self._house.loop.forget(fd)
-        self._look_at_lines()
+    def _drain(self) -> None:
+        if self._facts is not None:
+            self.look()
+        else:  # a child that is prepared and has said something already
+            self._gather()
         self._house.changed(self)
         if self.stage == GONE:
             self._finish_when_quiet()
 
-    def _look_at_lines(self) -> None:
-        if self._lines is not None:
-            self._lines.refresh()
-        elif self._house.folder.output(self.fence).exists():
-            self._watch_lines()
+    def _gather(self) -> None:
+        """Take what has been told and what came raw, in their order. Whatever was written to a pipe before a fact is in
+        that pipe when the fact can be read: so facts first, and then the pipes."""
+        self._attach()
+        facts, merged = self._facts, self._merged
+        told = facts.refresh() if facts is not None else 0
+        for fd in self._output.drain():
+            self._house.loop.forget(fd)
+        if facts is not None and merged is not None:
+            self._number(told, facts, merged)
+        self._unfinished.look()
 
-    def _watch_lines(self) -> None:
-        self._lines = spool.Reader(self._house.folder.output(self.fence))
-        self._house.session.watch(self.fence, self.run, protocol.OUTPUT, self._lines)
+    def _expect_raw(self) -> None:
+        if self._merged is not None:
+            self._merged.expect_raw()
+
+    def _number(self, told: int, facts: spool.Reader, merged: Merged) -> None:
+        if self._lines is None and self._output.has_recorded:
+            self._lines = spool.Reader(self._beside("raw"))
+        if self._lines is None:
+            merged.take(told)
+            return
+        self._lines.refresh()
+        facts.refresh()
+        merged.merge(told, self._lines)
+
+    def _attach(self) -> None:
+        if self._output.told is None and self.stage in (STARTING, RUNNING):
+            self._output.listen(self._beside("open"))
+        if self._output.told is not None:
+            self._output.told.looked()
+
+    def _open_lines(self) -> List[OpenLine]:
+        told = [line for line in self._output.told.lines() if not line.being_told] if self._output.told else []
+        return [*told, *self._output.unfinished()]
 
     # ----------------------------------------------------------------------------------------------------------- stop
 
@@ -337,11 +386,10 @@ class Attempt:
         if self.dropped:
             self._forget()
             return
-        self._look_at_lines()
-        if self._facts is not None:
-            self._facts.refresh()
-            if not self.has_outcome:
-                self._write_end(last_words)
+        self._gather()
+        if self._facts is not None and not self.has_outcome:
+            self._write_end(last_words)
+        self._unfinished.end()
         self._house.changed(self)
 
     def _write_end(self, last_words: str) -> None:
@@ -359,12 +407,14 @@ class Attempt:
         try:
             writer = spool.Writer(path)  # cuts a torn tail
             with contextlib.closing(writer):
-                writer.append(protocol.encode_fact(fact_without(self._hidden, fact)))
+                writer.append_many([*self._last_words(), protocol.encode_fact(fact_without(self._hidden, fact))])
                 writer.sync()
         except OSError:  # the disk is full
             self._later(FULL_DISK_S, lambda: self._write_end(last_words))
-        if self._facts is not None:
-            self._facts.refresh()
+        self._gather()
+
+    def _last_words(self) -> List[bytes]:
+        return last_words.of_process(self._facts, self._beside("tail"), self._beside("open"), self._clean, time.time())
 
     def _reason(self) -> str:
         if self._missed:
@@ -396,10 +446,10 @@ class Attempt:
         self.forgotten, self.stage = True, FINAL
         self._close_pipes()
         self._house.session.forget(self.fence)
-        for reader in (self._facts, self._lines):
+        for reader in (self._facts, self._lines, self._old_output):
             if reader is not None:
                 reader.close()
-        self._facts = self._lines = None
+        self._facts = self._lines = self._old_output = self._merged = None
         self._house.folder.remove(self.fence)
         self._house.changed(self)
 
@@ -410,6 +460,7 @@ class Attempt:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self._unfinished.cancel()
         for timer in self._watched.values():
             timer.cancel()
         self._watched.clear()

@@ -16,18 +16,21 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, List, NamedTuple, NoReturn, Optional, Union
 
-from perfect_client import engine, hiding, journal, lineage, procs, protocol, spool
+from perfect_client import engine, hiding, journal, lineage, openlines, procs, protocol, spool, tail
 from perfect_client.channel import Channel
 from perfect_client.confiding import Teller
 from perfect_client.decorators import flow, task
 from perfect_client.errors import Cancelled
 from perfect_client.hiding import fact_without_secrets
+from perfect_client.last_words import left_out
+from perfect_client.openlines import OpenLines
 from perfect_client.watching import Guard
 
 _MAX_RECORD_BYTES = 256 * 1024
 _MAX_OUTCOME_BYTES = 48 * 1024  # of the 64 KiB that a full spool keeps free for it
 _DISK_FULL_WAIT_S = 60.0
 _MAX_IMPORT_OUTPUT = 32 * 1024  # fits into a pipe
+_DISK_LOOK_S = 0.5  # between two looks whether a full disk has room again
 
 
 Find = Callable[[str], Any]
@@ -87,14 +90,20 @@ class Stop:
 class Emitter:
     """Writes facts into the run's spool, from any thread, and rings the supervisor's bell.
 
-    A full spool or disk never reaches user code: log lines are dropped and counted, other facts wait in memory.
+    A full spool or disk never reaches user code: of the log lines the last ones are kept in a ring and the others
+    counted, other facts wait in memory.
     """
 
-    def __init__(self, writer: spool.Writer, bell: int, cancel_reason: Callable[[], Optional[str]], stop: Stop) -> None:
+    def __init__(
+        self, writer: spool.Writer, bell: int, cancel_reason: Callable[[], Optional[str]], stop: Stop,
+        open_lines: Optional[OpenLines] = None, tail_path: str = os.devnull,
+    ) -> None:  # fmt: skip
         self._writer, self._bell, self._cancel_reason, self._stop = writer, bell, cancel_reason, stop
+        self._open_lines, self._tail_path = open_lines, tail_path
         self._lock = threading.RLock()
         self._waiting: List[bytes] = []
-        self._dropped = 0
+        self._try_at = 0.0
+        self._tail: Optional[tail.Tail] = None  # once there are lines that the spool does not take
         self.withheld = False
         self.ended = False
 
@@ -116,8 +125,30 @@ class Emitter:
                 self._append(_encoded(part))
         elif not isinstance(fact, protocol.Logged):
             self._append(_encoded(fact))
-        elif self._writer.full or self._waiting or not self._write([_encoded(fact)]):
-            self._dropped += 1
+        else:
+            self._log(_encoded(fact))
+
+    def _log(self, record: bytes) -> None:
+        if self._writer.full or self._waiting:
+            self._keep_last(record)
+        elif self._tail is not None:
+            self._catch_up(self._tail, record)
+        elif not self._write([record]):
+            self._keep_last(record)
+
+    def _keep_last(self, record: bytes) -> None:
+        if self._tail is None:
+            self._tail = tail.Tail(self._tail_path)
+        self._tail.add(record)
+
+    def _catch_up(self, kept: tail.Tail, record: bytes) -> None:
+        """The disk was full; when it has room again, what was kept meanwhile comes before anything new."""
+        kept.add(record)
+        if time.monotonic() >= self._try_at:
+            self._try_at = time.monotonic() + _DISK_LOOK_S
+            if self._write(left_out(kept.kept(), "log", time.time())):
+                kept.clear()
+                self._tail = None
 
     def _append(self, record: bytes) -> None:
         self._waiting.append(record)
@@ -126,12 +157,14 @@ class Emitter:
 
     def _write(self, records: List[bytes]) -> bool:
         try:
-            for record in records:
-                self._writer.append(record)
+            self._writer.append_many(records)
         except OSError as wrong:
             if wrong.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
                 raise
             return False
+        if self._open_lines is not None:
+            self._open_lines.ring()
+            return True
         with contextlib.suppress(OSError):  # a full pipe has been rung already
             os.write(self._bell, b"!")
         return True
@@ -145,9 +178,8 @@ class Emitter:
                 self.withheld = True
                 return
             fact = protocol.RunEnded(fact.time, fact.outcome, reason or fact.reason, fact.error, fact.traceback)
-        if self._dropped:
-            marker = "%d lines were not kept: the log of this run is full" % self._dropped
-            self._waiting.append(_encoded(protocol.Logged(fact.time, marker, 30, None, self._dropped)))
+        if self._tail is not None:
+            self._waiting += left_out(self._tail.kept(), "log", fact.time)
         self._waiting.append(_fitting(fact))
         give_up = time.monotonic() + _DISK_FULL_WAIT_S
         while not self._write_waiting() and time.monotonic() < give_up:
@@ -309,12 +341,16 @@ def _execute(ready: Optional[Ready], bell: int, find: Find, stop: Stop) -> int:
         now = journal.load(Path(ready.files + ".json"))
         return None if now is None else now.cancel
 
-    emit = Emitter(spool.Writer(ready.files + ".facts"), bell, cancel_reason, stop)
+    open_lines = openlines.create(ready.files + ".open")
+    if open_lines is not None:
+        open_lines.use_bell(bell)
+    emit = Emitter(spool.Writer(ready.files + ".facts"), bell, cancel_reason, stop, open_lines, ready.files + ".tail")
     code = 0
     lineage.begin(ready.order.run, ready.order.lineage)
     try:
         guard = Guard(bell, ready.order.fence)
-        engine.execute(find(ready.order.flow), ready.order, emit, guard=guard, answers=ready.answers)
+        flow = find(ready.order.flow)
+        engine.execute(flow, ready.order, emit, guard=guard, answers=ready.answers, open_lines=open_lines)
     except NotImported as wrong:
         emit(protocol.RunEnded(time.time(), "FAILED", reason=str(wrong), error=str(wrong)))
     except (Cancelled, KeyboardInterrupt):

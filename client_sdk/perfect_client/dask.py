@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 from perfect_client import asking, context, processes
 from perfect_client.echo import echoing
 from perfect_client.errors import Cancelled, ConfigurationError, CrashedRun
-from perfect_client.failures import told_again, traceback_text
+from perfect_client.failures import shippable, told_again, traceback_text
 from perfect_client.protocol import Logged, TaskEnded
 from perfect_client.recorder import Run, TaskRun, new_id
 from perfect_client.shipping import dumps
@@ -254,7 +254,7 @@ def perform(order: bytes, token: str, silent: bool = False) -> Optional[Tuple[by
         with echoing(run if silent else None):
             answer = "value", copy_context().run(_called, run, order)
     except BaseException as error:
-        answer = "error", (error, traceback_text(error))
+        answer = "error", (shippable(error, dumps), traceback_text(error))
     run.closed = True
     return _packed(answer), told[0]
 

@@ -92,7 +92,9 @@ class Task(Decorated[P, R]):
         keeper = parts.keeper(self) if parts.keeper is not None else None
         if self.is_async:
             plain: Any = plain_calls.call_async
-            return cast(R, plain(run, self, args, kwargs) if keeper is None else self._call_in_full(args, kwargs))
+            made = plain(run, self, args, kwargs) if keeper is None else self._call_in_full(args, kwargs)
+            made.__qualname__ = self.key  # as Python's warning names a coroutine that nobody awaits
+            return cast(R, made)
         if keeper is not None:
             return cast(R, plain_calls.call_kept(run, self, keeper, args, kwargs))
         return cast(R, plain_calls.call(run, self, args, kwargs))

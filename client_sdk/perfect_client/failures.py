@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import reprlib
 import traceback
 from itertools import islice
-from typing import Any, List, Optional, Set
+from typing import Any, Callable, List, Optional, Set, Tuple
 
 from perfect_client.protocol import clean_text
 
@@ -24,11 +25,15 @@ def error_text(error: BaseException) -> str:
     name = type(error).__qualname__
     if type(error).__module__ not in ("builtins", "__main__"):
         name = "%s.%s" % (type(error).__module__, name) if name in ("Error", "error", "Exception") else name
-    try:
-        message = str(error)
-    except BaseException:
-        message = "<its message cannot be shown>"
+    message = _message(error)
     return clean_text("%s: %s" % (name, message) if message else name, MAX_ERROR_BYTES)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:
+        return "<its message cannot be shown>"
 
 
 def is_interruption(error: BaseException) -> bool:
@@ -36,6 +41,11 @@ def is_interruption(error: BaseException) -> bool:
     return isinstance(error, (KeyboardInterrupt, GeneratorExit)) or (
         type(error).__name__ == "CancelledError" and not isinstance(error, Exception)  # asyncio's, without importing it
     )
+
+
+def is_clean_exit(error: BaseException) -> bool:
+    """Whether it is ``sys.exit()`` or ``sys.exit(0)``, by which code ends well: as a return would."""
+    return isinstance(error, SystemExit) and (error.code is None or (isinstance(error.code, int) and error.code == 0))
 
 
 def traceback_text(error: BaseException) -> str:
@@ -46,10 +56,15 @@ def traceback_text(error: BaseException) -> str:
         text = "".join(told.format())
     except BaseException as wrong:  # an exception class may do anything when it is looked at
         text = "The traceback cannot be shown (%s)." % type(wrong).__name__
+    return shortened(text, MAX_TRACEBACK_BYTES)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Clean text of at most ``limit`` bytes; of a longer one the middle is left out."""
     raw = clean_text(text, len(text) * 4 + 4).encode("utf-8")
-    if len(raw) <= MAX_TRACEBACK_BYTES:
+    if len(raw) <= limit:
         return raw.decode("utf-8")
-    half = MAX_TRACEBACK_BYTES // 2 - 32
+    half = limit // 2 - 32
     gap = "\n… (%d bytes left out) …\n" % (len(raw) - 2 * half)
     return raw[:half].decode("utf-8", "ignore") + gap + raw[-half:].decode("utf-8", "ignore")
 
@@ -66,6 +81,63 @@ def told_again(error: BaseException, traceback: str) -> BaseException:
     if traceback:
         error.__cause__ = Elsewhere(traceback)
     return error
+
+
+def shippable(error: BaseException, dumps: Callable[[Any], bytes] = pickle.dumps) -> Any:
+    """What arrives by ``pickle`` as this error: itself if it survives, else one with its type, text and attributes.
+
+    Where the type cannot be had over there, or makes another text of what arrives, a class of the same name stands in.
+    """
+    try:
+        again = pickle.loads(dumps(error))
+        if type(again) is type(error) and str(again) == str(error):
+            return error
+    except BaseException:  # constructors of errors may do anything
+        pass
+    return _Packed(error, dumps)
+
+
+class _Packed:
+    """Pickles as a call of ``_rebuilt``."""
+
+    def __init__(self, error: BaseException, dumps: Callable[[Any], bytes]) -> None:
+        kind = type(error)
+        known = kind if _survives(kind, dumps) else None
+        args = tuple(arg if _survives(arg, dumps) else preview(arg) for arg in error.args)
+        state = {name: value for name, value in vars(error).items() if _survives(value, dumps)}
+        base = next(parent for parent in kind.__mro__ if parent.__module__ == "builtins")
+        self._parts = (known, base, kind.__module__, kind.__qualname__, _message(error), args, state)
+
+    def __reduce__(self) -> Any:
+        return _rebuilt, self._parts
+
+
+def _survives(value: Any, dumps: Callable[[Any], bytes]) -> bool:
+    try:
+        pickle.loads(dumps(value))
+    except BaseException:
+        return False
+    return True
+
+
+def _rebuilt(kind: Any, base: Any, module: str, name: str, text: str, args: Tuple[Any, ...], state: Any) -> Any:
+    """The error of another process, made without its constructor."""
+    try:
+        made = kind.__new__(kind)
+        made.args = args
+        made.__dict__.update(state)
+        if str(made) == text:
+            return made
+    except BaseException:  # the class is not known here, or will not be made so
+        pass
+    told = {"__module__": module, "__qualname__": name, "__str__": lambda self: text}
+    for parent in (base, Exception):
+        try:
+            made = type(name.rpartition(".")[2], (parent,), told)(text)
+            made.__dict__.update(state)
+            return made
+        except Exception:  # some of Python's own classes want more than a text
+            continue
 
 
 def is_own_frame(frame: Any) -> bool:

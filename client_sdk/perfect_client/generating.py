@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, AsyncIterator, Callable, Dict, Generator, Tuple
 
 from perfect_client import arguments, calls, context, flow_calls, outcomes, printing, states
+from perfect_client.failures import is_clean_exit
 from perfect_client.recorder import Run, SubRun, TaskRun
 from perfect_client.steps import drive
 
@@ -106,8 +107,10 @@ def _iterate(begin: Callable[[], Tuple[Any, Run, Any, End]]) -> Generator[Any, A
         end(None)
         raise
     except BaseException as error:
-        end(error)
-        raise
+        well = is_clean_exit(error)
+        end(None if well else error)
+        if not well:
+            raise
 
 
 async def _iterate_later(begin: Callable[[], Tuple[Any, Run, Any, End]]) -> AsyncIterator[Any]:
@@ -123,5 +126,7 @@ async def _iterate_later(begin: Callable[[], Tuple[Any, Run, Any, End]]) -> Asyn
         end(None)
         raise
     except BaseException as error:
-        end(error)
-        raise
+        well = is_clean_exit(error)
+        end(None if well else error)
+        if not well:
+            raise

@@ -1,9 +1,9 @@
 """A worker's own folder: who it is, the lock that makes it one, and what it knows of each attempt.
 
 ``PERFECT_HOME/worker/<name>/`` (mode 0700) holds ``identity``, ``lock`` and ``runs/<fence>.json`` with the spools
-``<fence>.facts`` and ``<fence>.output`` beside it. A journal is replaced by a rename, so that a kill at any moment
-leaves the old text or the new one. It is not synced: after a power cut an attempt's journal may be gone, and the
-server, not hearing of the attempt again, says CRASHED.
+``<fence>.facts`` and ``<fence>.raw`` beside it, and what belongs to these (``KINDS``). A journal is replaced by a
+rename, so that a kill at any moment leaves the old text or the new one. It is not synced: after a power cut an
+attempt's journal may be gone, and the server, not hearing of the attempt again, says CRASHED.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import List, Optional
 
 from perfect_client import protocol
+
+# Beside an attempt's journal: its spools and their common order, unfinished lines, the last lines of a full log.
+# An earlier version wrote ``output`` and numbered it by itself.
+KINDS = ("facts", "raw", "order", "open", "rawopen", "tail", "rawtail", "output")
 
 
 class Occupied(Exception):
@@ -100,8 +104,9 @@ class Folder:
     def facts(self, fence: int) -> Path:
         return self.runs / ("%d.facts" % fence)
 
-    def output(self, fence: int) -> Path:
-        return self.runs / ("%d.output" % fence)
+    def beside(self, fence: int, kind: str) -> Path:
+        """One of ``KINDS``."""
+        return self.runs / ("%d.%s" % (fence, kind))
 
     def write(self, entry: Entry) -> None:
         data = {
@@ -116,7 +121,7 @@ class Folder:
 
     def remove(self, fence: int) -> None:
         """Forget an attempt. Its journal goes last: while it stands, a restart finds the attempt."""
-        for path in (self.facts(fence), self.output(fence), self.journal(fence)):
+        for path in (*(self.beside(fence, kind) for kind in KINDS), self.journal(fence)):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 

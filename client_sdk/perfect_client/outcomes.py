@@ -47,8 +47,11 @@ def tell(current: TaskRun, state: State) -> None:
     """The task's end, as a fact."""
     error = state.data if isinstance(state.data, BaseException) else None
     good = state.is_completed()
+    outcome, told, traceback = outcome_of(state), error_of(state), traceback_of(error)
+    if outcome in ("FAILED", "CRASHED"):
+        current.run.log_failure(current, error, told, traceback)
     current.run.end(
-        current, outcome_of(state), error_of(state), traceback_of(error),
+        current, outcome, told, traceback,
         result=result_of(current, state.data) if good else "", state=clean_text(state.own_name, MAX_NAME),
         message=clean_text(state.message or "", MAX_MESSAGE_BYTES) if good else "",
     )  # fmt: skip
@@ -67,7 +70,9 @@ def run_failed(run: Run, error: BaseException) -> RunEnded:
         by_code = not isinstance(error, KeyboardInterrupt)  # which may come from outside; a coroutine cancels itself
         reason = str(error) or ("The flow ended with %s." % type(error).__name__ if by_code else "The run was stopped.")
         return RunEnded(run.clock(), "CANCELLED", reason=reason, by_code=by_code)
-    return RunEnded(run.clock(), "FAILED", error=error_text(error), traceback=traceback_text(error))
+    told, traceback = error_text(error), traceback_text(error)
+    run.log_failure(None, error, told, traceback)
+    return RunEnded(run.clock(), "FAILED", error=told, traceback=traceback)
 
 
 def run_ended(run: Run, state: State) -> RunEnded:
@@ -79,10 +84,12 @@ def run_ended(run: Run, state: State) -> RunEnded:
     error = states.exception_of(state) if state.type in _WITH_EXCEPTION else None
     told = traceback_of(error) if error is state.data or (error and error.__traceback__) else ""
     reason = "timed_out: %s" % error if isinstance(error, TimedOut) else "" if error is state.data else message
+    wrong = error_text(error) if error else error_of(state)
+    if outcome == "FAILED":
+        run.log_failure(None, error, wrong, told)
     return RunEnded(
-        run.clock(), outcome, reason=reason, error=error_text(error) if error else error_of(state),
-        traceback=told, by_code=True, state=state.own_name,
-    )  # fmt: skip
+        run.clock(), outcome, reason=reason, error=wrong, traceback=told, by_code=True, state=state.own_name
+    )
 
 
 def settled(current: Optional[TaskRun], value: Any) -> Any:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-from perfect_client import protocol, spool
+from perfect_client import openlines, protocol, spool, tail
+from perfect_client.last_words import behind, left_open, left_out
+from perfect_client.openlines import Mark, OpenLine, OpenLines
 
 STDOUT_LEVEL, STDERR_LEVEL = 20, 30  # as in ``logging``: INFO, WARNING
 READ_BYTES = 64 * 1024  # of one pipe in one turn of the loop
 LAST_WORDS_BYTES = 4 * 1024
+DISK_LOOK_S = 0.5  # between two looks whether a full disk has room again
 _CUT = "\u2026"  # as ``perfect_client.cuts`` knows it
 
 
@@ -43,13 +47,9 @@ class LineCutter:
         self._part, self._over = b"", 0
         return line
 
-    @property
-    def unfinished(self) -> str:
-        """The last line, if it had no end; it may go on."""
-        part, over = self._part, self._over
-        line = self._line(b"") if part or over else ""
-        self._part, self._over = part, over
-        return line
+    def so_far(self) -> str:
+        """The unfinished line; empty when there is none."""
+        return self._line(b"") if self._part or self._over else ""
 
     def _keep(self, piece: bytes) -> None:
         joined = self._part + piece
@@ -75,95 +75,227 @@ class Output:
     """The two pipes of a run and the spool their lines go to; the spool is made with the first line.
 
     ``clean`` takes out of a line what must not be in it. ``learn`` is called after each read and before the lines in
-    it are kept: what was read may follow a secret that only now can be known.
+    it are kept: what was read may follow a secret that only now can be known. ``on_first`` is called before the spool
+    is made. The last lines that a full spool does not take stand in a ring beside it.
     """
 
     def __init__(
-        self, path: Path, cap_bytes: int = spool.CAP_BYTES, clean: Callable[[str], str] = lambda text: text,
-        learn: Callable[[], None] = lambda: None,
+        self, path: Path, cap_bytes: Optional[int] = None, clean: Callable[[str], str] = lambda text: text,
+        learn: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.time,
+        on_first: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self._path, self._cap, self._clean, self._learn = path, cap_bytes, clean, learn
+        self._learn, self._on_first = learn, on_first
+        self._path, self._cap, self._clean, self._clock = path, cap_bytes, clean, clock
         self._writer: Optional[spool.Writer] = None
-        self._cutters: Dict[int, LineCutter] = {}
-        self._levels: Dict[int, int] = {}
-        self._dropped = 0
-        self._tail = ""  # of the lines as they were kept: a cut through them cuts through no secret
+        self._pipes: Dict[int, _Pipe] = {}
+        self._tail: Optional[tail.Tail] = None
+        self._try_at = 0.0
+        self._said = ""  # the end of the lines as they were kept: a cut through them cuts through no secret
+        self._read = [0, 0]  # bytes of each pipe
+        self._marks: List[Mark] = []
+        self._held: Optional[OpenLines] = None  # this process's own: unfinished raw lines
+        self.told: Optional[OpenLines] = None  # the run's, once its process has made them
 
     def pipe(self, level: int) -> int:
         """A new pipe; its writing end, for the child. The reading end joins ``open_pipes``."""
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
-        self._cutters[reading] = LineCutter()
-        self._levels[reading] = level
+        pipe = self._pipes[reading] = _Pipe(level, int(level == STDERR_LEVEL))
+        self._read[pipe.index] = 0
         return writing
 
     @property
     def open_pipes(self) -> List[int]:
-        return list(self._cutters)
+        return list(self._pipes)
 
     @property
     def last_words(self) -> str:
         self._learn()
-        unfinished = [self._without_half(cutter.unfinished) for cutter in self._cutters.values()]
-        return _last_bytes(self._tail + "\n".join(filter(None, unfinished)))
+        unfinished = [self._without_half(pipe.cutter.so_far()) for pipe in self._pipes.values()]
+        return _last_bytes(self._said + "\n".join(filter(None, unfinished)))
 
-    def drain(self, fd: int, now: float) -> bool:
-        """Read once, at most ``READ_BYTES``; False when the pipe is at its end (it is then closed). ``now``: epoch."""
+    @property
+    def has_recorded(self) -> bool:
+        """Whether there is a spool."""
+        return self._writer is not None or self._path.exists()
+
+    def drain(self) -> List[int]:
+        """Read each pipe once, at most ``READ_BYTES``; the pipes that are at their end (they are then closed)."""
+        lines: List[protocol.Logged] = []
+        ended = []
+        for fd, pipe in list(self._pipes.items()):
+            data, now = self._take(fd, pipe)
+            if data is not None:
+                lines += self._lines_of(pipe, data, now)
+            if data == b"":
+                del self._pipes[fd]
+                os.close(fd)
+                ended.append(fd)
+        lines.sort(key=_time)
+        self._record(lines)
+        self._marks = [mark for mark in self._marks if any(a > b for a, b in zip(mark.written, self._read))]
+        return ended
+
+    def _take(self, fd: int, pipe: _Pipe) -> Tuple[Optional[bytes], float]:
+        """What the pipe holds now (None: nothing, empty: it is at its end), and a time that is no earlier."""
+        told = self.told
+        if told is not None:
+            told.begin_reading()
         try:
-            data = os.read(fd, READ_BYTES)
+            data: Optional[bytes] = os.read(fd, READ_BYTES)
         except BlockingIOError:
-            return True
+            data = None
         except OSError:
             data = b""
+        now = self._clock()
+        self._read[pipe.index] += len(data or b"")
+        if told is not None:
+            told.end_reading(*self._read)
+            self._marks += told.marks()
         self._learn()
-        cutter = self._cutters[fd]
-        if data:
-            self._keep(map(self._clean, cutter.feed(data)), fd, now)
-        else:
-            self._keep(map(self._without_half, cutter.end()), fd, now)
-        if not data:
-            self._cutters.pop(fd)
-            os.close(fd)
-        return bool(data)
+        return data, now
 
-    def close(self, now: float) -> None:
-        """Close what is still open and write how much was dropped."""
-        self._learn()
-        for fd in self.open_pipes:
-            self._keep(map(self._without_half, self._cutters.pop(fd).end()), fd, now)
-            os.close(fd)
-        if self._dropped:
-            text = "%d lines were not kept: the output of this run is full" % self._dropped
-            marker = protocol.encode_fact(protocol.Logged(now, text, STDERR_LEVEL, None, self._dropped))
+    def _lines_of(self, pipe: _Pipe, data: bytes, now: float) -> List[protocol.Logged]:
+        if data:
+            texts = [self._clean(text) for text in pipe.cutter.feed(data)]
+        else:
+            texts = [self._without_half(text) for text in pipe.cutter.end()]
+        times = self._times(pipe, data, now) if self._marks and data else [now] * len(texts)
+        lines = [protocol.Logged(at, text, pipe.level) for text, at in zip(texts, times)]
+        if lines and pipe.slot and self._held is not None:
+            self._held.telling(pipe.slot, pipe.level, None, lines[0].time)
+            pipe.ended = True
+        return lines
+
+    def _times(self, pipe: _Pipe, data: bytes, now: float) -> List[float]:
+        """When each line was written, as near as can be known: before what was told when its end was in the pipe."""
+        index, at = pipe.index, self._read[pipe.index] - len(data)
+        marks = [mark for mark in self._marks if mark.written[index] > at]
+        times, nearest = [], 0
+        for piece in data.split(b"\n")[:-1]:
+            at += len(piece) + 1
+            while nearest < len(marks) and marks[nearest].written[index] < at:
+                nearest += 1
+            times.append(min(now, marks[nearest].time) if nearest < len(marks) else now)
+        return times
+
+    def listen(self, path: Path) -> None:
+        """What the run's process marks in this file puts raw lines in their place; once it has made it."""
+        self.told = openlines.attach(str(path))
+        if self.told is not None:
+            self.told.end_reading(*self._read)
+
+    def unfinished(self) -> List[OpenLine]:
+        """Lines that have begun in the pipes and not ended."""
+        now = self._clock()
+        found = [(pipe, pipe.cutter.so_far()) for pipe in self._pipes.values()]
+        return [OpenLine(now, self._without_half(text), pipe.level, None) for pipe, text in found if text]
+
+    def _without_half(self, line: str) -> str:
+        """Of a line that has no end: whoever wrote it may have stopped in the middle of a secret."""
+        return self._clean(line + _CUT)[: -len(_CUT)] if line else line
+
+    def hold(self, path: Path) -> None:
+        """Have unfinished lines stand in this file too, where a restarted worker finds them."""
+        if self._held is None:
+            self._held = openlines.create(str(path))
+        for pipe in self._pipes.values() if self._held is not None else ():
+            text = self._without_half(pipe.cutter.so_far())
+            pipe.slot = pipe.slot or (self._held.take_slot() if text and self._held is not None else 0)
+            if text and pipe.slot and self._held is not None:
+                self._held.hold(pipe.slot, text, pipe.level, None, self._clock())
+
+    def recover(self, path: Path, recorded: Optional[spool.Reader]) -> None:
+        """Record what an earlier life of this worker held in such a file, and had not recorded."""
+        held = openlines.attach(str(path))
+        if held is not None:
+            self._record([protocol.Logged(line.time, line.text, line.level) for line in left_open(held, recorded)])
+            held.close()
+        kept = tail.kept(self._path.with_suffix(".rawtail"))
+        rest = behind(recorded, left_out(kept, "output", self._clock()))
+        if rest:
             with contextlib.suppress(OSError):
-                self._opened().append(marker)
+                self._opened().append_many(rest)
+
+    def close(self) -> None:
+        """Close what is still open and write the last lines that were kept, behind how many were not."""
+        self._learn()
+        lines = []
+        for fd, pipe in self._pipes.items():
+            now = self._clock()
+            lines += [protocol.Logged(now, self._without_half(text), pipe.level) for text in pipe.cutter.end()]
+            os.close(fd)
+        self._pipes.clear()
+        self._record(lines)
+        if self._tail is not None:
+            rest = left_out(self._tail.kept(), "output", self._clock())
+            with contextlib.suppress(OSError):
+                self._opened().append_many(rest)
+            self._tail.close()
+            self._tail = None
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        self._dropped = 0
-
-    def _without_half(self, line: str) -> str:
-        """Of a line that has no end: whoever wrote it may have died in the middle of a secret."""
-        return self._clean(line + _CUT)[: -len(_CUT)]
-
-    def _keep(self, lines: Iterable[str], fd: int, now: float) -> None:
-        clean = list(lines)
-        self._tail = _last_bytes("\n".join([self._tail + clean[0], *clean[1:], ""])) if clean else self._tail
-        self._record([protocol.Logged(now, line, self._levels[fd]) for line in clean])
+        for mapped in (self._held, self.told):
+            if mapped is not None:
+                mapped.close()
+        self._held = self.told = None
 
     def _opened(self) -> spool.Writer:
         if self._writer is None:
+            self._on_first()
             self._writer = spool.Writer(self._path, self._cap)
         return self._writer
 
     def _record(self, lines: Sequence[protocol.Logged]) -> None:
+        """A full spool or disk is not felt by the run: the lines go through the ring of the last ones."""
         if not lines:
             return
+        self._said = _last_bytes("\n".join([self._said + lines[0].message, *(line.message for line in lines[1:]), ""]))
+        records = [protocol.encode_fact(line) for line in lines]
+        if self._tail is not None or not self._append(records):
+            self._keep_last(records)
+        self._let_go()
+
+    def _append(self, records: List[bytes]) -> bool:
         try:
             writer = self._opened()
-            if writer.full:
-                self._dropped += len(lines)
-            else:
-                writer.append_many([protocol.encode_fact(line) for line in lines])
-        except OSError:  # the disk is full: the run must not feel it
-            self._dropped += len(lines)
+            if not writer.full:
+                writer.append_many(records)
+                return True
+        except OSError:
+            pass
+        return False
+
+    def _keep_last(self, records: List[bytes]) -> None:
+        """Later, when a disk that was full has room again, they go where they belong."""
+        kept = self._tail = self._tail or tail.Tail(self._path.with_suffix(".rawtail"))
+        for record in records:
+            kept.add(record)
+        if self._writer is None or not self._writer.full:
+            now = time.monotonic()
+            if now >= self._try_at:
+                self._try_at = now + DISK_LOOK_S
+                if self._append(left_out(kept.kept(), "output", self._clock())):
+                    kept.clear()
+                    self._tail = None
+
+    def _let_go(self) -> None:
+        """What stood open has been recorded, but for what has begun since."""
+        for pipe in self._pipes.values():
+            if pipe.ended and self._held is not None:
+                self._held.clear(pipe.slot)
+                pipe.ended = False
+
+
+class _Pipe:
+    """``index``: 0 for stdout's, 1 for stderr's."""
+
+    def __init__(self, level: int, index: int) -> None:
+        self.level, self.index, self.cutter = level, index, LineCutter()
+        self.slot = 0  # where its unfinished line stands, once it has stood there
+        self.ended = False  # that line is being recorded
+
+
+def _time(line: protocol.Logged) -> float:
+    return line.time

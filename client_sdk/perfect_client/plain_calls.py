@@ -23,8 +23,10 @@ def call(run: Run, called: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -
         if type(value) in context.special:
             value = settled(current, value)
     except BaseException as error:
-        run.fail(current, error)
-        raise
+        if not left_well(error):
+            run.fail(current, error)
+            raise
+        value = None
     finally:
         context.task.set(above)
     run.end_with(current, value)
@@ -36,6 +38,7 @@ def call_kept(run: Run, called: Any, keeper: Keeper, args: Tuple[Any, ...], kwar
     above = context.task.get()
     current = run.start(called, above)
     context.task.set(current)
+    slot = hit = None
     try:
         slot, hit = keeper.take(run, current, args, kwargs)
         value = called.fn(*args, **kwargs) if hit is None else hit.value
@@ -44,8 +47,10 @@ def call_kept(run: Run, called: Any, keeper: Keeper, args: Tuple[Any, ...], kwar
         if hit is None and slot is not None:
             keeper.leave(run, current, slot, value)
     except BaseException as error:
-        run.fail(current, error)
-        raise
+        if not left_well(error):
+            run.fail(current, error)
+            raise
+        value = None
     finally:
         context.task.set(above)
     run.end_with(current, value, "COMPLETED" if hit is None else "CACHED")
@@ -62,12 +67,23 @@ async def call_async(run: Run, called: Any, args: Tuple[Any, ...], kwargs: Dict[
         if type(value) in context.special:
             value = settled(current, value)
     except BaseException as error:
-        run.fail(current, error)
-        raise
+        if not left_well(error):
+            run.fail(current, error)
+            raise
+        value = None
     finally:
         context.task.set(above)
     run.end_with(current, value)
     return value
+
+
+def left_well(error: BaseException) -> bool:
+    """Whether the code ended by ``sys.exit()`` or ``sys.exit(0)``, which is no failure."""
+    if not isinstance(error, SystemExit):
+        return False
+    from perfect_client import failures  # heavy: hardly any code ends so
+
+    return failures.is_clean_exit(error)
 
 
 def settled(current: Optional[TaskRun], value: Any) -> Any:

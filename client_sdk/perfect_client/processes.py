@@ -14,11 +14,12 @@ import time
 import warnings
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from perfect_client import asking, capture, context, hiding
+from perfect_client import asking, capture, context, hiding, openlines
 from perfect_client.deadlines import Limit
 from perfect_client.errors import CrashedRun
-from perfect_client.failures import told_again, traceback_text
-from perfect_client.protocol import Asked, Released, TaskEnded
+from perfect_client.failures import shippable, told_again, traceback_text
+from perfect_client.openlines import OpenLine, OpenLines
+from perfect_client.protocol import Asked, Logged, Released, TaskEnded
 from perfect_client.questions import Question
 from perfect_client.recorder import Run, TaskRun
 from perfect_client.steps import Call
@@ -36,8 +37,12 @@ class Child:
         ways = multiprocessing.get_context(_METHOD)
         self._pipe, other = ways.Pipe()
         incoming, self._answers = ways.Pipe(duplex=False)
+        self._open_lines = openlines.in_memory() if captured and _METHOD == "fork" else None
+        self._told_at = 0.0  # the time of the last line that came from there
         self._process: Any = ways.Process(  # type: ignore[attr-defined]
-            target=serve, args=(other, incoming, os.getpid(), initializer, initargs, captured), name="perfect-task"
+            target=serve,
+            name="perfect-task",
+            args=(other, incoming, os.getpid(), initializer, initargs, captured, self._open_lines),
         )
         with warnings.catch_warnings():  # Python 3.12 warns of threads; the child uses none of their locks
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -63,6 +68,7 @@ class Child:
         except (EOFError, OSError):
             self._process.join(5)
             code = self._process.exitcode
+            self._tell_last_words(current.run, numbers)
             how = "signal %d" % -code if code is not None and code < 0 else "exit code %s" % code
             raise CrashedRun("The process of the task ended with %s." % how) from None
         finally:
@@ -80,6 +86,7 @@ class Child:
         until = None if limit is None else time.monotonic() + limit.seconds
         while True:
             if until is not None and not self._pipe.poll(max(0.0, until - time.monotonic())):
+                self._tell_last_words(run, numbers)
                 self.kill()
                 return "error", (limit.missed() if limit is not None else None, "")
             kind, said = pickle.loads(self._pipe.recv_bytes())
@@ -88,10 +95,21 @@ class Child:
                 continue
             if kind != "fact":
                 return kind, said
+            if isinstance(said, Logged):
+                self._told_at = said.time
             if isinstance(said, (Asked, Released)):
                 self._pass_on(said, asked)
             else:
                 run.retell(said, numbers)
+
+    def _tell_last_words(self, run: Run, numbers: Dict[int, int]) -> None:
+        """The process is at its end: what it had written of lines that have not ended."""
+        lines: List[OpenLine] = []
+        with contextlib.suppress(ValueError):  # it was stopped, and nobody asks
+            lines = self._open_lines.lines() if self._open_lines is not None else []
+        for line in lines:
+            if not (line.being_told and line.time == self._told_at):
+                run.tell(Logged(line.time, line.text, line.level, numbers.get(line.task or 1)))
 
     def _pass_on(self, fact: Any, asked: Dict[int, Question]) -> None:
         """A question of the task is asked here, in its name."""
@@ -117,6 +135,8 @@ class Child:
             self._process.join(5)
         self._pipe.close()
         self._answers.close()
+        if self._open_lines is not None:
+            self._open_lines.close()
 
 
 # ------------------------------------------------------------------------------------------------------ in the child
@@ -125,7 +145,10 @@ class Child:
 _line: Any = None  # to the parent's run, from the first question on
 
 
-def serve(pipe: Any, incoming: Any, parent: int, initializer: Any, initargs: Tuple[Any, ...], captured: bool) -> None:
+def serve(
+    pipe: Any, incoming: Any, parent: int, initializer: Any, initargs: Tuple[Any, ...], captured: bool,
+    open_lines: Optional[OpenLines] = None,
+) -> None:  # fmt: skip
     """The child's life: perform calls until the parent is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which decides
@@ -146,10 +169,12 @@ def serve(pipe: Any, incoming: Any, parent: int, initializer: Any, initargs: Tup
             initializer(*initargs)
         while os.getppid() == parent:
             if pipe.poll(_LOOK_S):
-                _perform(say, pipe.recv_bytes(), incoming, captured)
+                _perform(say, pipe.recv_bytes(), incoming, captured, open_lines)
 
 
-def _perform(say: Callable[[str, Any], None], order: bytes, incoming: Any, captured: bool) -> None:
+def _perform(
+    say: Callable[[str, Any], None], order: bytes, incoming: Any, captured: bool, open_lines: Optional[OpenLines]
+) -> None:
     global _line
 
     try:
@@ -158,7 +183,7 @@ def _perform(say: Callable[[str, Any], None], order: bytes, incoming: Any, captu
         run.answers = incoming.fileno() if _line is None else _line.attach(run)
         context.activate(run)
         try:
-            with capture.Capture(run, 0) if captured else contextlib.nullcontext():
+            with capture.Capture(run, 0, open_lines) if captured else contextlib.nullcontext():
                 value = called(run, task, args, kwargs)
         finally:
             run.settle()
@@ -167,7 +192,7 @@ def _perform(say: Callable[[str, Any], None], order: bytes, incoming: Any, captu
             _line = run.answers if isinstance(run.answers, asking.Line) else _line
         answer: Tuple[str, Any] = ("value", value)
     except BaseException as error:
-        answer = ("error", (error, traceback_text(error)))
+        answer = ("error", (shippable(error), traceback_text(error)))
     try:
         say(*answer)
     except OSError:

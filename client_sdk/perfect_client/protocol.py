@@ -570,6 +570,28 @@ class ProcessExited:
 
 
 @dataclass(frozen=True)
+class LineOpen:
+    """A line that has begun and not ended, as far as it is now; the fields are those of ``Logged``."""
+
+    time: float
+    message: str
+    level: int = 20
+    task: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class LinesOpen:
+    """What a run has written without an end so far: all of it, in place of what was said before.
+
+    It is shown and not recorded: a line is a fact once it has ended, or its process has.
+    """
+
+    fence: int
+    run: str
+    lines: List[LineOpen] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Unknown:
     """A message of a type that this version does not know."""
 
@@ -580,7 +602,7 @@ Message = Any
 M = TypeVar("M")
 
 _FROM_WORKER: Tuple[type, ...] = (
-    Joined, FlowsAnnounced, SlotsFreed, OfferClaimed, OfferDeclined, FactsRecorded, Beaten, Left,
+    Joined, FlowsAnnounced, SlotsFreed, OfferClaimed, OfferDeclined, FactsRecorded, Beaten, LinesOpen, Left,
 )  # fmt: skip
 _FROM_SERVER: Tuple[type, ...] = (
     Accept, Refuse, FlowsRefused, OfferRun, StartRun, DropRun, CancelRun, HoldRun, Answer, Acknowledge, Resend, Echo,
@@ -665,12 +687,13 @@ _READERS: Dict[str, Callable[[Any], Any]] = {
     "List[Held]": _list_of(Held),
     "List[Verdict]": _list_of(Verdict),
     "List[Ancestor]": _list_of(Ancestor),
+    "List[LineOpen]": _list_of(LineOpen),
 }
 
 # Per class: (field, reader, required). Annotations are texts here, which makes them the keys of _READERS.
 _FIELDS: Dict[type, List[Tuple[str, Callable[[Any], Any], bool]]] = {
     cls: [(f.name, _READERS[str(f.type)], f.default is MISSING and f.default_factory is MISSING) for f in fields(cls)]
-    for cls in (*TYPES.values(), TaskSpec, ScheduleSpec, FlowSpec, Held, Verdict, Ancestor)
+    for cls in (*TYPES.values(), TaskSpec, ScheduleSpec, FlowSpec, Held, Verdict, Ancestor, LineOpen)
 }
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple
 
 from perfect_client import context
 from perfect_client.context import Configuration, current_task
-from perfect_client.failures import error_text, is_interruption, safe_preview, traceback_text
+from perfect_client.failures import error_text, is_interruption, safe_preview, shortened, traceback_text
 from perfect_client.protocol import (
+    MAX_LINE_BYTES,
     MAX_NAME,
     Logged,
     RunNamed,
@@ -171,6 +174,8 @@ class Run:
         self.clock = clock
         self._describe(id, flow_name, attempt, tags, configuration, flow)
         self._closed = False
+        self.line_time = clock  # when a line is told, marked for the raw output before it
+        self._told_errors: Deque[Tuple[int, str]] = deque(maxlen=32)  # whose tracebacks stand in the log
         self.album: Any = None  # the ``artifacts.Album``, once the code has shown something
         self._emit = emit
         self.heard = False
@@ -330,8 +335,28 @@ class Run:
         """A task came to its end by an exception: an interruption makes it CANCELLED, everything else FAILED."""
         if is_interruption(error):
             self.end(ended, "CANCELLED", error_text(error))
+            return
+        told, traceback = error_text(error), traceback_text(error)
+        self.log_failure(ended, error, told, traceback)
+        self.end(ended, "FAILED", told, traceback)
+
+    def log_failure(self, what: Optional[TaskRun], error: Optional[BaseException], told: str, traceback: str) -> None:
+        """An ERROR line where a task, or the flow (None), fails. A traceback that stands in the log already is not
+        told again: an error that ends a task often ends its flow too."""
+        if self.root._emit is nowhere or (what is not None and what.number not in self._open):
+            return
+        mark = (id(error), told)
+        if error is None or mark in self.root._told_errors:
+            traceback = ""
         else:
-            self.end(ended, "FAILED", error_text(error), traceback_text(error))
+            self.root._told_errors.append(mark)
+        kind, name = ("Flow", self.flow_name) if what is None else (what.task.kind.capitalize(), what.task.name)
+        text = "%s %r failed: %s" % (kind, name, told)
+        room = MAX_LINE_BYTES - len(text.encode("utf-8", "backslashreplace")) - 1
+        if traceback:
+            text += "\n" + shortened(traceback.rstrip("\n"), room)
+        number = None if what is None else what.number
+        self.tell(Logged(self.root.line_time(), clean_text(text), logging.ERROR, number))
 
     def end_open(self, error: str) -> None:
         """Close the task runs that are still open, newest first: their children come before them."""
@@ -382,11 +407,15 @@ class Run:
 
     def log(self, message: str, level: int, at: Optional[float] = None, task_run_id: str = "") -> None:
         """A line of output, clean already, of the task that the calling code is in, else of the one named."""
-        current = current_task()
-        number = current.number if current is not None and current.run.root is self.root else None
+        number = self.number_here()
         if number is None and task_run_id.startswith("%s:%d:" % (self.root.id, self.root.attempt)):
             number = int(task_run_id.rpartition(":")[2])
         self.tell(Logged(self.clock() if at is None else at, message, level, number))
+
+    def number_here(self) -> Optional[int]:
+        """The number of the task run that the calling code is in, if it is in one of this run's."""
+        current = current_task()
+        return current.number if current is not None and current.run.root is self.root else None
 
 
 class SubRun(Run):

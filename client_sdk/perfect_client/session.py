@@ -31,6 +31,8 @@ from perfect_client.protocol import (
     Held,
     HoldRun,
     Joined,
+    LineOpen,
+    LinesOpen,
     Message,
     OfferClaimed,
     OfferDeclined,
@@ -60,6 +62,7 @@ class Session:
         self._flows: Optional[FlowsAnnounced] = None
         self._free: Optional[int] = None
         self._free_told: Optional[int] = None
+        self._open_lines: Dict[int, LinesOpen] = {}  # of each attempt, as last shown
         self._held: Dict[int, Held] = {}
         self._verdicts: Dict[int, Verdict] = {}
         self._limits = Accept(server_time=0.0)
@@ -107,6 +110,14 @@ class Session:
     def decline(self, fence: int, run: str, reason: str) -> None:
         self._say(OfferDeclined(fence, run, reason))
 
+    def show_open(self, fence: int, run: str, lines: Sequence[LineOpen]) -> None:
+        """What a run has written of lines that have not ended. Only the last word counts; told again on reconnect."""
+        said = self._open_lines[fence] = LinesOpen(fence, run, list(lines))
+        self._queue = deque(m for m in self._queue if not (isinstance(m, LinesOpen) and m.fence == fence))
+        self._say(said)
+        if not lines:
+            del self._open_lines[fence]
+
     def leave(self, reason: str) -> None:
         """The worker stops on purpose and holds no started run."""
         self._say(protocol.Left(reason))
@@ -130,6 +141,7 @@ class Session:
         for name in protocol.STREAMS:
             self.unwatch(fence, name)
         self._held.pop(fence, None)
+        self._open_lines.pop(fence, None)
         self._verdicts.pop(fence, None)
         self._queue = deque(said for said in self._queue if getattr(said, "fence", None) != fence)
 
@@ -162,6 +174,7 @@ class Session:
         orders: List[Message] = [message]
         for verdict in message.attempts:
             orders.extend(self._judge(verdict))
+        self._queue.extend(self._open_lines.values())
         return orders
 
     def _judge(self, verdict: Verdict) -> Iterable[Message]:

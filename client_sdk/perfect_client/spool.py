@@ -37,11 +37,11 @@ class Writer:
     ``OSError`` when the disk is full, after it took back what a short write left behind.
     """
 
-    def __init__(self, path: Path, cap_bytes: int = CAP_BYTES) -> None:
+    def __init__(self, path: Path, cap_bytes: Optional[int] = None) -> None:
         repair(path)
         self._path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY, 0o600)
-        self._room = cap_bytes - RESERVED_BYTES
+        self._room = (CAP_BYTES if cap_bytes is None else cap_bytes) - RESERVED_BYTES
         self._directory_synced = False
         self.size = os.fstat(self._fd).st_size  # bytes
 

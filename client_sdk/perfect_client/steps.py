@@ -13,6 +13,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Callable, Dict, Generator, Iterable, Optional, Tuple, TypeVar
 
 from perfect_client.deadlines import Limit, bounded, bounded_later, calls_user_code, run_coroutine, waits
+from perfect_client.failures import is_clean_exit
 
 __tracebackhide__ = True  # pytest does not show our frames
 
@@ -39,8 +40,11 @@ class Call:
 
     @calls_user_code
     def _plain(self) -> Any:
-        value = self.fn(*self.args, **self.kwargs)
-        return list(value) if type(value) is GeneratorType else value
+        try:
+            value = self.fn(*self.args, **self.kwargs)
+            return list(value) if type(value) is GeneratorType else value
+        except SystemExit as leaving:
+            return left(leaving)
 
     async def later(self) -> Any:
         if not self.is_async:
@@ -51,11 +55,20 @@ class Call:
 
     @calls_user_code
     async def _coroutine(self) -> Any:
-        value = self.fn(*self.args, **self.kwargs)
-        if type(value) is AsyncGeneratorType:
-            return [item async for item in value]
-        value = await value
-        return list(value) if type(value) is GeneratorType else value
+        try:
+            value = self.fn(*self.args, **self.kwargs)
+            if type(value) is AsyncGeneratorType:
+                return [item async for item in value]
+            value = await value
+            return list(value) if type(value) is GeneratorType else value
+        except SystemExit as leaving:
+            return left(leaving)
+
+
+def left(leaving: SystemExit) -> None:
+    """``sys.exit()`` and ``sys.exit(0)`` end a function as a return does. Raises what says that something is wrong."""
+    if not is_clean_exit(leaving):
+        raise leaving
 
 
 class Invoke:

@@ -175,3 +175,17 @@ def test_a_flow_file_runs_as_plain_python_without_any_server(tmp_path) -> None:
     )  # fmt: skip
 
     assert done.stdout.strip() == "3 1.5 a fast 45", done.stderr
+
+
+def test_half_a_line_is_shown_while_the_run_hangs_and_raw_output_has_its_place(calm_house: House, tmp_path) -> None:
+    run_id = calm_house.trigger("hesitates", parameters={"path": str(tmp_path / "go")})
+
+    def unfinished() -> list[str]:
+        return [line["message"] for line in calm_house.get(f"/api/runs/{run_id}/logs")["open"]]
+
+    until(lambda: unfinished() == ["loading model... "], within=5, what="the line that has not ended")
+    (tmp_path / "go").touch()
+    calm_house.wait(run_id)
+
+    assert calm_house.lines(run_id) == ["a", "b", "c", "d", "loading model... done"]
+    assert unfinished() == []

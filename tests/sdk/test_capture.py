@@ -82,7 +82,8 @@ def test_an_unfinished_line_is_told_when_the_flow_fails(execute: Execute) -> Non
 
     told = execute(fails)
 
-    assert told.lines == ["last words"]
+    assert told.lines[0] == "last words"
+    assert [line.split("\n")[0] for line in told.lines[1:]] == ["Flow 'fails' failed: ValueError"]
     assert told.outcome == "FAILED"
 
 

@@ -52,6 +52,14 @@ def dies() -> None:
 
 
 @task
+def half_a_line() -> None:
+    print("whole")
+    print("half a ", end="")
+    sys.stderr.write("bar 50%")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
 def raises(kind: Any) -> None:
     raise kind("no good")
 
@@ -144,3 +152,14 @@ def test_what_cannot_be_pickled_is_said() -> None:
 
     with pytest.raises(TypeError, match="must be picklable"):
         parent()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the processes share no memory")
+def test_the_last_words_of_a_process_that_dies_are_lines_of_its_task(execute: Execute) -> None:
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+    def dying() -> None:
+        half_a_line.submit().result(raise_on_failure=False)
+
+    lines = [(line.message, line.level, line.task) for line in execute(dying).logged]
+
+    assert lines[:3] == [("whole", 20, 1), ("half a ", 20, 1), ("bar 50%", 30, 1)]

@@ -156,7 +156,8 @@ def test_a_hook_that_fails_is_logged_and_does_not_stop_the_others(diary: Diary, 
 
     told = [line.message.split("\n") for line in execute(undone).logged]
     assert [(lines[0], lines[-1]) for lines in told] == [
-        ("The rollback hook 'breaks' failed", "OSError: no such luck")
+        ("The rollback hook 'breaks' failed", "OSError: no such luck"),
+        ("Flow 'undone' failed: RuntimeError", "RuntimeError"),
     ]  # fmt: skip
     assert diary.lines == ["a", "b", "c", "undo c", "undo b", "undo a"]
     diary.lines.clear()

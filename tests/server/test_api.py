@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.utils import timezone
 from perfect_client import protocol
 
 from flows.models import Flow, Schedule
-from runs import services
+from runs import ingest, services
 from runs.access import Token
 from runs.models import LogLine, Run
 
@@ -243,6 +244,40 @@ def test_tasks_and_logs_of_a_run_have_the_promised_fields(call: Call, worker: An
     assert set(promised.split()) <= set(task)
     assert set(line) == {"seq", "time", "level", "task", "message"}
     assert (line["seq"], line["level"], line["message"]) == (1, "WARNING", "careful")
+
+
+def test_a_run_and_its_tasks_tell_their_tracebacks(call: Call, worker: Any, run: Run) -> None:
+    order, at = worker.take(), timezone.now().timestamp()
+    worker.say(
+        order, protocol.RunStarted(at, pid=1), protocol.TaskStarted(at, 1, "load"),
+        protocol.TaskEnded(at, 1, "FAILED", "ValueError: no", "Traceback: load"),
+        protocol.RunEnded(at, "FAILED", error="ValueError: no", traceback="Traceback: flow"),
+    )  # fmt: skip
+
+    assert call("GET", f"/runs/{run.pk}").data["traceback"] == "Traceback: flow"
+    tasks = {task["key"]: task for task in call("GET", f"/runs/{run.pk}/tasks").data["items"]}
+    assert tasks["load"]["traceback"] == "Traceback: load"
+    assert "traceback" not in call("GET", "/runs").data["items"][0]
+
+
+def test_lines_that_have_not_ended_are_told_beside_the_log_while_the_run_runs(
+    call: Call, worker: Any, run: Run
+) -> None:
+    order, at = worker.take(), timezone.now().timestamp()
+    worker.say(order, protocol.RunStarted(at, pid=1), protocol.TaskStarted(at, 1, "load"))
+    said = protocol.LinesOpen(order.fence, order.run, [protocol.LineOpen(at, "loading... ", 20, 1)])
+    ingest.show_open(worker=worker.id, message=said)
+
+    log = call("GET", f"/runs/{run.pk}/logs").data
+    assert log["items"] == []
+    assert [(line["level"], line["task"], line["message"]) for line in log["open"]] == [("INFO", "load", "loading... ")]
+    ingest.show_open(worker=uuid.uuid4(), message=replace(said, lines=[]))
+    assert len(call("GET", f"/runs/{run.pk}/logs").data["open"]) == 1
+
+    worker.say(order, protocol.Logged(at, "loading... done", 20, 1), protocol.RunEnded(at, "COMPLETED"), first=3)
+    log = call("GET", f"/runs/{run.pk}/logs").data
+    assert [line["message"] for line in log["items"]] == ["loading... done"]
+    assert log["open"] == []
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from django.test import Client
 from django.utils import timezone
 
 from flows.models import Flow, Schedule
-from runs import attention, overview
-from runs.models import Run
+from runs import attention, drawings, overview
+from runs.models import Attempt, Run
 
 from .pages import make_flow, make_house, make_lines, make_run, make_tasks, make_worker
 
@@ -366,6 +366,25 @@ def test_the_log_is_searched_on_the_server_and_narrowed_by_level(see: Client) ->
     errors = see.get(f"/runs/{run.pk}/_log/?level=error").content.decode()
 
     assert found.count('<p id="L') == errors.count('<p id="L') == 1 and "1 line" in found
+
+
+def test_a_line_that_has_not_ended_is_shown_below_the_log_and_pushed(see: Client) -> None:
+    now = timezone.now()
+    run = make_run(make_flow(now), now, state="RUNNING")
+    make_lines(run, 3)
+    line = [now.timestamp(), 30, None, "\x1b[31m 50%\x1b[0m <b>"]
+    attempt = Attempt.objects.create(run=run, number=1, offered_at=now, open_lines=[line])
+    Run.objects.filter(pk=run.pk).update(fence=attempt.pk)
+
+    page = see.get(f"/runs/{run.pk}/").content.decode()
+    drawing = drawings.draw(f"run:{run.pk}:log", None, whole=True, since=3)
+
+    shown = '<span class="a31"> 50%</span> &lt;b&gt;</span>'
+    assert shown in page and page.count('id="log-open"') == 1
+    assert [(key, shown in message["html"]) for key, message in drawing.messages] == [("#log-open", True)]
+
+    Run.objects.filter(pk=run.pk).update(state="CRASHED", finished_at=now)
+    assert shown not in see.get(f"/runs/{run.pk}/").content.decode()
 
 
 def test_a_line_is_found_by_its_number(see: Client) -> None:

@@ -40,6 +40,7 @@ GOLDEN: list[str] = [
 ]
 NESTED = (
     protocol.TaskSpec, protocol.ScheduleSpec, protocol.FlowSpec, protocol.Held, protocol.Verdict, protocol.Ancestor,
+    protocol.LineOpen,
 )  # fmt: skip
 
 

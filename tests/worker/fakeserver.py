@@ -20,6 +20,7 @@ class Attempt:
     def __init__(self, fence, flow):
         self.fence, self.run, self.flow = fence, f"run-{fence}", flow
         self.streams = {protocol.FACTS: [], protocol.OUTPUT: []}
+        self.open_lines = []  # what it has written of lines that have not ended
         self.seen_at = []  # when each fact came, monotonic
         self.claimed = self.started = False
         self.declined = None
@@ -186,6 +187,9 @@ class FakeServer:
     def _on_Beaten(self, connection, message):
         self.beats += 1
         connection.send(protocol.encode(protocol.Echo(time.time())))
+
+    def _on_LinesOpen(self, connection, message):
+        self.attempts[message.fence].open_lines = [(line.message, line.level) for line in message.lines]
 
     def _on_Left(self, connection, message):
         self.left.append(message.reason)

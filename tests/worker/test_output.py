@@ -59,22 +59,41 @@ def test_bytes_that_are_no_text_become_escapes_and_nul_becomes_visible():
     assert LineCutter().feed(b"\xff\x00\n") == ["\\xff\u2400"]
 
 
-def test_a_full_spool_keeps_its_head_and_an_exact_count_of_the_rest(tmp_path):
-    output = Output(tmp_path / "1.output", cap_bytes=spool.RESERVED_BYTES + 1000)
+def records_of(path):
+    reader = spool.Reader(path)
+    return [protocol.decode(record) for record in reader.read(1, 10_000, 1 << 24)]
+
+
+def test_a_full_spool_keeps_its_head_its_tail_and_an_exact_count_between_them(tmp_path):
+    output = Output(tmp_path / "1.raw", cap_bytes=spool.RESERVED_BYTES + 1000)
     with open(output.pipe(20), "wb") as writing:
-        writing.write(b"".join(b"line %d\n" % number for number in range(1000)))
-        writing.flush()
-        for _ in range(3):
-            for fd in output.open_pipes:
-                output.drain(fd, 1.0)
-        writing.write(b"".join(b"late %d\n" % number for number in range(500)))
-    for _ in range(3):
-        for fd in output.open_pipes:
-            output.drain(fd, 2.0)
-    output.close(3.0)
+        for number in range(10_000):
+            writing.write(b"line %d %s\n" % (number, b"x" * 50))
+            if number % 500 == 0:
+                writing.flush()
+                output.drain()
+    while output.open_pipes:
+        output.drain()
+    output.close()
 
-    reader = spool.Reader(tmp_path / "1.output")
-    records = [protocol.decode(record) for record in reader.read(1, 10_000, 1 << 20)]
+    lines = records_of(tmp_path / "1.raw")
+    gap = next(n for n, line in enumerate(lines) if line.dropped)
+    numbers = [int(line.message.split()[1]) for line in lines if not line.dropped]
+    assert numbers[:gap] == list(range(gap))
+    assert numbers[gap:] == list(range(gap + lines[gap].dropped, 10_000))
+    assert len(numbers) - gap > 1000
+    assert (tmp_path / "1.raw").stat().st_size < spool.RESERVED_BYTES + 500_000
 
-    assert [record.message for record in records[:-1]] == [f"line {number}" for number in range(1000)]
-    assert records[-1].dropped == 500
+
+def test_of_a_log_that_nearly_fits_nothing_is_left_out(tmp_path):
+    output = Output(tmp_path / "1.raw", cap_bytes=spool.RESERVED_BYTES + 10)
+    with open(output.pipe(20), "wb") as writing:
+        for number in range(500):
+            writing.write(b"line %d\n" % number)
+            writing.flush()
+            output.drain()
+    while output.open_pipes:
+        output.drain()
+    output.close()
+
+    assert [line.message for line in records_of(tmp_path / "1.raw")] == [f"line {n}" for n in range(500)]

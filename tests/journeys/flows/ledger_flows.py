@@ -333,3 +333,16 @@ def stamp(path: str) -> None:
 def stamp_fresh(path: str) -> None:
     """The same in an interpreter of its own."""
     Path(path).write_text(repr(time.time()))
+
+
+@flow
+def hesitates(path: str) -> None:
+    """Half a line, then nothing until there is a file; raw output between two prints."""
+    print("a")
+    os.write(1, b"b\n")
+    print("c")
+    subprocess.run(["echo", "d"], check=True)
+    print("loading model... ", end="", flush=True)
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    print("done")

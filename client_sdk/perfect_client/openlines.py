@@ -1,0 +1,281 @@
+"""Unfinished lines in a mapped file: written by a run's process, read by its supervisor, also after a sudden death.
+
+A line that has begun and not ended stands in a *slot*. The file also keeps raw output in its place among the printed
+lines: the supervisor notes there how much it has read of each pipe, and the run's process marks, for a line that it
+tells after raw output, how much raw output was written before.
+
+A mapped write is a copy in memory: it costs no system call, and the kernel keeps it when the process is killed. Blocks
+are allocated before they are written to, for on a full disk a mapped write would kill the process (SIGBUS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import stat
+import struct
+import sys
+import threading
+import time
+from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
+
+from perfect_client.protocol import MAX_LINE_BYTES, clean_text
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows: it has no workers, so nobody makes such a file
+    pass
+
+SLOTS = 64  # lines that can be open at once: of a thread, in a stream
+MARKS = 256  # of lines that were told after raw output, until the supervisor has read that output
+RING_AGAIN_S = 0.05  # a bell that nobody has heard for so long is rung again
+
+_PAGE = 4096
+_USED, _READS, _MARKED, _RUNG = 0, 8, 32, 40  # where they stand in the file's head
+_MARKS_AT, _SLOTS_AT = 64, 2 * _PAGE
+_TEXT_AT, _SLOT_BYTES = 32, MAX_LINE_BYTES + _PAGE
+
+_pack_used = struct.Struct("<I").pack_into
+_reads, _number = struct.Struct("<QQQ"), struct.Struct("<Q")  # how often it read, odd while it does; bytes of each pipe
+_mark = struct.Struct("<QQd")
+_slot = struct.Struct("<IHHId")  # bytes, level, whether it is being told, task, time
+_LENGTH, _TOLD_AT = struct.Struct("<I"), struct.Struct("<HHId")
+
+
+class OpenLine(NamedTuple):
+    """``being_told``: its process was about to tell it, as a line of this very time. ``task`` is a number or None."""
+
+    time: float
+    text: str
+    level: int
+    task: Optional[int]
+    being_told: bool = False
+
+
+class Mark(NamedTuple):
+    """A line was told at ``time``, when so many bytes had been written to stdout's and stderr's pipe."""
+
+    written: Tuple[int, int]
+    time: float
+
+
+class OpenLines:
+    """The file as its writer and its reader see it. ``create`` and ``attach`` make one."""
+
+    def __init__(self, mapped: mmap.mmap, fd: int = -1) -> None:
+        self._map, self._fd = mapped, fd
+        self._free: List[int] = []
+        self._used = 0
+        self._lock = threading.Lock()
+        self._pipes: Tuple[int, ...] = ()
+        self._last = (0, 0)
+        self._bell, self._rung_at = -1, 0.0
+        self._seen = 0  # marks that the supervisor has taken
+
+    # ------------------------------------------------------------------------------------------- in the run's process
+
+    def take_slot(self) -> int:
+        """Where a line can stand; 0 when there is no room, so that it is kept in memory alone."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            at = _SLOTS_AT + self._used * _SLOT_BYTES
+            if self._used == SLOTS or not _allocate(self._fd, at, _SLOT_BYTES):
+                return 0
+            self._used += 1
+            _pack_used(self._map, _USED, self._used)
+            return at
+
+    def give_back(self, slot: int) -> None:
+        """Its line has ended, and its thread too."""
+        self.clear(slot)
+        with self._lock:
+            self._free.append(slot)
+
+    def hold(self, slot: int, text: str, level: int, task: Optional[int], at: float) -> None:
+        """The line is so far."""
+        raw = text.encode("utf-8", "backslashreplace")
+        if len(raw) > MAX_LINE_BYTES:
+            raw = clean_text(text).encode("utf-8")
+        begin = slot + _TEXT_AT
+        self._map[begin : begin + len(raw)] = raw
+        _slot.pack_into(self._map, slot, len(raw), level, 0, task or 0, at)
+
+    def telling(self, slot: int, level: int, task: Optional[int], at: float) -> None:
+        """The line has ended, and is about to be told as one of this very time; then comes ``clear``."""
+        _TOLD_AT.pack_into(self._map, slot + 4, level, 1, task or 0, at)
+
+    def clear(self, slot: int) -> None:
+        """Nothing is open there any more."""
+        _LENGTH.pack_into(self._map, slot, 0)
+
+    def watch_pipes(self) -> None:
+        """Raw output of this process goes to the pipes that are its descriptors 1 and 2 now."""
+        if self._fd < 0:  # in memory: nobody reads its marks
+            return
+        with contextlib.suppress(OSError):
+            if all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in (1, 2)):
+                self._pipes = (os.dup(1), os.dup(2))
+
+    def unwatch_pipes(self) -> None:
+        pipes, self._pipes = self._pipes, ()
+        for fd in pipes:
+            os.close(fd)
+
+    def moment(self, clock: Callable[[], float]) -> float:
+        """The time of a line that is told now. What was written to the pipes before is marked as older."""
+        if not self._pipes:
+            return clock()
+        written = self._written()
+        if written == self._last:
+            return clock()
+        with self._lock:
+            at, self._last = clock(), written
+            count: int = _number.unpack_from(self._map, _MARKED)[0]
+            _mark.pack_into(self._map, _MARKS_AT + count % MARKS * _mark.size, *written, at)
+            _number.pack_into(self._map, _MARKED, count + 1)
+        return at
+
+    def _written(self) -> Tuple[int, int]:
+        """Bytes that were ever written to each pipe: what the supervisor has read, and what still waits."""
+        for _ in range(1000):
+            reads, out, err = _reads.unpack_from(self._map, _READS)
+            if not reads & 1:
+                waiting = _waiting(self._pipes[0]), _waiting(self._pipes[1])
+                if _number.unpack_from(self._map, _READS)[0] == reads:
+                    return out + waiting[0], err + waiting[1]
+            time.sleep(0)  # the supervisor is reading this very moment
+        return self._last
+
+    @contextlib.contextmanager
+    def writing(self, stream: int) -> Iterator[None]:
+        """In a forked child: it alone writes to this pipe inside. The kernel ends the lock with the process."""
+        held = _locked(self._fd, stream, True)
+        try:
+            yield
+        finally:
+            if held:
+                _locked(self._fd, stream, False)
+
+    def use_bell(self, bell: int) -> None:
+        """``ring`` writes to this pipe."""
+        self._bell = bell
+
+    def ring(self) -> None:
+        """Tell the supervisor that there is something to look at, unless it was told and has not looked yet."""
+        now = time.monotonic()
+        if self._map[_RUNG] and now - self._rung_at < RING_AGAIN_S:
+            return
+        self._map[_RUNG], self._rung_at = 1, now
+        with contextlib.suppress(OSError):  # a full pipe has been rung already
+            os.write(self._bell, b"!")
+
+    # ---------------------------------------------------------------------------------------------- in the supervisor
+
+    def looked(self) -> None:
+        """The supervisor is about to look: what comes from now on rings again."""
+        self._map[_RUNG] = 0
+
+    def begin_reading(self) -> None:
+        """The supervisor is about to read a pipe."""
+        _number.pack_into(self._map, _READS, _number.unpack_from(self._map, _READS)[0] | 1)
+
+    def end_reading(self, out: int, err: int) -> None:
+        """It has read so many bytes of each pipe, ever."""
+        reads: int = _number.unpack_from(self._map, _READS)[0]
+        struct.pack_into("<QQ", self._map, _READS + 8, out, err)
+        _number.pack_into(self._map, _READS, (reads | 1) + 1)
+
+    def marks(self) -> List[Mark]:
+        """Those that are new."""
+        count: int = _number.unpack_from(self._map, _MARKED)[0]
+        first, self._seen = max(self._seen, count - MARKS), count
+        found = [_mark.unpack_from(self._map, _MARKS_AT + n % MARKS * _mark.size) for n in range(first, count)]
+        return [Mark((out, err), at) for out, err, at in found]
+
+    def lines(self) -> List[OpenLine]:
+        """Everything that is open."""
+        used: int = _LENGTH.unpack_from(self._map, _USED)[0]
+        found = [self._line(_SLOTS_AT + n * _SLOT_BYTES) for n in range(min(used, SLOTS))]
+        return [line for line in found if line is not None]
+
+    def _line(self, slot: int) -> Optional[OpenLine]:
+        if slot + _SLOT_BYTES > len(self._map):
+            return None
+        size, level, told, task, at = _slot.unpack_from(self._map, slot)
+        if not 0 < size <= MAX_LINE_BYTES:
+            return None
+        begin = slot + _TEXT_AT
+        text = self._map[begin : begin + size].decode("utf-8", "backslashreplace")
+        return OpenLine(at, clean_text(text), level, task or None, bool(told))
+
+    def close(self) -> None:
+        self.unwatch_pipes()
+        self._map.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _waiting(pipe: int) -> int:
+    """Bytes in a pipe that nobody has read yet."""
+    try:
+        return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+    except OSError:
+        return 0
+
+
+def _locked(fd: int, at: int, wanted: bool) -> bool:
+    """Lock one byte of the file for this process, or unlock it; whether that could be done (POSIX, fcntl(2))."""
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX if wanted else fcntl.LOCK_UN, 1, at)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _allocate(fd: int, at: int, size: int) -> bool:
+    """Whether the file has blocks there now."""
+    if fd < 0:  # it is memory
+        return True
+    try:
+        os.posix_fallocate(fd, at, size)
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+_FILE_BYTES = _SLOTS_AT + SLOTS * _SLOT_BYTES
+
+
+def create(path: str) -> Optional[OpenLines]:
+    """For the one who writes the lines; None where there can be no such file."""
+    fd = -1
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+        os.ftruncate(fd, _FILE_BYTES)
+        if _allocate(fd, 0, _SLOTS_AT):
+            return OpenLines(mmap.mmap(fd, _FILE_BYTES), fd)
+    except (OSError, ValueError):
+        pass
+    if fd >= 0:
+        os.close(fd)
+    return None
+
+
+def in_memory() -> OpenLines:
+    """For a process and those that it forks."""
+    return OpenLines(mmap.mmap(-1, _FILE_BYTES))
+
+
+def attach(path: str) -> Optional[OpenLines]:
+    """For the one who reads them; None while there is no such file."""
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size < _FILE_BYTES:
+                return None
+            return OpenLines(mmap.mmap(file.fileno(), _FILE_BYTES))
+    except (OSError, ValueError):
+        return None
