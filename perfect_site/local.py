@@ -51,8 +51,10 @@ def ensure_worker_token(home: Path, now: datetime) -> None:
     write_private(path, secret + "\n")
 
 
-def announce_server(home: Path, url: str) -> None:
-    write_private(home / "server.json", json.dumps({"pid": os.getpid(), "url": url, "started_at": time.time()}))
+def announce_server(home: Path, url: str, public: str = "") -> None:
+    """For who looks for the server on its own machine. ``public`` is the address by which others reach it."""
+    facts = {"pid": os.getpid(), "url": url, "public": public, "started_at": time.time()}
+    write_private(home / "server.json", json.dumps(facts))
 
 
 def forget_server(home: Path) -> None:
@@ -62,7 +64,7 @@ def forget_server(home: Path) -> None:
 
 
 def running_server(home: Path) -> dict[str, object] | None:
-    """``{"pid", "url", "started_at"}`` of the server of this home, if it lives."""
+    """``{"pid", "url", "public", "started_at"}`` of the server of this home, if it lives."""
     try:
         known: dict[str, object] = json.loads((home / "server.json").read_text())
         os.kill(int(str(known["pid"])), 0)

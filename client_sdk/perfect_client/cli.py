@@ -7,6 +7,7 @@ import os
 from typing import Optional, Sequence
 
 from perfect_client import worker
+from perfect_client.address import DEFAULT_URL
 from perfect_client.supervisor import STOP_GRACE_S
 
 
@@ -37,8 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what a run gets to tidy up when it misses its own deadline or the worker stops (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument("--pool", action="append", default=[], metavar="NAME", help="serve this pool; can be repeated")
-    parser.add_argument("--url", help="the server (default: PERFECT_URL, else %s)" % worker.DEFAULT_URL)
-    parser.add_argument("--token", help="default: PERFECT_TOKEN, else the one the server on this machine wrote")
+    parser.add_argument(
+        "--url", help="the server (default: PERFECT_URL, else the one of PERFECT_HOME, else %s)" % DEFAULT_URL
+    )
+    parser.add_argument("--token", help="default: PERFECT_TOKEN, else what the server on this machine wrote for it")
     parser.add_argument(
         "--reload", action="store_true", help="look for changed files every second, not only at a start"
     )
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_worker(options: argparse.Namespace) -> int:
     """Be the worker that the parsed options describe; the exit code (2: refused)."""
-    for sentence in worker.warnings_about(os.environ):
+    for sentence in worker.warnings_about(os.environ, options.url):
         worker.say("perfect: warning: %s" % sentence)
     try:
         setup = worker.configure(

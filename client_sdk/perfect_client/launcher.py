@@ -17,8 +17,12 @@ from perfect_client.loop import Loop, Timer
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 PACKAGE_HOME = str(Path(__file__).resolve().parent.parent)
-# At the end of the path, so that the package is found wherever it lies and nothing of the user's is shadowed.
-_PROGRAM = "import sys; sys.path.append(%r); from perfect_client.zygote import main; main(sys.argv[1:])" % PACKAGE_HOME
+# At the end of the path, so that the package is found wherever it lies and nothing of the user's is shadowed. The
+# current folder, which ``-c`` puts first, goes there too: its ``email.py`` must not shadow the standard library.
+_PROGRAM = (
+    "import sys; sys.path += [sys.path.pop(0), %r]; from perfect_client.zygote import main; main(sys.argv[1:])"
+    % PACKAGE_HOME
+)
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _HEALTHY_S = 0.5, 30.0, 30.0
 _RETIRE_S = 5.0
 _SLOW_IMPORT_S = 30.0

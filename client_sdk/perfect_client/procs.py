@@ -109,6 +109,15 @@ def born(pid: int) -> int:
     return int(fields[19]) if len(fields) > 19 and fields[0] not in (b"Z", b"X") else 0
 
 
+def born_at(pid: int) -> Optional[float]:
+    """When the process started, in seconds since the epoch; None when the system does not say."""
+    ticks = born(pid)
+    for line in _read("/proc/stat", 1 << 20).split(b"\n") if ticks else ():
+        if line.startswith(b"btime "):
+            return int(line.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    return None
+
+
 def all_pids() -> List[int]:
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]

@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any, List, Mapping, NoReturn, Optional, Sequence
 
-from perfect_client import procs, results
+from perfect_client import address, procs, results
 from perfect_client.journal import Folder, Occupied
 from perfect_client.launcher import PACKAGE_HOME
 from perfect_client.supervisor import STOP_GRACE_S, Setup, Supervisor
 from perfect_client.transport import Link
 
-DEFAULT_URL = "http://127.0.0.1:8700"
 MAX_SLOTS = 1000
 KNOWN = (
     "PERFECT_HOME", "PERFECT_URL", "PERFECT_TOKEN", "PERFECT_DATABASE_URL", "PERFECT_REDIS_URL", "PERFECT_SECRET_KEY",
@@ -24,7 +23,10 @@ KNOWN = (
 )  # fmt: skip
 REFUSED = 2  # exit code: what was asked for cannot be done
 
-_PROGRAM = "import sys; sys.path.append(%r); from perfect_client.cli import main; sys.exit(main())" % PACKAGE_HOME
+_PROGRAM = (
+    "import sys; sys.path[:1] = []; sys.path.append(%r); from perfect_client.cli import main; sys.exit(main())"
+    % PACKAGE_HOME
+)
 
 
 class Unusable(ValueError):
@@ -39,8 +41,8 @@ def say(sentence: str) -> None:
         pass
 
 
-def warnings_about(environ: Mapping[str, str]) -> List[str]:
-    """Sentences about settings that are probably not meant as they are."""
+def warnings_about(environ: Mapping[str, str], url: Optional[str] = None) -> List[str]:
+    """Sentences about settings that are probably not meant as they are. ``url`` is the option's."""
     found = []
     for name in sorted(environ):
         if name.startswith("PERFECT_") and not name.startswith("PERFECT__") and name not in KNOWN:
@@ -48,30 +50,12 @@ def warnings_about(environ: Mapping[str, str]) -> List[str]:
 
             near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
             found.append("%s is not a setting of Perfect; did you mean %s?" % (name, near))
+    server = address.find_server(url, environ)
+    if server.note:
+        found.append(server.note)
     if "PREFECT_API_URL" in environ and "PERFECT_URL" not in environ:
-        found.append("PREFECT_API_URL is set, PERFECT_URL is not: this worker uses %s" % DEFAULT_URL)
+        found.append("PREFECT_API_URL is set, PERFECT_URL is not: this worker uses %s" % server.url)
     return found
-
-
-def home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("PERFECT_HOME") or "~/.perfect").expanduser()
-
-
-def find_token(given: Optional[str], environ: Mapping[str, str]) -> str:
-    """The option, else ``PERFECT_TOKEN``, else what the server on this machine wrote. Raises ``Unusable``."""
-    token = given or environ.get("PERFECT_TOKEN", "")
-    file = home(environ) / "worker-token"
-    if not token:
-        try:
-            token = file.read_text()
-        except OSError:
-            pass
-    if not token.strip():
-        raise Unusable(
-            "there is no token: set PERFECT_TOKEN to one that `manage.py createtoken NAME --scope worker` prints "
-            "(a server on this machine leaves one in %s)" % file
-        )
-    return token.strip()
 
 
 def default_slots() -> int:
@@ -122,14 +106,14 @@ def configure(
     checked_name = _checked_name(default_name() if name is None else name)
     checked_slots = _checked_slots(default_slots() if slots is None else slots)
     checked_targets = [_checked_target(target) for target in targets]
-    checked_token = find_token(token, environ)
-    server = url or environ.get("PERFECT_URL") or DEFAULT_URL
+    server = address.find_server(url, environ).url
     try:
         results.bounds(environ)
+        checked_token = address.find_token(token, environ, server)
         Link(server, checked_token)
     except ValueError as wrong:
         raise Unusable(str(wrong)) from None
-    path = home(environ) / "worker" / checked_name
+    path = address.home(environ) / "worker" / checked_name
     try:
         folder = Folder(path)
     except OSError as wrong:

@@ -18,14 +18,16 @@ FLOWS = HERE / "sample_flows.py"
 class Worker:
     """A worker in a process of its own, with its own home."""
 
-    def __init__(self, home, server, targets, *options, token="t0ken", name="w1", **environment):
+    def __init__(self, home, server, targets, *options, token="t0ken", name="w1", url="its", **environment):
         self.home, self.name = home, name
         self.log = home / "worker.log"
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("PERFECT_", "PREFECT_"))}
         environ.update(environment, PERFECT_HOME=str(home), PYTHONPATH=str(SDK), PYTHONDONTWRITEBYTECODE="1")
         if token:
             environ["PERFECT_TOKEN"] = token
-        command = [sys.executable, "-m", "perfect_client", "worker", *map(str, targets), "--url", server.url]
+        command = [sys.executable, "-m", "perfect_client", "worker", *map(str, targets)]
+        if url:
+            command += ["--url", server.url]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--name", name, "--slots", "4", *options], env=environ, stdout=log, stderr=log,
