@@ -123,7 +123,7 @@ class LocalWorkers:
     """One worker process for the targets given; started again with back-off when it dies, ended with the server."""
 
     def __init__(self, targets: Sequence[str], *, home: Path, url: str) -> None:
-        self._command = [sys.executable, "-m", "perfect_client", "worker", *targets, "--name", LOCAL]
+        self._command = [sys.executable, "-m", "perfect_client", "worker", *targets, "--name", LOCAL, "--drain", "0"]
         sdk = str(Path(__file__).resolve().parent.parent / "client_sdk")
         path = os.pathsep.join(filter(None, [sdk, os.environ.get("PYTHONPATH", "")]))
         self._environ = {**os.environ, "PERFECT_HOME": str(home), "PERFECT_URL": url, "PYTHONPATH": path}
@@ -149,7 +149,10 @@ class LocalWorkers:
             await asyncio.sleep(pause)
 
     async def stop(self) -> None:
-        """Ask it to end its runs and itself; what is left of its process group after that is killed."""
+        """Ask it to end its runs and itself; what is left of its process group after that is killed.
+
+        It does not drain: who stops the server waits for it, and a run cannot tell a server that is gone of its end.
+        """
         if self._task is not None:
             self._task.cancel()
         process = self._process

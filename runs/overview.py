@@ -206,10 +206,21 @@ class WorkerShown:
         return "COMPLETED" if self.silent is None else "LOST" if self.used else "CANCELLED"
 
     @property
+    def drains(self) -> str:
+        """What its processes that take no new run wait for; empty without one."""
+        count = self.worker.draining_runs
+        return f"draining, {count} run{'' if count == 1 else 's'}" if self.worker.draining else ""
+
+    @property
     def word(self) -> str:
         if self.silent is None:
-            return "connected"
+            return "connected" if self.worker.takes_runs else self.drains
         return "no contact" if self.used or self.worker.connected else "gone"
+
+
+def _used(worker: Worker, held: int) -> int:
+    """Slots in use of the process that the row describes: its own, beside what an older process still holds."""
+    return max(0, held - worker.draining_runs) if worker.takes_runs else held
 
 
 def workers(now: datetime, *, everyone: bool = False) -> list[WorkerShown]:
@@ -223,7 +234,7 @@ def workers(now: datetime, *, everyone: bool = False) -> list[WorkerShown]:
         .annotate(Count("pk"))
     )
     return [
-        WorkerShown(worker, used.get(worker.pk, 0), [f for f in worker.flows.all() if not f.archived],
+        WorkerShown(worker, _used(worker, used.get(worker.pk, 0)), [f for f in worker.flows.all() if not f.archived],
                     worker.silent_for(now))
         for worker in found
     ]  # fmt: skip

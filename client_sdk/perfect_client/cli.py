@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the worker's name on its machine and on the pages (default: the host's name)")
     parser.add_argument("--slots", type=_slots, metavar="N", help="runs at the same time (default: 2 per processor)")
     parser.add_argument(
+        "--drain", type=_seconds, metavar="SECONDS",
+        help="when the worker is told to stop, let runs go on for so long before they are asked to stop (default: 0 "
+        "after Ctrl+C, no limit after SIGTERM); a second signal stops them, a third one kills them",
+    )  # fmt: skip
+    parser.add_argument(
         "--grace", type=_seconds, default=STOP_GRACE_S, metavar="SECONDS",
         help="what a run gets to tidy up when it misses its own deadline or the worker stops (default: %(default)g)",
     )  # fmt: skip
@@ -61,6 +66,7 @@ def run_worker(options: argparse.Namespace) -> int:
             url=options.url,
             token=options.token,
             reload=options.reload,
+            drain_s=options.drain,
             grace_s=options.grace,
         )
     except worker.Unusable as wrong:

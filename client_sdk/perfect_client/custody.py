@@ -83,16 +83,20 @@ class Custody:
 
 def end_what_was_left(worker: str, entries: Sequence[Entry]) -> None:
     """Kill the processes of an earlier life of this worker, and wait until they are gone (at most 5 s)."""
+    give_up = time.monotonic() + LEFT_BEHIND_S
+    while kill_what_was_left(worker, entries) and time.monotonic() < give_up:
+        time.sleep(0.01)  # nothing else is served yet
+
+
+def kill_what_was_left(worker: str, entries: Sequence[Entry]) -> bool:
+    """Kill the processes of these attempts; False when there is none."""
     attempts = {
         entry.order.fence: entry.pid if entry.pid and procs.born(entry.pid) == entry.born else 0 for entry in entries
     }
-    give_up = time.monotonic() + LEFT_BEHIND_S
-    left = procs.left_behind(worker, attempts)
-    while left and time.monotonic() < give_up:
-        for pid in left:
-            procs.send(pid, signal.SIGKILL)
-        time.sleep(0.01)  # nothing else is served yet
-        left = procs.left_behind(worker, attempts)
+    left = procs.left_behind(worker, attempts) if entries else set()
+    for pid in left:
+        procs.send(pid, signal.SIGKILL)
+    return bool(left)
 
 
 _REPORTS: Dict[str, Callable[[Custody, Zygote, Attempt, Message], None]] = {

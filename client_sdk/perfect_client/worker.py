@@ -96,6 +96,7 @@ def configure(
     url: Optional[str] = None,
     token: Optional[str] = None,
     reload: bool = False,
+    drain_s: Optional[float] = None,
     grace_s: float = STOP_GRACE_S,
 ) -> Setup:
     """Options and environment as a ``Setup``; makes the worker's folder. Raises ``Unusable``."""
@@ -127,6 +128,7 @@ def configure(
         slots=checked_slots,
         pools=list(pools),
         reload=reload,
+        drain_s=drain_s,
         grace_s=grace_s,
     )
 
@@ -138,13 +140,20 @@ def work(setup: Setup) -> int:
         os.environ["PERFECT_URL"] = setup.url  # for the addresses that ``runtime`` tells inside runs
         supervisor = Supervisor(setup, say)
         say(
-            "Perfect worker '%s', %d slots, for %s\n  stop    Ctrl+C; running flows are asked to stop and get %g s"
-            % (setup.name, setup.slots, setup.url, setup.grace_s)
+            "Perfect worker '%s', %d slots, for %s\n  stop    %s"
+            % (setup.name, setup.slots, setup.url, _how_to_stop(setup))
         )
         return supervisor.run()
     except Occupied as wrong:
         say("perfect: %s" % wrong)
         return REFUSED
+
+
+def _how_to_stop(setup: Setup) -> str:
+    if setup.drain_s:
+        return "Ctrl+C; running flows get %g s to end, then %g s to stop" % (setup.drain_s, setup.grace_s)
+    stop = "Ctrl+C; running flows are asked to stop and get %g s" % setup.grace_s
+    return stop if setup.drain_s == 0 else stop + " (kill -TERM %d lets them end)" % os.getpid()
 
 
 def serve(
@@ -155,6 +164,7 @@ def serve(
     url: Optional[str] = None,
     token: Optional[str] = None,
     reload: bool = False,
+    drain: Optional[float] = None,
 ) -> None:
     """Turn this program into a worker for its flows, or for ``targets``: flows, files, folders, modules.
 
@@ -164,7 +174,7 @@ def serve(
     if procs.importing_flows:
         return
     arguments = ["worker", *(_target_of(target) for target in targets or (_main_file(),))]
-    options = {"--name": name or _name_of(targets), "--slots": slots, "--url": url}
+    options = {"--name": name or _name_of(targets), "--slots": slots, "--url": url, "--drain": drain}
     for option, value in options.items():
         if value is not None:
             arguments += [option, str(value)]

@@ -18,7 +18,7 @@ FLOWS = HERE / "sample_flows.py"
 class Worker:
     """A worker in a process of its own, with its own home."""
 
-    def __init__(self, home, server, targets, *options, token="t0ken", name="w1", url="its", **environment):
+    def __init__(self, home, server, targets, *options, token="t0ken", name="w1", url="its", drain="0", **environment):
         self.home, self.name = home, name
         self.log = home / "worker.log"
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("PERFECT_", "PREFECT_"))}
@@ -28,6 +28,8 @@ class Worker:
         command = [sys.executable, "-m", "perfect_client", "worker", *map(str, targets)]
         if url:
             command += ["--url", server.url]
+        if drain and "--drain" not in options:
+            command += ["--drain", drain]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--name", name, "--slots", "4", *options], env=environ, stdout=log, stderr=log,
