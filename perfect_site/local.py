@@ -21,7 +21,7 @@ from django.db import transaction
 from runs.access import Token
 
 LOCAL = "local"
-STOP_WITHIN = 12.0  # seconds a worker gets to end its runs: the runs' own grace of 10 and a little
+STOP_WITHIN = 17.0  # seconds a worker gets to end its runs: their own grace of 10, 5 for hooks, and a little
 BACKOFF = (0.5, 1, 2, 5, 10, 30)
 SETTLED = 60.0  # seconds after which a worker's death counts as its first
 

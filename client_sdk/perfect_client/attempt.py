@@ -34,6 +34,7 @@ class House(NamedTuple):
     worker: str
     others: Callable[[], Set[int]]  # pids that are nobody's orphans: the zygotes and the leaders of living runs
     changed: Callable[["Attempt"], None]  # a slot came free or an attempt is final
+    over: Callable[["House", "Attempt"], None]  # its end is written
     secrets: Callable[[protocol.OfferRun], Hidden]  # what must not stand in the output of a run
 
 
@@ -46,6 +47,7 @@ class Attempt:
         self.stage = OFFERED
         self.zygote: Any = None
         self.dropped = self.forgotten = False
+        self.kept = False  # until the hooks of its end were called
         self._output = Output(house.folder.output(self.fence), clean=house.secrets(entry.order).without)
         self._facts: Optional[spool.Reader] = None
         self._lines: Optional[spool.Reader] = None
@@ -188,15 +190,34 @@ class Attempt:
         last = self._facts.last() if self._facts else None
         return last is not None and last.startswith(_OUTCOMES)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its process was started, as far as this worker knows."""
+        return self.zygote is not None or (self._facts is not None and self._facts.count > 1)
+
+    @property
+    def exit(self) -> Optional[protocol.ProcessExited]:
+        """The end that a supervisor wrote; None if the run told its outcome, or has not ended."""
+        last = self._facts.last() if self._facts else None
+        fact = protocol.decode(last) if last is not None and last.startswith(_OUTCOMES[1]) else None
+        return fact if isinstance(fact, protocol.ProcessExited) else None
+
+    @property
+    def began_at(self) -> float:
+        """When its code began, in seconds since the epoch; now, if that is not known."""
+        first = self._facts.read(1, 1, 1) if self._facts else []
+        fact = protocol.decode(first[0]) if first else None
+        return fact.time if isinstance(fact, protocol.RunStarted) else time.time()
+
     def _drain(self, fd: int) -> None:
         if not self._output.drain(fd, time.time()):
             self._house.loop.forget(fd)
-        self._look_at_lines()
+        self.look_at_lines()
         self._house.changed(self)
         if self.stage == GONE:
             self._finish_when_quiet()
 
-    def _look_at_lines(self) -> None:
+    def look_at_lines(self) -> None:
         if self._lines is not None:
             self._lines.refresh()
         elif self._house.folder.output(self.fence).exists():
@@ -219,7 +240,7 @@ class Attempt:
         """The worker ends."""
         if self.stage in (GONE, FINAL):
             return
-        self._stop_reason = reason
+        self._stop_reason = self.entry.stop = reason
         self._end(grace_s, reason)
 
     def _end(self, grace_s: float, unstarted: str) -> None:
@@ -278,8 +299,15 @@ class Attempt:
         self.dropped = True
         if self.stage == RUNNING:
             self.kill()
-        elif self.stage == FINAL or self.zygote is None:
+        elif (self.stage == FINAL or self.zygote is None) and not self.kept:
             self._forget()
+
+    def release(self) -> None:
+        """The hooks of its end were called, as far as they can be."""
+        self.kept = False
+        if self.dropped:
+            self._forget()
+        self._house.changed(self)
 
     # ------------------------------------------------------------------------------------------------------------ end
 
@@ -321,10 +349,12 @@ class Attempt:
         if self.dropped:
             self._forget()
             return
-        self._look_at_lines()
+        self.look_at_lines()
         if self._facts is not None:
             self._facts.refresh()
-            if not self.has_outcome:
+            if self.has_outcome:
+                self._house.over(self._house, self)
+            else:
                 self._write_end(last_words)
         self._house.changed(self)
 
@@ -349,6 +379,8 @@ class Attempt:
             self._later(FULL_DISK_S, lambda: self._write_end(last_words))
         if self._facts is not None:
             self._facts.refresh()
+        if self.has_outcome:
+            self._house.over(self._house, self)
 
     def _reason(self) -> str:
         if self._missed:
@@ -372,7 +404,7 @@ class Attempt:
 
     def forget_if_delivered(self) -> bool:
         """Whether nothing is kept of it any more."""
-        if self.stage == FINAL and self.has_outcome and self._house.session.delivered(self.fence):
+        if self.stage == FINAL and self.has_outcome and not self.kept and self._house.session.delivered(self.fence):
             self._forget()
         return self.forgotten
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Union
 
-from perfect_client import engine, journal, lineage, procs, protocol, spool
+from perfect_client import engine, hooks, journal, last_hooks, lineage, procs, protocol, spool
 from perfect_client.channel import Channel
 from perfect_client.decorators import flow, task
 from perfect_client.errors import Cancelled
@@ -220,6 +220,7 @@ class Ready(NamedTuple):
     order: protocol.OfferRun
     files: str
     answers: int
+    ended: Optional[Dict[str, Any]]  # how the run has ended, if this process is only to call its hooks
 
 
 def _make_ready(start: Start, place: Place) -> Optional[Ready]:
@@ -227,7 +228,7 @@ def _make_ready(start: Start, place: Place) -> Optional[Ready]:
     _take_over(start, place)
     files = os.path.join(place.runs, str(start.fence))
     entry = journal.load(Path(files + ".json"))
-    return None if entry is None else Ready(entry.order, files, start.answers)
+    return None if entry is None else Ready(entry.order, files, start.answers, entry.ended)
 
 
 @task
@@ -278,6 +279,9 @@ def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: 
     if ready is None:
         os.write(2, b"the journal of this run is gone\n")
         return os.EX_IOERR
+    if ready.ended is not None:
+        last_hooks.call(flows[ready.order.flow], ready.order, ready.ended, Guard(bell, ready.order.fence))
+        return 0
 
     def cancel_reason() -> Optional[str]:
         now = journal.load(Path(ready.files + ".json"))
@@ -285,6 +289,7 @@ def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: 
 
     emit = Emitter(spool.Writer(ready.files + ".facts"), bell, cancel_reason, stop)
     code = 0
+    hooks.witness = last_hooks.Witness(ready.files, stop)
     lineage.begin(ready.order.run, ready.order.lineage)
     try:
         guard = Guard(bell, ready.order.fence)

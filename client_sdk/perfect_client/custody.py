@@ -7,6 +7,7 @@ import time
 from typing import Callable, Dict, Optional, Sequence, Set
 
 from perfect_client import procs
+from perfect_client.aftermath import Aftermath
 from perfect_client.attempt import RUNNING, STARTING, Attempt
 from perfect_client.channel import Message
 from perfect_client.journal import Entry
@@ -18,9 +19,10 @@ LEFT_BEHIND_S = 5.0
 
 
 class Custody:
-    """Tells attempts what became of their processes. ``launcher`` is set right after it was made."""
+    """Tells attempts what became of their processes. ``launcher`` and ``aftermath`` are set right after it was made."""
 
     launcher: Launcher
+    aftermath: Aftermath
 
     def __init__(self, loop: Loop, attempts: Dict[int, Attempt]) -> None:
         self._loop, self._attempts = loop, attempts
@@ -36,6 +38,8 @@ class Custody:
     # -------------------------------------------------------------------------------------------------------- reports
 
     def reported(self, zygote: Zygote, message: Message) -> None:
+        if self.aftermath.reported(message):
+            return
         attempt = self._attempts.get(message["fence"]) or self.leaders().get(message.get("pid", 0))
         if attempt is not None:
             _REPORTS[message["event"]](self, zygote, attempt, message)

@@ -6,6 +6,7 @@ import math
 import signal
 from typing import Callable, Dict, List, Optional
 
+from perfect_client.aftermath import Aftermath
 from perfect_client.attempt import OFFERED, Attempt
 from perfect_client.loop import Loop
 
@@ -26,10 +27,11 @@ class Ending:
     """``note`` prints a sentence; ``decline(attempt)`` gives back what was offered and not started."""
 
     def __init__(
-        self, loop: Loop, attempts: Dict[int, Attempt], drain_s: Optional[float], grace_s: float,
+        self, loop: Loop, attempts: Dict[int, Attempt], aftermath: Aftermath, drain_s: Optional[float], grace_s: float,
         note: Callable[[str], None], decline: Callable[[Attempt], None],
     ) -> None:  # fmt: skip
-        self._loop, self._attempts, self._drain_s, self._grace_s = loop, attempts, drain_s, grace_s
+        self._loop, self._attempts, self._aftermath = loop, attempts, aftermath
+        self._drain_s, self._grace_s = drain_s, grace_s
         self._note, self._decline = note, decline
         self.begun = self.draining = False
         self._stopped = False
@@ -69,6 +71,7 @@ class Ending:
         if self._stopped:
             return
         self.begun = self._stopped = True
+        self._aftermath.hurry()
         busy = self._busy()
         if busy:
             self._note("stopping; %s get %g s (once more kills them)" % (_runs(len(busy)), self._grace_s))
@@ -81,6 +84,7 @@ class Ending:
     def _kill(self) -> None:
         for attempt in self._busy():
             attempt.kill()
+        self._aftermath.kill()
 
 
 def _runs(count: int) -> str:

@@ -19,7 +19,7 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Collection, List, Optional, Set
+from typing import Any, Collection, Dict, List, Optional, Set
 
 from perfect_client import protocol
 
@@ -30,7 +30,8 @@ class Occupied(Exception):
 
 @dataclass
 class Entry:
-    """What the worker knows of one attempt. ``cancel`` is the reason once a cancel was asked for."""
+    """What the worker knows of one attempt. ``cancel`` is the reason once a cancel was asked for, ``stop`` the one once
+    the worker ends it. ``ended`` says how it has ended, once a process was started to call its hooks."""
 
     order: protocol.OfferRun
     boot: str
@@ -38,6 +39,8 @@ class Entry:
     pid: int = 0
     born: int = 0
     cancel: Optional[str] = None
+    stop: Optional[str] = None
+    ended: Optional[Dict[str, Any]] = None
 
 
 def load(path: Path) -> Optional[Entry]:
@@ -52,6 +55,8 @@ def load(path: Path) -> Optional[Entry]:
             pid=int(data["pid"]),
             born=int(data["born"]),
             cancel=data["cancel"],
+            stop=data.get("stop"),
+            ended=data.get("ended"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -142,6 +147,10 @@ class Folder:
     def output(self, fence: int) -> Path:
         return self.runs / ("%d.output" % fence)
 
+    def hooks(self, fence: int) -> Path:
+        """Of which end the run's own process began to tell its flow's hooks."""
+        return self.runs / ("%d.hooks" % fence)
+
     def write(self, entry: Entry) -> None:
         data = {
             "order": protocol.to_dict(entry.order),
@@ -150,12 +159,14 @@ class Folder:
             "pid": entry.pid,
             "born": entry.born,
             "cancel": entry.cancel,
+            "stop": entry.stop,
+            "ended": entry.ended,
         }
         self._replace(self.journal(entry.order.fence), protocol.dumps(data).encode("utf-8", "backslashreplace"))
 
     def remove(self, fence: int) -> None:
         """Forget an attempt. Its journal goes last: while it stands, a restart finds the attempt."""
-        for path in (self.facts(fence), self.output(fence), self.journal(fence)):
+        for path in (self.facts(fence), self.output(fence), self.hooks(fence), self.journal(fence)):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 

@@ -107,6 +107,10 @@ class Output:
             os.close(fd)
         return bool(data)
 
+    def add(self, now: float, text: str, level: int) -> None:
+        """A line of the supervisor's."""
+        self._record([protocol.Logged(now, text, level)])
+
     def close(self, now: float) -> None:
         """Close what is still open and write how much was dropped."""
         for fd in self.open_pipes:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from perfect_client import protocol
+from perfect_client.aftermath import Aftermath
 from perfect_client.attempt import OFFERED, Attempt, House
 from perfect_client.custody import Custody
 from perfect_client.ending import Ending
@@ -71,16 +72,26 @@ class Supervisor:
         self._ear = Ear()
         self.attempts: Dict[int, Attempt] = {}
         self.custody = Custody(self.loop, self.attempts)
-        self.launcher = self.custody.launcher = Launcher(
+        self.aftermath = self.custody.aftermath = Aftermath(setup.grace_s, self._note)
+        self.launcher = self.custody.launcher = self.aftermath.launcher = Launcher(
             self.loop, setup.targets, self.worker, setup.folder.runs, bell,
             self.custody.reported, self._announce, self.custody.orphaned, self._note,
         )  # fmt: skip
         self._described: Dict[str, protocol.FlowSpec] = {}
         self.house = House(
-            self.loop, setup.folder, self.session, self.worker, self.custody.others, self._changed, self._secrets_of
+            self.loop,
+            setup.folder,
+            self.session,
+            self.worker,
+            self.custody.others,
+            self._changed,
+            self.aftermath.over,
+            self._secrets_of,
         )
         self._offers: List[protocol.OfferRun] = []  # wait for a zygote
-        self.ending = Ending(self.loop, self.attempts, setup.drain_s, setup.grace_s, self._note, self._give_back)
+        self.ending = Ending(
+            self.loop, self.attempts, self.aftermath, setup.drain_s, setup.grace_s, self._note, self._give_back
+        )  # fmt: skip
         self.elders = Elders(self.loop, setup.folder, self.worker, self.session, self._inherit)
         self._goodbye: Optional[Timer] = None
         self._code: Optional[int] = None
@@ -340,7 +351,7 @@ class Supervisor:
         attempt.drop()
 
     def _leave_when_done(self) -> None:
-        if any(attempt.busy for attempt in self.attempts.values()) or self._code is not None:
+        if any(attempt.busy for attempt in self.attempts.values()) or self._code is not None or self.aftermath.running:
             return
         if self._goodbye is None:
             self._goodbye = self.loop.after(GOODBYE_S, self._leave)
