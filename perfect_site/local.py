@@ -52,7 +52,11 @@ def ensure_worker_token(home: Path, now: datetime) -> None:
 
 
 def announce_server(home: Path, url: str, public: str = "") -> None:
-    """For who looks for the server on its own machine. ``public`` is the address by which others reach it."""
+    """For who looks for the server on its own machine. ``public`` is the address by which others reach it.
+
+    The addresses outlive the server, so that a worker that begins before it knows whose the token is.
+    """
+    write_private(home / "worker-token-for", "\n".join(filter(None, [url, public])) + "\n")
     facts = {"pid": os.getpid(), "url": url, "public": public, "started_at": time.time()}
     write_private(home / "server.json", json.dumps(facts))
 

@@ -1,7 +1,7 @@
 """Where the server is and with which token: from options, the environment, or what a server on this machine wrote.
 
-``manage.py serve`` writes ``server.json`` and ``worker-token`` into ``PERFECT_HOME``. That token is the server's whose
-home it is, so it is sent to no other address.
+``manage.py serve`` writes ``server.json`` (while it runs), ``worker-token`` and ``worker-token-for``, the addresses
+that it has had, into ``PERFECT_HOME``. That token is the server's whose home it is, so it is sent to no other address.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from perfect_client import procs
 
 DEFAULT_URL = "http://127.0.0.1:8700"
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_LOOPBACK = "loopback"
 _CLOCK_STEP_S = 60.0  # what the wall clock may have been set by since the server wrote its file
 
 
@@ -28,6 +29,13 @@ class Server(NamedTuple):
 
     url: str
     note: str = ""
+
+
+class Owner(NamedTuple):
+    """The server of this home: its addresses, or those that it had, and whether it runs."""
+
+    urls: List[str]
+    runs: bool
 
 
 def home(environ: Mapping[str, str]) -> Path:
@@ -69,7 +77,7 @@ def _local_token(environ: Mapping[str, str], url: str) -> str:
         raise NoToken("there is no token: %s (a server on this machine leaves one in %s)" % (how, file))
     owner = _owner(environ)
     if not _may_have(url, owner):
-        whose = "the server at %s" % owner[0] if owner else "a server on this machine"
+        whose = "the server at %s" % owner.urls[0] if owner.urls else "a server on this machine"
         raise NoToken(
             "there is no token for %s: the one in %s belongs to %s and is sent to no other; %s there"
             % (url, file, whose, how)
@@ -77,20 +85,25 @@ def _local_token(environ: Mapping[str, str], url: str) -> str:
     return token
 
 
-def _may_have(url: str, owner: List[str]) -> bool:
+def _may_have(url: str, owner: Owner) -> bool:
     """While the server of this home does not run, nobody knows its port: any address of this machine may be its."""
     place = _place(url)
-    if owner:
-        return place is not None and place in [_place(known) for known in owner]
-    return place is not None and place[0] == "loopback"
+    return place is not None and (place in [_place(known) for known in owner.urls] or _is_possible(place, owner))
 
 
-def _owner(environ: Mapping[str, str]) -> List[str]:
-    """The addresses of the server of this home, empty if it does not run."""
+def _is_possible(place: Tuple[str, int], owner: Owner) -> bool:
+    return not owner.runs and place[0] == _LOOPBACK
+
+
+def _owner(environ: Mapping[str, str]) -> Owner:
+    """Whose the token of this home is."""
     known = _written(environ)
-    if known is None or not _runs(known):
-        return []
-    return [str(known[name]) for name in ("url", "public") if known.get(name)]
+    if known is not None and _runs(known):
+        return Owner([str(known[name]) for name in ("url", "public") if known.get(name)], True)
+    try:
+        return Owner((home(environ) / "worker-token-for").read_text().split(), False)
+    except (OSError, UnicodeDecodeError):
+        return Owner([], False)
 
 
 def _place(url: str) -> Optional[Tuple[str, int]]:
@@ -101,7 +114,7 @@ def _place(url: str) -> Optional[Tuple[str, int]]:
     except ValueError:
         return None
     loopback = host in ("localhost", "::1") or host.startswith("127.")
-    return ("loopback" if loopback else host.rstrip(".")), port
+    return (_LOOPBACK if loopback else host.rstrip(".")), port
 
 
 # --------------------------------------------------------------------------------------------------- server.json

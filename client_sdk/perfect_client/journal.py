@@ -118,16 +118,23 @@ class Folder:
 
     def living(self) -> Set[str]:
         """The boots of other processes of this worker that live: they drain. Only for who holds the lock."""
-        found = set()
-        for path in self._boots.iterdir():
-            if path.name != self.boot:
-                fd = os.open(path, os.O_RDWR)
-                if _locked(fd):
+        return {path.name for path in self._boots.iterdir() if path.name != self.boot and self._lives(path)}
+
+    @staticmethod
+    def _lives(path: Path) -> bool:
+        """Whether a process holds this boot's file; one that is left over is removed."""
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except FileNotFoundError:  # it has ended just now
+            return False
+        try:
+            free = _locked(fd)
+            if free:
+                with contextlib.suppress(FileNotFoundError):
                     path.unlink()
-                else:
-                    found.add(path.name)
-                os.close(fd)
-        return found
+            return not free
+        finally:
+            os.close(fd)
 
     def identity(self) -> str:
         """This worker's UUID, made at its first start."""

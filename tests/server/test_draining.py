@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from django.utils import timezone
 from perfect_client import protocol as p
 
 from flows.models import Flow
@@ -119,6 +120,16 @@ def test_the_slots_of_the_newer_one_are_counted_without_what_the_older_one_holds
     assert (shown.word, shown.drains, shown.used) == ("connected", "draining, 1 run", 0)
     ingest.announce(worker=worker.id, message=p.FlowsAnnounced([SPEC]), now=LATER)
     assert queries.flow_waits_for(Flow.objects.get()) == "about to be offered to a worker"
+
+
+def test_the_workers_page_and_the_api_say_that_it_drains(worker, order, client, viewer, make_token):
+    newer(worker, [order.fence])
+    Worker.objects.update(last_seen_at=timezone.now())
+    client.force_login(viewer)
+
+    assert "An older process of it is draining, 1 run." in client.get("/workers/").content.decode()
+    headers = {"authorization": f"Bearer {make_token('read')}"}
+    assert client.get("/api/workers", headers=headers).json()["items"][0]["draining"] == 1
 
 
 def test_a_server_that_begins_knows_of_no_draining_process(worker, order):

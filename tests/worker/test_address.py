@@ -91,12 +91,17 @@ def test_another_address_does_not_get_the_token_of_the_server_here(tmp_path, url
     assert address.find_token(None, dict(environ, PERFECT_TOKEN="set"), url) == "set"
 
 
-def test_while_the_server_is_away_only_this_machine_gets_its_token(tmp_path):
+def test_while_the_server_is_away_only_its_addresses_and_this_machine_get_its_token(tmp_path):
     environ = written(tmp_path, pid=a_dead_pid())
 
     assert address.find_token(None, environ, "http://127.0.0.1:9124") == "pft_local"
     with pytest.raises(address.NoToken, match="belongs to a server on this machine"):
         address.find_token(None, environ, PUBLIC)
+
+    (tmp_path / "worker-token-for").write_text("%s\n%s\n" % (LOCAL, PUBLIC))
+    assert address.find_token(None, environ, PUBLIC) == "pft_local"
+    with pytest.raises(address.NoToken, match="belongs to the server at http://127.0.0.1:9123"):
+        address.find_token(None, environ, "https://elsewhere.example.org")
 
 
 def test_a_worker_without_any_option_connects_to_the_server_of_its_home(tmp_path, server, start_worker):
