@@ -33,17 +33,19 @@ class Elders:
         return entries
 
     def _watch(self) -> None:
-        self._session.stand_beside(self._living, self._folder.fences_of(self._living))
-        if self._living:
+        if self._living:  # first: a disk that cannot be read now is looked at again
             self._loop.after(LOOK_EVERY_S, self._look)
+        self._session.stand_beside(self._living, self._folder.fences_of(self._living))
 
     def _look(self) -> None:
-        before, self._living = self._living, self._folder.living()
-        gone = before - self._living
-        if gone:
-            left = [entry for entry in self._folder.entries(self._living) if entry.boot in gone]
+        try:
+            living = self._folder.living()
+            gone = self._living - living
+            left = [entry for entry in self._folder.entries(living) if entry.boot in gone] if gone else []
+            self._living = living
             self._take_over(left, self._loop.now + custody.LEFT_BEHIND_S)
-        self._watch()
+        finally:
+            self._watch()
 
     def _take_over(self, entries: List[Entry], give_up: float) -> None:
         """This process serves its own runs meanwhile, so it never waits."""
