@@ -13,7 +13,7 @@ import signal
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from perfect_client import procs, protocol
+from perfect_client import journal, procs, protocol
 from perfect_client.attempt import DRAIN_S, Attempt, House
 from perfect_client.channel import Message
 from perfect_client.launcher import Launcher
@@ -63,10 +63,8 @@ class Aftermath:
         if fact is None or attempt.entry.ended is not None or not attempt.has_begun:
             return None
         ended = how_it_ended(fact, attempt.began_at)
-        with contextlib.suppress(OSError):
-            if house.folder.hooks(attempt.fence).read_text() == ended["state"]:
-                return None
-        return ended
+        begun = journal.told_of(attempt.run, ended["state"]) in journal.told(house.folder.hooks(attempt.fence))
+        return None if begun else ended
 
     def _begin(self, telling: Telling) -> Optional[Sequence[int]]:
         if telling.attempt.entry.order.flow in self.launcher.flows:

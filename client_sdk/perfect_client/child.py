@@ -280,7 +280,7 @@ def _execute(ready: Optional[Ready], bell: int, flows: Mapping[str, Any], stop: 
         os.write(2, b"the journal of this run is gone\n")
         return os.EX_IOERR
     if ready.ended is not None:
-        last_hooks.call(flows[ready.order.flow], ready.order, ready.ended, Guard(bell, ready.order.fence))
+        last_hooks.call(flows, ready.order, ready.files, ready.ended, Guard(bell, ready.order.fence))
         return 0
 
     def cancel_reason() -> Optional[str]:

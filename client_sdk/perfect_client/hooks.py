@@ -32,8 +32,8 @@ def told(owner: Any, run: Any, state: State) -> Steps[None]:
     """Call the hooks that hear of this state; one that raises is logged and harms nothing."""
     run.state = state
     called = hooks_for(owner, state)
-    if called and witness is not None and owner.kind == "flow" and run is run.root and state.is_final():
-        witness.begins(state)
+    if called and witness is not None and owner.kind == "flow" and state.is_final():
+        witness.begins(run.id, state)
     for hook in called:
         try:
             yield Invoke(hook, owner, run, state)

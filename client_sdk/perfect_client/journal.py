@@ -62,6 +62,19 @@ def load(path: Path) -> Optional[Entry]:
         return None
 
 
+def told_of(run: str, state: str) -> str:
+    """The word that the hooks of this run, or sub-run, hear of its end in this state."""
+    return "%s %s" % (run, state)
+
+
+def told(path: Path) -> Set[str]:
+    """All such words in a file."""
+    try:
+        return set(path.read_text().splitlines())
+    except (OSError, UnicodeDecodeError):
+        return set()
+
+
 def _locked(fd: int) -> bool:
     """Lock the file for this process, flock(2); False when another process holds it."""
     try:
@@ -155,7 +168,7 @@ class Folder:
         return self.runs / ("%d.output" % fence)
 
     def hooks(self, fence: int) -> Path:
-        """Of which end the run's own process began to tell its flow's hooks."""
+        """Of which ends the run's own process began to tell hooks, a line each as ``told_of`` makes it."""
         return self.runs / ("%d.hooks" % fence)
 
     def write(self, entry: Entry) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
-from perfect_client import capture, context, hooks, journal, procs, protocol, signature
+from perfect_client import capture, context, hooks, journal, procs, protocol, signature, spool
 from perfect_client.recorder import Run
 from perfect_client.states import State
 from perfect_client.steps import drive
 
 WARNING = 30
+_ABOUT_SUB_RUNS = (b'{"type":"SubRunStarted"', b'{"type":"TaskEnded"')  # how encode_fact begins them
 
 
 class Witness:
@@ -36,26 +38,57 @@ class Witness:
             return None
         return (entry.stop if entry is not None else None) or procs.WITHHELD[procs.EXIT_STOPPED]
 
-    def begins(self, state: State) -> None:
-        """The flow's hooks are about to hear of this end: whatever becomes of them, they are not called again."""
-        with contextlib.suppress(OSError):
-            Path(self._files + ".hooks").write_text(state.type.value)
+    def begins(self, run: str, state: State) -> None:
+        """A flow's hooks are about to hear of this end: whatever becomes of them, they are not called again."""
+        with contextlib.suppress(OSError), open(self._files + ".hooks", "a") as file:
+            file.write(journal.told_of(run, state.type.value) + "\n")
 
 
-def call(flow: Any, order: protocol.OfferRun, ended: Dict[str, Any], guard: Any) -> None:
-    """Call the hooks of ``flow`` that hear of how its run ended: ``{"state", "name", "reason"}``.
+def call(flows: Mapping[str, Any], order: protocol.OfferRun, files: str, ended: Dict[str, Any], guard: Any) -> None:
+    """Call the hooks that hear of how a run ended: ``{"state", "name", "reason", "began"}``; of the sub-flows that it
+    was in first, as far as they are among ``flows``.
 
     They get what hooks get in the run's own process: the flow, the run and its state. What they print and log goes to
     the standard streams, which are the run's.
     """
+    told = journal.told(Path(files + ".hooks"))
     state = State(ended["state"], ended["name"] or None, ended["reason"])
+    for sub in reversed(open_sub_runs(files + ".facts")):
+        if sub.flow in flows and journal.told_of(sub.run, ended["state"]) not in told:
+            _call(flows[sub.flow], _order_of(sub, order), state, sub.time, guard)
+    _call(flows[order.flow], order, state, float(ended["began"]), guard)
+
+
+def open_sub_runs(path: str) -> List[protocol.SubRunStarted]:
+    """The sub-runs that had not ended, by what stands in the spool; callers before the called."""
+    found: Dict[int, protocol.SubRunStarted] = {}
+    with contextlib.closing(spool.Reader(Path(path))) as reader:
+        for number in range(1, reader.refresh() + 1):
+            (record,) = reader.read(number, 1, 1) or (b"",)
+            if record.startswith(_ABOUT_SUB_RUNS):
+                fact = protocol.decode(record)
+                if isinstance(fact, protocol.SubRunStarted):
+                    found[fact.task] = fact
+                else:
+                    found.pop(fact.task, None)
+    return list(found.values())
+
+
+def _order_of(sub: protocol.SubRunStarted, order: protocol.OfferRun) -> protocol.OfferRun:
+    """A sub-run as if it had been ordered."""
+    return replace(
+        order, run=sub.run, flow=sub.flow, parameters=sub.parameters, configuration=sub.configuration, tags=sub.tags
+    )
+
+
+def _call(flow: Any, order: protocol.OfferRun, state: State, began: float, guard: Any) -> None:
     if not hooks.hooks_for(flow, state):
         return
     run = Run(
         id=order.run, flow_name=flow.name, emit=_write_lines, attempt=order.attempt, flow=flow, guard=guard,
         tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), scheduled_for=order.scheduled_for,
     )  # fmt: skip
-    run.began = float(ended["began"])
+    run.began = began
     context.activate(run)
     try:
         _describe(run, flow, order)

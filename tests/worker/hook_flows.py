@@ -106,3 +106,13 @@ def dies_after_its_end(path: str) -> None:
 @flow
 def has_no_hooks(path: str) -> None:
     os._exit(1)
+
+
+@flow(**ALL)
+def calls_another(how: str, path: str) -> None:
+    ends(how, path)
+
+
+@flow(on_cancellation=[hang])
+def hangs_around_another(path: str) -> None:
+    ends("waits", path)

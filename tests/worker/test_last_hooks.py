@@ -137,6 +137,30 @@ def test_a_process_that_dies_in_another_hook_has_crashed_to_on_crashed(server, s
     assert notes() == ["dies_after_its_end COMPLETED Completed", "dies_after_its_end CRASHED Crashed"]
 
 
+def test_the_hooks_of_the_sub_flow_that_it_was_in_are_called_first(server, start, offer, notes):
+    worker = start()
+    attempt = offer("calls_another", how="killed")
+    server.wait(lambda: attempt.end)
+
+    eventually(is_forgotten(worker))
+
+    assert notes() == ["ends CRASHED Crashed", "calls_another CRASHED Crashed"]
+    sub = next(fact for fact in attempt.facts if fact["type"] == "SubRunStarted")
+    assert any(line.startswith("of %s by killed" % sub["run"]) for line in attempt.lines)
+
+
+def test_the_hooks_of_a_sub_flow_that_the_run_had_called_are_not_called_again(server, start, offer, notes):
+    worker = start()
+    attempt = offer("hangs_around_another")
+    begun(server, attempt)
+
+    server.cancel(attempt, grace_s=0.5)
+
+    assert server.wait(lambda: attempt.end)["type"] == "ProcessExited"
+    eventually(is_forgotten(worker))
+    assert notes() == ["ends CANCELLED Cancelled", "hangs_around_another CANCELLED Cancelled"]
+
+
 # ----------------------------------------------------------------------------------------- cancelled, and not cancelled
 
 
