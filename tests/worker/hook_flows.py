@@ -113,6 +113,6 @@ def calls_another(how: str, path: str) -> None:
     ends(how, path)
 
 
-@flow(on_cancellation=[hang])
-def hangs_around_another(path: str) -> None:
-    ends("waits", path)
+@flow(**ALL)
+def calls_one_that_hangs(path: str) -> None:
+    hangs_in_its_own_hook(path)

@@ -151,14 +151,14 @@ def test_the_hooks_of_the_sub_flow_that_it_was_in_are_called_first(server, start
 
 def test_the_hooks_of_a_sub_flow_that_the_run_had_called_are_not_called_again(server, start, offer, notes):
     worker = start()
-    attempt = offer("hangs_around_another")
+    attempt = offer("calls_one_that_hangs")
     begun(server, attempt)
 
     server.cancel(attempt, grace_s=0.5)
 
     assert server.wait(lambda: attempt.end)["type"] == "ProcessExited"
     eventually(is_forgotten(worker))
-    assert notes() == ["ends CANCELLED Cancelled", "hangs_around_another CANCELLED Cancelled"]
+    assert notes() == ["hangs_in_its_own_hook CANCELLED Cancelled", "calls_one_that_hangs CANCELLED Cancelled"]
 
 
 # ----------------------------------------------------------------------------------------- cancelled, and not cancelled
