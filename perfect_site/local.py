@@ -21,7 +21,7 @@ from django.db import transaction
 from runs.access import Token
 
 LOCAL = "local"
-STOP_WITHIN = 12.0  # seconds a worker gets to end its runs: the runs' own grace of 10 and a little
+STOP_WITHIN = 17.0  # seconds a worker gets to end its runs: their own grace of 10, 5 for hooks, and a little
 BACKOFF = (0.5, 1, 2, 5, 10, 30)
 SETTLED = 60.0  # seconds after which a worker's death counts as its first
 
@@ -51,8 +51,14 @@ def ensure_worker_token(home: Path, now: datetime) -> None:
     write_private(path, secret + "\n")
 
 
-def announce_server(home: Path, url: str) -> None:
-    write_private(home / "server.json", json.dumps({"pid": os.getpid(), "url": url, "started_at": time.time()}))
+def announce_server(home: Path, url: str, public: str = "") -> None:
+    """For who looks for the server on its own machine. ``public`` is the address by which others reach it.
+
+    The addresses outlive the server, so that a worker that begins before it knows whose the token is.
+    """
+    write_private(home / "worker-token-for", "\n".join(filter(None, [url, public])) + "\n")
+    facts = {"pid": os.getpid(), "url": url, "public": public, "started_at": time.time()}
+    write_private(home / "server.json", json.dumps(facts))
 
 
 def forget_server(home: Path) -> None:
@@ -62,7 +68,7 @@ def forget_server(home: Path) -> None:
 
 
 def running_server(home: Path) -> dict[str, object] | None:
-    """``{"pid", "url", "started_at"}`` of the server of this home, if it lives."""
+    """``{"pid", "url", "public", "started_at"}`` of the server of this home, if it lives."""
     try:
         known: dict[str, object] = json.loads((home / "server.json").read_text())
         os.kill(int(str(known["pid"])), 0)
@@ -121,7 +127,7 @@ class LocalWorkers:
     """One worker process for the targets given; started again with back-off when it dies, ended with the server."""
 
     def __init__(self, targets: Sequence[str], *, home: Path, url: str) -> None:
-        self._command = [sys.executable, "-m", "perfect_client", "worker", *targets, "--name", LOCAL]
+        self._command = [sys.executable, "-m", "perfect_client", "worker", *targets, "--name", LOCAL, "--drain", "0"]
         sdk = str(Path(__file__).resolve().parent.parent / "client_sdk")
         path = os.pathsep.join(filter(None, [sdk, os.environ.get("PYTHONPATH", "")]))
         self._environ = {**os.environ, "PERFECT_HOME": str(home), "PERFECT_URL": url, "PYTHONPATH": path}
@@ -147,7 +153,10 @@ class LocalWorkers:
             await asyncio.sleep(pause)
 
     async def stop(self) -> None:
-        """Ask it to end its runs and itself; what is left of its process group after that is killed."""
+        """Ask it to end its runs and itself; what is left of its process group after that is killed.
+
+        It does not drain: who stops the server waits for it, and a run cannot tell a server that is gone of its end.
+        """
         if self._task is not None:
             self._task.cancel()
         process = self._process

@@ -6,7 +6,7 @@ An answer is sent again to a worker that comes back, until the code has said tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,7 @@ from flows.models import Flow
 from flows.parameters import Refused, clean
 from runs import live, sharing
 from runs.models import Attempt, Question, Run, Variable
+from runs.reach import within
 from runs.sharing import WAITERS
 from runs.states import FINAL, RunState
 
@@ -71,9 +72,15 @@ def _release(run: Run, attempt: Attempt, fact: Released, now: datetime) -> bool:
     return question.kind in WAITERS
 
 
-def due(*, workers: Iterable[UUID], now: datetime) -> list[tuple[UUID, Answer]]:
-    """Answers that were not sent yet, for these workers; they count as sent from here on."""
-    rows = Question.objects.filter(answer__isnull=False, sent_at=None, attempt__worker__in=list(workers))
+def due(
+    *, workers: Collection[UUID], now: datetime, without: Collection[int] = (), besides: Collection[int] = ()
+) -> list[tuple[UUID, Answer]]:
+    """Answers that were not sent yet, for these workers; they count as sent from here on.
+
+    ``without`` and ``besides`` as in ``reach``.
+    """
+    mine = within(workers, without, besides, worker="attempt__worker", fence="attempt")
+    rows = Question.objects.filter(mine, answer__isnull=False, sent_at=None)
     found = list(rows.select_related("attempt").order_by("pk"))
     Question.objects.filter(pk__in=[row.pk for row in found]).update(sent_at=now)
     return [

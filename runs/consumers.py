@@ -41,7 +41,8 @@ class Fleet:
     """
 
     def __init__(self) -> None:
-        self.workers: dict[UUID, WorkerConsumer] = {}
+        self.workers: dict[UUID, WorkerConsumer] = {}  # the newest process of each
+        self.draining: dict[UUID, list[WorkerConsumer]] = {}  # processes that take no new run
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = False
         self._news: set[str] = set()  # beside work
@@ -50,9 +51,42 @@ class Fleet:
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
+    @property
+    def anyone(self) -> bool:
+        return bool(self.workers or self.draining)
+
+    def processes(self, worker: UUID) -> list[WorkerConsumer]:
+        """All processes of the worker that are connected here."""
+        newest = self.workers.get(worker)
+        return [*([newest] if newest is not None else []), *self.draining.get(worker, ())]
+
+    def everyone(self) -> list[WorkerConsumer]:
+        return [*self.workers.values(), *(each for some in list(self.draining.values()) for each in some)]
+
+    def drains(self, consumer: WorkerConsumer) -> None:
+        """The process takes no new run; its place as the newest one is free."""
+        assert consumer.worker is not None
+        if self.workers.get(consumer.worker) is consumer:
+            del self.workers[consumer.worker]
+        known = self.draining.get(consumer.worker, [])
+        if consumer not in known:
+            self.draining[consumer.worker] = [*known, consumer]
+
+    def remove(self, consumer: WorkerConsumer) -> bool:
+        """The process is not connected any more; False if another connection of it has taken its place."""
+        worker = consumer.worker
+        if worker is None or consumer not in self.processes(worker):
+            return False
+        if self.workers.get(worker) is consumer:
+            del self.workers[worker]
+        left = [each for each in self.draining.pop(worker, []) if each is not consumer]
+        if left:
+            self.draining[worker] = left
+        return True
+
     def notice(self, topics: frozenset[str]) -> None:
         """Within the transaction that changes something: hand out orders before it is committed."""
-        if self.workers and (live.WORK in topics or not topics.isdisjoint(NEWS)):
+        if self.anyone and (live.WORK in topics or not topics.isdisjoint(NEWS)):
             self._news.update(NEWS & topics)
             lanes.before_commit(self._hand_out)
 
@@ -60,7 +94,7 @@ class Fleet:
         """Hand out orders soon, or whatever is there for the workers; from any thread."""
         if everything:
             self._news.update(NEWS)
-        if self.workers and not self._asked:
+        if self.anyone and not self._asked:
             self._asked = True
             lanes.write_soon(self._hand_out).add_done_callback(_log_failure)
 
@@ -74,20 +108,32 @@ class Fleet:
                 workers[offer.worker].offered[offer.order.fence] = time.monotonic()
                 orders.append((offer.worker, offer.order))
         news, self._news = self._news, set()
-        if live.CANCELS in news:
-            orders += dispatch.cancels(workers=list(workers))
-        if live.HOLDS in news:
-            orders += dispatch.holds(workers=list(workers))
-        if live.ANSWERS in news:
-            orders += answers.due(workers=list(workers), now=timezone.now())
+        orders += self._told(news) if news else []
         if orders and self._loop is not None:
             transaction.on_commit(partial(self._loop.call_soon_threadsafe, self._send, orders))
 
+    def _told(self, news: set[str]) -> list[tuple[UUID, Any]]:
+        """What there is to say to the processes that are connected here."""
+        newest = {pk: worker for pk, worker in list(self.workers.items()) if worker.accepted}
+        draining = [each for some in list(self.draining.values()) for each in some if each.accepted]
+        besides = {fence for each in draining for fence in each.fences}
+        without = {fence for worker in newest.values() for fence in worker.beside} - besides
+        orders: list[tuple[UUID, Any]] = []
+        if live.CANCELS in news:
+            orders += dispatch.cancels(workers=[*newest, *(each.worker for each in draining if each.worker)])
+        if live.HOLDS in news:
+            orders += dispatch.holds(workers=list(newest), without=without, besides=besides)
+        if live.ANSWERS in news:
+            orders += answers.due(workers=list(newest), now=timezone.now(), without=without, besides=besides)
+        return orders
+
     def _send(self, orders: list[tuple[UUID, Any]]) -> None:
-        """Who has gone meanwhile needs no word: its end gives its offers back."""
+        """Who has gone meanwhile needs no word: its end gives its offers back. A process ignores what is said about
+        an attempt that another process of its worker holds."""
         for pk, order in orders:
-            worker = self.workers.get(pk)
-            if worker is not None:
+            for worker in self.processes(pk):
+                if isinstance(order, protocol.OfferRun) and worker is not self.workers.get(pk):
+                    continue
                 task = asyncio.ensure_future(worker.order(order))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
@@ -103,7 +149,7 @@ fleet = Fleet()
 
 async def close_all(code: int = protocol.RESTARTING) -> None:
     """Close every worker's socket; the workers come back by themselves."""
-    await asyncio.gather(*[worker.close(code=code) for worker in list(fleet.workers.values())], return_exceptions=True)
+    await asyncio.gather(*[worker.close(code=code) for worker in fleet.everyone()], return_exceptions=True)
 
 
 class WorkerConsumer(AsyncWebsocketConsumer):
@@ -120,6 +166,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         super().__init__(*args, **kwargs)
         self.offered: dict[int, float] = {}  # when offers were sent that are neither claimed nor declined yet
         self.cancelled: set[int] = set()
+        self.fences: frozenset[int] = frozenset()  # what a draining process holds
+        self.beside: frozenset[int] = frozenset()  # what draining processes beside this one hold
 
     @property
     def free(self) -> int:
@@ -168,8 +216,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
     async def websocket_disconnect(self, message: dict[str, Any]) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        if self.worker is not None and fleet.workers.get(self.worker) is self:
-            del fleet.workers[self.worker]
+        if self.worker is not None and fleet.remove(self):
             code = message.get("code")
             why = self._left or f"the connection ended (code {code})"
             await lanes.write(ingest.leave, worker=self.worker, boot=self.boot, now=timezone.now(), why=why)
@@ -209,13 +256,39 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         except ingest.WorkerRefused as refused:
             return await self.refuse(str(refused), refused.code)
         self.worker, self.boot = UUID(message.worker), message.boot
-        older = fleet.workers.get(self.worker)
-        fleet.workers[self.worker] = self
-        if older is not None:
-            await older.close(code=protocol.REPLACED if older.boot != self.boot else protocol.RESTARTING)
+        await self._take_place(message)
         self.accepted = True
         await self.order(accept)
         fleet.wake(everything=True)
+
+    async def _take_place(self, message: protocol.Joined) -> None:
+        """Among the processes of the worker: an older connection of this process ends, and so does another process,
+        unless it drains."""
+        assert self.worker is not None
+        others = fleet.processes(self.worker)
+        if message.draining:
+            self.fences = frozenset(held.fence for held in message.held)
+            fleet.drains(self)
+        else:
+            self.beside = frozenset(message.beside)
+            fleet.workers[self.worker] = self
+        for other in others:
+            if other.boot == self.boot:
+                fleet.remove(other)
+                await other.close(code=protocol.RESTARTING)
+            elif other.boot in message.older:
+                other.fences = other.fences or self.beside
+                fleet.drains(other)
+            elif not message.draining and other not in fleet.draining.get(self.worker, ()):
+                await other.close(code=protocol.REPLACED)
+
+    async def _drains(self, message: protocol.Draining) -> None:
+        assert self.worker is not None
+        self._free, self.fences = 0, frozenset(message.running)
+        fleet.drains(self)
+        await lanes.write(
+            ingest.drains, worker=self.worker, boot=self.boot, running=len(self.fences), now=timezone.now()
+        )  # fmt: skip
 
     async def _flows_announced(self, message: protocol.FlowsAnnounced) -> None:
         assert self.worker is not None
@@ -270,7 +343,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
     async def _beaten(self, message: protocol.Beaten) -> None:
         assert self.worker is not None
         now = timezone.now()
-        await lanes.write(ingest.beat, worker=self.worker, now=now)
+        boot = "" if fleet.workers.get(self.worker) is self else self.boot
+        await lanes.write(ingest.beat, worker=self.worker, now=now, boot=boot)
         await self.order(protocol.Echo(now.timestamp()))
 
     async def _lines_open(self, message: protocol.LinesOpen) -> None:
@@ -286,6 +360,7 @@ _HANDLERS: dict[type, Callable[[WorkerConsumer, Any], Awaitable[None]]] = {
     protocol.Joined: WorkerConsumer._joined,
     protocol.FlowsAnnounced: WorkerConsumer._flows_announced,
     protocol.SlotsFreed: WorkerConsumer._slots_freed,
+    protocol.Draining: WorkerConsumer._drains,
     protocol.OfferClaimed: WorkerConsumer._claimed,
     protocol.OfferDeclined: WorkerConsumer._declined,
     protocol.FactsRecorded: WorkerConsumer._recorded,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -17,6 +17,7 @@ from runs import live
 from runs.book import Book, shelf
 from runs.closing import CANCELLED, cancel_reasons
 from runs.models import Attempt, Offering, Run
+from runs.reach import within
 from runs.statements import insert_one, swap
 from runs.states import HELD, LIVE, RunState
 
@@ -213,14 +214,20 @@ def _back(offered: QuerySet[Run], now: datetime, why: str) -> int:
     return moved
 
 
-def holds(*, workers: list[UUID]) -> list[tuple[UUID, HoldRun]]:
-    """The orders for attempts that are to stand still, or to go on, as far as their worker does not know yet."""
-    rows = Attempt.objects.filter(worker__in=workers, revoked_at=None, run__state__in=HELD)
+def holds(
+    *, workers: Collection[UUID], without: Collection[int] = (), besides: Collection[int] = ()
+) -> list[tuple[UUID, HoldRun]]:
+    """The orders for attempts that are to stand still, or to go on, as far as their worker does not know yet.
+
+    ``without`` and ``besides`` as in ``reach``.
+    """
+    mine = within(workers, without, besides, worker="worker", fence="pk")
+    rows = Attempt.objects.filter(mine, revoked_at=None, run__state__in=HELD)
     unknown = rows.filter(hold=True).exclude(hold_sent=True) | rows.filter(hold=False, hold_sent=True)
     found = list(unknown.values_list("worker_id", "pk", "hold"))
     for on in (True, False):
         Attempt.objects.filter(pk__in=[pk for _, pk, hold in found if hold is on]).update(hold_sent=on)
-    return [(worker, HoldRun(pk, hold)) for worker, pk, hold in found]
+    return [(worker, HoldRun(pk, hold)) for worker, pk, hold in found if worker is not None]
 
 
 def tell_holds_again(*, worker: UUID) -> None:

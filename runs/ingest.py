@@ -40,10 +40,15 @@ def begin() -> None:
     worker that was killed together with it must not wait until that is forgotten."""
     if connection.vendor == "sqlite":
         Worker.objects.filter(connected=True).update(connected=False, left_reason="the server ended")
+        Worker.objects.exclude(draining={}).update(draining={})
 
 
 def join(*, message: protocol.Joined, now: datetime) -> Accept:
-    """Take a worker in: note who it is, settle what became of its attempts. Raises ``WorkerRefused``."""
+    """Take a worker in: note who it is, settle what became of its attempts. Raises ``WorkerRefused``.
+
+    Of the processes of one worker, the newest is the one that the row describes. An older one that drains may be
+    connected beside it; what that one holds is no business of the newest one's.
+    """
     if message.protocol > protocol.VERSION:
         raise WorkerRefused(
             f"this worker speaks protocol {message.protocol}, the server {protocol.VERSION}; update the server",
@@ -51,29 +56,62 @@ def join(*, message: protocol.Joined, now: datetime) -> Accept:
         )
     identity = _identity(message.worker)
     known = Worker.objects.filter(pk=identity).first()
-    if known and known.boot != message.boot and known.connected and now - known.last_seen_at < ALIVE:
-        raise WorkerRefused(
-            f"worker {known.name!r} is connected already, from host {known.host} with pid {known.pid};"
-            " start this one with another --name",
-            protocol.OVERLOADED,
-        )
+    if known and known.boot != message.boot:
+        if message.draining:
+            return _join_beside(known, message, now)
+        _refuse_double(known, message, now)
+    draining = {boot: runs for boot, runs in (known.draining if known else {}).items() if boot in message.older}
+    if message.draining:
+        draining[message.boot[:64]] = len(message.held)
     Worker.objects.update_or_create(
         pk=identity,
         defaults={
             "name": clean_text(message.name, 200) or "worker", "boot": message.boot[:64], "host": message.host[:255],
             "pid": max(0, message.pid), "python": message.python[:32], "sdk": message.sdk[:32],
             "slots": max(0, message.slots), "pools": message.pools[:50], "connected": True, "joined_at": now,
-            "last_seen_at": now, "left_reason": "", "forgotten_at": None,
+            "last_seen_at": now, "left_reason": "", "forgotten_at": None, "draining": draining,
         },
     )  # fmt: skip
     dispatch.forget(identity)
     dispatch.release(worker=identity, now=now, why="the worker came back and had not claimed it")
-    answers.send_again(worker=identity)
-    dispatch.tell_holds_again(worker=identity)
-    held = {item.fence: item for item in message.held}
-    _settle_missing(identity, held, now)
-    live.touch(live.WORKERS, live.OVERVIEW, live.WORK, live.ANSWERS, *offerings.topics_of(identity))
-    return Accept(server_time=now.timestamp(), attempts=[_verdict(identity, item, now) for item in held.values()])
+    _settle_missing(identity, {item.fence for item in message.held} | set(message.beside), now)
+    return _accept(identity, message, now)
+
+
+def _refuse_double(known: Worker, message: protocol.Joined, now: datetime) -> None:
+    """Two processes with one identity would take each other's runs, unless the older one drains."""
+    if known.connected and now - known.last_seen_at < ALIVE and known.boot not in (*message.older, *known.draining):
+        raise WorkerRefused(
+            f"worker {known.name!r} is connected already, from host {known.host} with pid {known.pid};"
+            " start this one with another --name",
+            protocol.OVERLOADED,
+        )
+
+
+def _join_beside(worker: Worker, message: protocol.Joined, now: datetime) -> Accept:
+    """A draining process is back. A newer one has joined since, and has said what is missing."""
+    drains(worker=worker.pk, boot=message.boot, running=len(message.held), now=now)
+    return _accept(worker.pk, message, now)
+
+
+def _accept(worker: UUID, message: protocol.Joined, now: datetime) -> Accept:
+    answers.send_again(worker=worker)
+    dispatch.tell_holds_again(worker=worker)
+    live.touch(live.WORKERS, live.OVERVIEW, live.WORK, live.ANSWERS, *offerings.topics_of(worker))
+    verdicts = [_verdict(worker, item, now) for item in {item.fence: item for item in message.held}.values()]
+    return Accept(server_time=now.timestamp(), attempts=verdicts, draining=True)
+
+
+def drains(*, worker: UUID, boot: str, running: int | None, now: datetime) -> None:
+    """A process of the worker takes no new run and waits for ``running`` runs; None: it is gone."""
+    row = Worker.objects.select_for_update().filter(pk=worker).first()
+    if row is None:
+        return
+    others = {known: runs for known, runs in row.draining.items() if known != boot[:64]}
+    row.draining = others if running is None else {**others, boot[:64]: running}
+    row.last_seen_at = now
+    row.save(update_fields=["draining", "last_seen_at"])
+    live.touch(live.WORKERS, live.OVERVIEW)
 
 
 def _identity(text: str) -> UUID:
@@ -83,7 +121,7 @@ def _identity(text: str) -> UUID:
         raise WorkerRefused("Joined.worker must be a UUID", protocol.MALFORMED) from None
 
 
-def _settle_missing(worker: UUID, held: dict[int, protocol.Held], now: datetime) -> None:
+def _settle_missing(worker: UUID, held: set[int], now: datetime) -> None:
     """A claimed attempt that its worker has no journal of will never report: it has crashed."""
     for run in Run.objects.held().filter(worker_id=worker).exclude(fence__in=held).select_related("flow"):
         Attempt.objects.filter(run=run, revoked_at=None).update(revoked_at=now)
@@ -117,9 +155,13 @@ def announce(*, worker: UUID, message: protocol.FlowsAnnounced, now: datetime) -
     return [clean_text(sentence, 2_000) for sentence in refused[:PROBLEMS_KEPT]]
 
 
-def beat(*, worker: UUID, now: datetime) -> None:
-    """The worker is alive, and so is every run of it that was given up for lost."""
-    Worker.objects.filter(pk=worker).update(last_seen_at=now, connected=True)
+def beat(*, worker: UUID, now: datetime, boot: str = "") -> None:
+    """The worker is alive, and so is every run of it that was given up for lost. ``boot`` is that of a process that
+    drains: it may live on while the newest one is gone."""
+    rows = Worker.objects.filter(pk=worker)
+    if boot:
+        rows.update(last_seen_at=now)
+    (rows.filter(boot=boot[:64]) if boot else rows).update(last_seen_at=now, connected=True)
     lost = Run.objects.filter(worker_id=worker, state=RunState.LOST)
     if lost.exists():
         _back(lost, now)
@@ -135,6 +177,8 @@ def _back(runs: RunQuerySet, now: datetime) -> None:
 
 def leave(*, worker: UUID, boot: str, now: datetime, why: str) -> None:
     """The connection is gone. Its offers go back; its runs go on until it is back or too long silent."""
+    if Worker.objects.filter(pk=worker, draining__has_key=boot[:64]).exists():
+        drains(worker=worker, boot=boot, running=None, now=now)
     gone = Worker.objects.filter(pk=worker, boot=boot[:64])
     if gone.update(connected=False, last_seen_at=now, left_reason=clean_text(why, 500)):
         dispatch.forget(worker)

@@ -70,6 +70,9 @@ class Worker(models.Model):
     last_seen_at = models.DateTimeField()
     left_reason = models.CharField(max_length=500, blank=True)
     forgotten_at = models.DateTimeField(null=True, blank=True)
+    draining = models.JSONField(
+        default=dict, blank=True, help_text="Connected processes of it that take no new run: boot → runs they wait for"
+    )
     flows: models.ManyToManyField[Flow, Any] = models.ManyToManyField(
         Flow, through="Offering", related_name="workers", blank=True
     )
@@ -83,6 +86,16 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def takes_runs(self) -> bool:
+        """Whether the newest process of it is connected and does not drain."""
+        return self.connected and self.boot not in self.draining
+
+    @property
+    def draining_runs(self) -> int:
+        """How many runs its draining processes wait for."""
+        return sum(self.draining.values())
 
     def silent_for(self, now: datetime) -> timedelta | None:
         """How long there has been no word, once it is worth saying; None while all is well."""

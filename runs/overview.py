@@ -184,9 +184,15 @@ class WorkerShown:
         return "COMPLETED" if self.silent is None else "LOST" if self.used else "CANCELLED"
 
     @property
+    def drains(self) -> str:
+        """What its processes that take no new run wait for; empty without one."""
+        count = self.worker.draining_runs
+        return f"draining, {count} run{'' if count == 1 else 's'}" if self.worker.draining else ""
+
+    @property
     def word(self) -> str:
         if self.silent is None:
-            return "connected"
+            return "connected" if self.worker.takes_runs else self.drains
         return "no contact" if self.used or self.worker.connected else "gone"
 
     @property
@@ -198,6 +204,11 @@ class WorkerShown:
     def remarks(self) -> list[Offering]:
         """The flows of which there is more to say than that runs start by a fork."""
         return [offer for offer in self.offers if offer.problem or offer.start_reason or offer.notes]
+
+
+def _used(worker: Worker, held: int) -> int:
+    """Slots in use of the process that the row describes: its own, beside what an older process still holds."""
+    return max(0, held - worker.draining_runs) if worker.takes_runs else held
 
 
 def workers(now: datetime, *, everyone: bool = False) -> list[WorkerShown]:
@@ -214,6 +225,6 @@ def workers(now: datetime, *, everyone: bool = False) -> list[WorkerShown]:
         .annotate(Count("pk"))
     )
     return [
-        WorkerShown(worker, used.get(worker.pk, 0), list(worker.offerings.all()), worker.silent_for(now))
+        WorkerShown(worker, _used(worker, used.get(worker.pk, 0)), list(worker.offerings.all()), worker.silent_for(now))
         for worker in found
     ]

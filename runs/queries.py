@@ -251,6 +251,10 @@ def flow_waits_for(flow: Flow) -> str:
         known = Worker.objects.filter(flows=flow).order_by("-last_seen_at").first()
         last = f"; {known.name} had it, last seen {iso(known.last_seen_at)}" if known else ""
         return f"no connected worker has this flow{last}"
+    draining = [worker.name for worker in workers if not worker.takes_runs]
+    workers = [worker for worker in workers if worker.takes_runs]
+    if not workers:
+        return f"every worker with this flow is draining and takes no new run: {', '.join(draining[:5])}"
     taken = [f"{_in_use(worker)} of {worker.slots} on {worker.name}" for worker in workers]
     if all(_in_use(worker) >= worker.slots for worker in workers):
         return "slots full: " + ", ".join(taken[:5])
@@ -258,4 +262,6 @@ def flow_waits_for(flow: Flow) -> str:
 
 
 def _in_use(worker: Worker) -> int:
-    return Run.objects.filter(worker=worker, state__in=[*HELD, RunState.OFFERED]).count()
+    """Slots of its newest process that are taken: what a draining process holds is not counted."""
+    held = Run.objects.filter(worker=worker, state__in=[*HELD, RunState.OFFERED]).count()
+    return max(0, held - worker.draining_runs)

@@ -102,6 +102,7 @@ def worker_json(worker: Worker, taken: int, now: datetime) -> dict[str, Any]:
         "id": str(worker.pk),
         "name": worker.name,
         "connected": worker.connected,
+        "draining": worker.draining_runs if worker.draining else None,
         "host": worker.host,
         "pid": worker.pid,
         "python": worker.python,

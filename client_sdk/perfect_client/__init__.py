@@ -1,6 +1,14 @@
 """Perfect's SDK: decorate plain functions, run them by a worker, or call them as the functions they stay."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import sys
+
+# ``python -m`` (sys.argv[0] is "-m" while it looks for the module) puts the current folder first. What the user has
+# there, as ``logging.py``, must not stand in for the standard library while the SDK imports it.
+_first = sys.path.pop(0) if sys.argv[:1] == ["-m"] and not getattr(sys.flags, "safe_path", False) else None
 
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
@@ -11,6 +19,9 @@ from perfect_client.errors import BadParameter, Cancelled, ConfigurationError
 from perfect_client.reporting import progress
 from perfect_client.runlog import disable_run_logger, get_run_logger
 from perfect_client.schedules import CronSchedule, IntervalSchedule
+
+if _first is not None:
+    sys.path.insert(0, _first)
 
 parts.FACTORIES += [remembering.part_for, transacting.part_for]  # what may surround a call of a task
 

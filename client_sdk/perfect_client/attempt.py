@@ -39,6 +39,7 @@ class House(NamedTuple):
     worker: str
     others: Callable[[], Set[int]]  # pids that are nobody's orphans: the zygotes and the leaders of living runs
     changed: Callable[["Attempt"], None]  # a slot came free or an attempt is final
+    over: Callable[["House", "Attempt"], None]  # its end is written
     secrets: Callable[[protocol.OfferRun], Hidden]  # what must not stand in the output of a run
 
 
@@ -56,6 +57,7 @@ class Attempt:
         self._output = Output(
             self._beside("raw"), clean=self._clean, learn=self._learn, on_first=self._expect_raw
         )  # fmt: skip
+        self.kept = False  # until the hooks of its end were called
         self._facts: Optional[spool.Reader] = None
         self._lines: Optional[spool.Reader] = None
         self._merged: Optional[Merged] = None  # what is sent: both of them
@@ -135,12 +137,24 @@ class Attempt:
             return None
         self._close_pipes()  # of a child that was prepared and died
         self._oom_kills = procs.oom_kills()
+        return self._make_pipes(self._drain)
+
+    def open_pipes_again(self, drained: Callable[[], None]) -> List[int]:
+        """The same for a process that speaks after the end; ``drained`` is called whenever it has."""
+
+        def drain() -> None:
+            self._gather()
+            drained()
+
+        return self._make_pipes(drain)
+
+    def _make_pipes(self, drain: Callable[[], None]) -> List[int]:
         fds = [self._output.pipe(STDOUT_LEVEL), self._output.pipe(STDERR_LEVEL)]
         lifeline, self._lifeline = os.pipe()
         answers, self._answers = os.pipe()
         os.set_blocking(self._answers, False)
         for fd in self._output.open_pipes:
-            self._house.loop.on_read(fd, self._drain)
+            self._house.loop.on_read(fd, drain)
         confide = self._confided.open()
         self._house.loop.on_read(self._confided.fd, self._learn)
         return [*fds, lifeline, answers, confide]
@@ -152,17 +166,34 @@ class Attempt:
         if self._confided.fd != fd:
             self._house.loop.forget(fd)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing can come through its pipes any more."""
+        return not self._output.open_pipes
+
+    def add_line(self, text: str, level: int) -> None:
+        """A line of the supervisor's in the run's log."""
+        self._output.add(text, level)
+        self._gather()
+
+    def close_pipes_again(self) -> None:
+        """The process that spoke after the end is gone."""
+        self._close_pipes()
+        self._gather()
+        self._unfinished.end()
+
     def _close_pipes(self) -> None:
         """Our ends of them; a child that is prepared but not started ends with its lifeline."""
         for fd in self._output.open_pipes:
             self._house.loop.forget(fd)
         self._output.close()
-        self._close_lifeline()
+        self.close_lifeline()
         if self._confided.fd >= 0:
             self._house.loop.forget(self._confided.fd)
             self._confided.close()
 
-    def _close_lifeline(self) -> None:
+    def close_lifeline(self) -> None:
+        """End the process that has the other end of it."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._house.loop.forget(self._answers)
@@ -226,6 +257,25 @@ class Attempt:
         last = self._facts.last() if self._facts else None
         return last is not None and last.startswith(OUTCOMES)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its process was started, as far as this worker knows."""
+        return self.zygote is not None or (self._facts is not None and self._facts.count > 1)
+
+    @property
+    def exit(self) -> Optional[protocol.ProcessExited]:
+        """The end that a supervisor wrote; None if the run told its outcome, or has not ended."""
+        last = self._facts.last() if self._facts else None
+        fact = protocol.decode(last) if last is not None and last.startswith(OUTCOMES[1]) else None
+        return fact if isinstance(fact, protocol.ProcessExited) else None
+
+    @property
+    def began_at(self) -> float:
+        """When its code began, in seconds since the epoch; now, if that is not known."""
+        first = self._facts.read(1, 1, 1) if self._facts else []
+        fact = protocol.decode(first[0]) if first else None
+        return fact.time if isinstance(fact, protocol.RunStarted) else time.time()
+
     def _drain(self) -> None:
         if self._facts is not None:
             self.look()
@@ -284,7 +334,7 @@ class Attempt:
         """The worker ends."""
         if self.stage in (GONE, FINAL):
             return
-        self._stop_reason = reason
+        self._stop_reason = self.entry.stop = reason
         self._end(grace_s, reason)
 
     def _end(self, grace_s: float, unstarted: str) -> None:
@@ -343,8 +393,15 @@ class Attempt:
         self.dropped = True
         if self.stage == RUNNING:
             self.kill()
-        elif self.stage == FINAL or self.zygote is None:
+        elif (self.stage == FINAL or self.zygote is None) and not self.kept:
             self._forget()
+
+    def release(self) -> None:
+        """The hooks of its end were called, as far as they can be."""
+        self.kept = False
+        if self.dropped:
+            self._forget()
+        self._house.changed(self)
 
     # ------------------------------------------------------------------------------------------------------------ end
 
@@ -354,7 +411,7 @@ class Attempt:
             return
         self.stage, self._gone, self._trouble = GONE, gone, trouble
         self._cancel_timers()
-        self._close_lifeline()
+        self.close_lifeline()
         self._later(DRAIN_S, self._finish)
         self.sweep()
 
@@ -387,8 +444,11 @@ class Attempt:
             self._forget()
             return
         self._gather()
-        if self._facts is not None and not self.has_outcome:
-            self._write_end(last_words)
+        if self._facts is not None:
+            if self.has_outcome:
+                self._house.over(self._house, self)
+            else:
+                self._write_end(last_words)
         self._unfinished.end()
         self._house.changed(self)
 
@@ -412,6 +472,8 @@ class Attempt:
         except OSError:  # the disk is full
             self._later(FULL_DISK_S, lambda: self._write_end(last_words))
         self._gather()
+        if self.has_outcome:
+            self._house.over(self._house, self)
 
     def _last_words(self) -> List[bytes]:
         return last_words.of_process(self._facts, self._beside("tail"), self._beside("open"), self._clean, time.time())
@@ -438,7 +500,7 @@ class Attempt:
 
     def forget_if_delivered(self) -> bool:
         """Whether nothing is kept of it any more."""
-        if self.stage == FINAL and self.has_outcome and self._house.session.delivered(self.fence):
+        if self.stage == FINAL and self.has_outcome and not self.kept and self._house.session.delivered(self.fence):
             self._forget()
         return self.forgotten
 

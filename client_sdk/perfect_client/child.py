@@ -14,9 +14,21 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Callable, List, NamedTuple, NoReturn, Optional, Union
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Union
 
-from perfect_client import engine, hiding, journal, lineage, openlines, procs, protocol, spool, tail
+from perfect_client import (
+    engine,
+    hiding,
+    hooks,
+    journal,
+    last_hooks,
+    lineage,
+    openlines,
+    procs,
+    protocol,
+    spool,
+    tail,
+)
 from perfect_client.channel import Channel
 from perfect_client.confiding import Teller
 from perfect_client.decorators import flow, task
@@ -36,7 +48,7 @@ _DISK_LOOK_S = 0.5  # between two looks whether a full disk has room again
 Find = Callable[[str], Any]
 
 
-class NotImported(Exception):
+class NotImported(LookupError):
     """The file of the run's flow did not import; the text is a sentence."""
 
 
@@ -276,6 +288,7 @@ class Ready(NamedTuple):
     order: protocol.OfferRun
     files: str
     answers: int
+    ended: Optional[Dict[str, Any]]  # how the run has ended, if this process is only to call its hooks
 
 
 def _make_ready(start: Start, place: Place) -> Optional[Ready]:
@@ -283,7 +296,7 @@ def _make_ready(start: Start, place: Place) -> Optional[Ready]:
     _take_over(start, place)
     files = os.path.join(place.runs, str(start.fence))
     entry = journal.load(Path(files + ".json"))
-    return None if entry is None else Ready(entry.order, files, start.answers)
+    return None if entry is None else Ready(entry.order, files, start.answers, entry.ended)
 
 
 @task
@@ -336,6 +349,10 @@ def _execute(ready: Optional[Ready], bell: int, find: Find, stop: Stop) -> int:
     if ready is None:
         os.write(2, b"the journal of this run is gone\n")
         return os.EX_IOERR
+    if ready.ended is not None:
+        with contextlib.suppress(NotImported):
+            last_hooks.call(find, ready.order, ready.files, ready.ended, Guard(bell, ready.order.fence))
+        return 0
 
     def cancel_reason() -> Optional[str]:
         now = journal.load(Path(ready.files + ".json"))
@@ -346,6 +363,7 @@ def _execute(ready: Optional[Ready], bell: int, find: Find, stop: Stop) -> int:
         open_lines.use_bell(bell)
     emit = Emitter(spool.Writer(ready.files + ".facts"), bell, cancel_reason, stop, open_lines, ready.files + ".tail")
     code = 0
+    hooks.witness = last_hooks.Witness(ready.files, stop)
     lineage.begin(ready.order.run, ready.order.lineage)
     try:
         guard = Guard(bell, ready.order.fence)

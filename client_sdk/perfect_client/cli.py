@@ -7,6 +7,7 @@ import os
 from typing import Optional, Sequence
 
 from perfect_client import options, worker
+from perfect_client.address import DEFAULT_URL
 from perfect_client.supervisor import STOP_GRACE_S
 
 
@@ -34,12 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the worker's name on its machine and on the pages (default: the host's name)")
     parser.add_argument("--slots", type=_slots, metavar="N", help="runs at the same time (default: 2 per processor)")
     parser.add_argument(
+        "--drain", type=_seconds, metavar="SECONDS",
+        help="when the worker is told to stop, let runs go on for so long before they are asked to stop (default: 0 "
+        "after Ctrl+C, no limit after SIGTERM); a second signal stops them, a third one kills them",
+    )  # fmt: skip
+    parser.add_argument(
         "--grace", type=_seconds, default=STOP_GRACE_S, metavar="SECONDS",
         help="what a run gets to tidy up when it misses its own deadline or the worker stops (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument("--pool", action="append", default=[], metavar="NAME", help="serve this pool; can be repeated")
-    parser.add_argument("--url", help="the server (default: PERFECT_URL, else %s)" % worker.DEFAULT_URL)
-    parser.add_argument("--token", help="default: PERFECT_TOKEN, else the one the server on this machine wrote")
+    parser.add_argument(
+        "--url", help="the server (default: PERFECT_URL, else the one of PERFECT_HOME, else %s)" % DEFAULT_URL
+    )
+    parser.add_argument("--token", help="default: PERFECT_TOKEN, else what the server on this machine wrote for it")
     parser.add_argument(
         "--start", choices=options.STARTS, default="auto",
         help="how runs start: by a fork of a process that has imported the flows, fresh in an interpreter of their "
@@ -53,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_worker(given: argparse.Namespace) -> int:
     """Be the worker that the parsed options describe; the exit code (2: refused)."""
-    for sentence in worker.warnings_about(os.environ):
+    for sentence in worker.warnings_about(os.environ, given.url):
         worker.say("perfect: warning: %s" % sentence)
     try:
         setup = worker.configure(
@@ -67,6 +75,7 @@ def run_worker(given: argparse.Namespace) -> int:
             script=given.script,
             start=given.start,
             reload=given.reload,
+            drain_s=given.drain,
             grace_s=given.grace,
         )
     except worker.Unusable as wrong:

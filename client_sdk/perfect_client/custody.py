@@ -7,6 +7,7 @@ import time
 from typing import Callable, Dict, Optional, Sequence, Set
 
 from perfect_client import procs
+from perfect_client.aftermath import Aftermath
 from perfect_client.attempt import RUNNING, STARTING, Attempt
 from perfect_client.channel import Message
 from perfect_client.journal import Entry
@@ -19,9 +20,10 @@ LEFT_BEHIND_S = 5.0
 
 
 class Custody:
-    """Tells attempts what became of their processes. ``launcher`` is set right after it was made."""
+    """Tells attempts what became of their processes. ``launcher`` and ``aftermath`` are set right after it was made."""
 
     launcher: Launcher
+    aftermath: Aftermath
 
     def __init__(self, loop: Loop, attempts: Dict[int, Attempt]) -> None:
         self._loop, self._attempts = loop, attempts
@@ -37,6 +39,8 @@ class Custody:
     # -------------------------------------------------------------------------------------------------------- reports
 
     def reported(self, zygote: Zygote, message: Message) -> None:
+        if self.aftermath.reported(message):
+            return
         attempt = self._attempts.get(message["fence"]) or self.leaders().get(message.get("pid", 0))
         if attempt is not None:
             _REPORTS[message["event"]](self, zygote, attempt, message)
@@ -48,6 +52,8 @@ class Custody:
 
     def not_started(self, fence: int, error: str) -> None:
         """No process came to be for this attempt."""
+        if self.aftermath.reported({"event": "failed", "fence": fence}):
+            return
         attempt = self._attempts.get(fence)
         if attempt is not None:
             attempt.exited(None, "no process could be started: %s" % error)
@@ -90,16 +96,20 @@ class Custody:
 
 def end_what_was_left(worker: str, entries: Sequence[Entry]) -> None:
     """Kill the processes of an earlier life of this worker, and wait until they are gone (at most 5 s)."""
+    give_up = time.monotonic() + LEFT_BEHIND_S
+    while kill_what_was_left(worker, entries) and time.monotonic() < give_up:
+        time.sleep(0.01)  # nothing else is served yet
+
+
+def kill_what_was_left(worker: str, entries: Sequence[Entry]) -> bool:
+    """Kill the processes of these attempts; False when there is none."""
     attempts = {
         entry.order.fence: entry.pid if entry.pid and procs.born(entry.pid) == entry.born else 0 for entry in entries
     }
-    give_up = time.monotonic() + LEFT_BEHIND_S
-    left = procs.left_behind(worker, attempts)
-    while left and time.monotonic() < give_up:
-        for pid in left:
-            procs.send(pid, signal.SIGKILL)
-        time.sleep(0.01)  # nothing else is served yet
-        left = procs.left_behind(worker, attempts)
+    left = procs.left_behind(worker, attempts) if entries else set()
+    for pid in left:
+        procs.send(pid, signal.SIGKILL)
+    return bool(left)
 
 
 _REPORTS: Dict[str, Callable[[Custody, Zygote, Attempt, Message], None]] = {

@@ -144,7 +144,13 @@ def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: 
 
 
 def _stopped(error: BaseException) -> State:
-    """The state of a flow that was ended from outside, for its hooks."""
+    """The state of a flow that was ended from outside, for its hooks.
+
+    CANCELLED is what a person or the code itself asked for; a run that its worker or the system ends has crashed.
+    """
+    crashed = hooks.witness.crash_reason() if hooks.witness is not None else None
+    if crashed is not None and is_interruption(error):
+        return states.Crashed(message=crashed, data=error)
     if isinstance(error, Cancelled) or (is_interruption(error) and not isinstance(error, KeyboardInterrupt)):
         return states.Cancelled(message=str(error) or "The run was stopped.", data=error)
     if isinstance(error, KeyboardInterrupt):

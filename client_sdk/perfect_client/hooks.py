@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from perfect_client.errors import MAX_NAME
 from perfect_client.protocol import clean_text
@@ -19,6 +19,8 @@ EVENTS: Dict[StateType, str] = {
     StateType.CRASHED: "on_crashed",
 }
 
+witness: Optional[Any] = None  # in a worker's run: the ``last_hooks.Witness`` of this process
+
 
 def hooks_for(owner: Any, state: State) -> Sequence[Any]:
     """The hooks that hear of a state."""
@@ -29,7 +31,10 @@ def hooks_for(owner: Any, state: State) -> Sequence[Any]:
 def told(owner: Any, run: Any, state: State) -> Steps[None]:
     """Call the hooks that hear of this state; one that raises is logged and harms nothing."""
     run.state = state
-    for hook in hooks_for(owner, state):
+    called = hooks_for(owner, state)
+    if called and witness is not None and owner.kind == "flow" and state.is_final():
+        witness.begins(run.id, state)
+    for hook in called:
         try:
             yield Invoke(hook, owner, run, state)
         except Exception:

@@ -1,9 +1,13 @@
 """A worker's own folder: who it is, the lock that makes it one, and what it knows of each attempt.
 
-``PERFECT_HOME/worker/<name>/`` (mode 0700) holds ``identity``, ``lock`` and ``runs/<fence>.json`` with the spools
-``<fence>.facts`` and ``<fence>.raw`` beside it, and what belongs to these (``KINDS``). A journal is replaced by a
-rename, so that a kill at any moment leaves the old text or the new one. It is not synced: after a power cut an
-attempt's journal may be gone, and the server, not hearing of the attempt again, says CRASHED.
+``PERFECT_HOME/worker/<name>/`` (mode 0700) holds ``identity``, ``lock``, ``boots/<boot>`` and ``runs/<fence>.json``
+with the spools ``<fence>.facts`` and ``<fence>.raw`` beside it, and what belongs to these (``KINDS``). The one process
+that takes runs holds ``lock``; each process holds the file of its boot, also one that drains and has let go of
+``lock``. So an attempt whose boot's file is locked has a living owner; any other attempt is taken over by who holds
+``lock``.
+
+A journal is replaced by a rename, so that a kill at any moment leaves the old text or the new one. It is not synced:
+after a power cut an attempt's journal may be gone, and the server, not hearing of the attempt again, says CRASHED.
 """
 
 from __future__ import annotations
@@ -16,13 +20,13 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, Collection, Dict, List, Optional, Set
 
 from perfect_client import protocol
 
 # Beside an attempt's journal: its spools and their common order, unfinished lines, the last lines of a full log.
 # An earlier version wrote ``output`` and numbered it by itself.
-KINDS = ("facts", "raw", "order", "open", "rawopen", "tail", "rawtail", "output")
+KINDS = ("facts", "raw", "order", "open", "rawopen", "tail", "rawtail", "output", "hooks")
 
 
 class Occupied(Exception):
@@ -31,7 +35,8 @@ class Occupied(Exception):
 
 @dataclass
 class Entry:
-    """What the worker knows of one attempt. ``cancel`` is the reason once a cancel was asked for."""
+    """What the worker knows of one attempt. ``cancel`` is the reason once a cancel was asked for, ``stop`` the one once
+    the worker ends it. ``ended`` says how it has ended, once a process was started to call its hooks."""
 
     order: protocol.OfferRun
     boot: str
@@ -39,6 +44,8 @@ class Entry:
     pid: int = 0
     born: int = 0
     cancel: Optional[str] = None
+    stop: Optional[str] = None
+    ended: Optional[Dict[str, Any]] = None
 
 
 def load(path: Path) -> Optional[Entry]:
@@ -53,9 +60,33 @@ def load(path: Path) -> Optional[Entry]:
             pid=int(data["pid"]),
             born=int(data["born"]),
             cancel=data["cancel"],
+            stop=data.get("stop"),
+            ended=data.get("ended"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def told_of(run: str, state: str) -> str:
+    """The word that the hooks of this run, or sub-run, hear of its end in this state."""
+    return "%s %s" % (run, state)
+
+
+def told(path: Path) -> Set[str]:
+    """All such words in a file."""
+    try:
+        return set(path.read_text().splitlines())
+    except (OSError, UnicodeDecodeError):
+        return set()
+
+
+def _locked(fd: int) -> bool:
+    """Lock the file for this process, flock(2); False when another process holds it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 class Folder:
@@ -66,28 +97,62 @@ class Folder:
         self.runs = path / "runs"
         self.runs.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.chmod(0o700)
+        self.boot = uuid.uuid4().hex
+        self._boots = path / "boots"
+        self._boots.mkdir(exist_ok=True, mode=0o700)
         self._lock: Optional[int] = None
+        self._boot_lock: Optional[int] = None
 
     def lock(self) -> None:
-        """Be the only worker of this folder while this process lives. Raises ``Occupied``."""
+        """Be the only process of this folder that takes runs, while this process lives. Raises ``Occupied``."""
         fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(fd):
             owner = os.read(fd, 32).decode("ascii", "replace").strip()
             os.close(fd)
             raise Occupied(
-                "a worker named '%s' is already running here (pid %s); give this one another name with --name"
-                % (self.path.name, owner or "unknown")
-            ) from None
+                "a worker named '%s' is already running here (pid %s); stop that one (while its runs end, this one "
+                "may start), or give this one another name with --name" % (self.path.name, owner or "unknown")
+            )
         os.ftruncate(fd, 0)
         os.write(fd, b"%d\n" % os.getpid())
         self._lock = fd
+        self._boot_lock = os.open(self._boots / self.boot, os.O_RDWR | os.O_CREAT, 0o600)
+        _locked(self._boot_lock)
 
-    def release(self) -> None:
+    def hand_over(self) -> None:
+        """Let another process of this worker take runs; what this one holds stays its own."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def release(self) -> None:
+        """At the end."""
+        self.hand_over()
+        if self._boot_lock is not None:
+            with contextlib.suppress(OSError):
+                (self._boots / self.boot).unlink()
+            os.close(self._boot_lock)
+            self._boot_lock = None
+
+    def living(self) -> Set[str]:
+        """The boots of other processes of this worker that live: they drain. Only for who holds the lock."""
+        return {path.name for path in self._boots.iterdir() if path.name != self.boot and self._lives(path)}
+
+    @staticmethod
+    def _lives(path: Path) -> bool:
+        """Whether a process holds this boot's file; one that is left over is removed."""
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except FileNotFoundError:  # it has ended just now
+            return False
+        try:
+            free = _locked(fd)
+            if free:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+            return not free
+        finally:
+            os.close(fd)
 
     def identity(self) -> str:
         """This worker's UUID, made at its first start."""
@@ -116,6 +181,8 @@ class Folder:
             "pid": entry.pid,
             "born": entry.born,
             "cancel": entry.cancel,
+            "stop": entry.stop,
+            "ended": entry.ended,
         }
         self._replace(self.journal(entry.order.fence), protocol.dumps(data).encode("utf-8", "backslashreplace"))
 
@@ -125,19 +192,30 @@ class Folder:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
-    def entries(self) -> List[Entry]:
-        """All attempts that may have been started; what else lies there (torn, without a journal) is removed."""
+    def entries(self, living: Collection[str] = ()) -> List[Entry]:
+        """All attempts of other boots that may have been started, but for those of ``living`` boots.
+
+        What else lies there (torn, without a journal) is removed.
+        """
         found = []
-        fences = {path.stem for path in self.runs.iterdir()}
-        for fence in sorted(int(name) for name in fences if name.isdigit()):
+        for fence in self._fences():
             entry = load(self.journal(fence))
-            if entry is not None and entry.started:
-                found.append(entry)
-            else:
+            if entry is None or not (entry.started or entry.boot in living):
                 self.remove(fence)
-        for path in self.runs.glob("*.new"):
+            elif entry.boot not in living and entry.boot != self.boot:
+                found.append(entry)
+        for path in () if living else self.runs.glob("*.new"):  # one of theirs may be about to be renamed
             path.unlink()
         return found
+
+    def fences_of(self, boots: Collection[str]) -> Set[int]:
+        """The attempts that these boots hold."""
+        found = [load(self.journal(fence)) for fence in self._fences()] if boots else []
+        return {entry.order.fence for entry in found if entry is not None and entry.boot in boots}
+
+    def _fences(self) -> List[int]:
+        names = {path.stem for path in self.runs.iterdir()}
+        return sorted(int(name) for name in names if name.isdigit())
 
     @staticmethod
     def _replace(path: Path, content: bytes) -> None:

@@ -195,6 +195,10 @@ class Output:
         """Of a line that has no end: whoever wrote it may have stopped in the middle of a secret."""
         return self._clean(line + _CUT)[: -len(_CUT)] if line else line
 
+    def add(self, text: str, level: int) -> None:
+        """A line of the supervisor's."""
+        self._record([protocol.Logged(self._clock(), text, level)])
+
     def hold(self, path: Path) -> None:
         """Have unfinished lines stand in this file too, where a restarted worker finds them."""
         if self._held is None:

@@ -118,6 +118,15 @@ def thread_name(thread: int) -> str:
     return _read("/proc/self/task/%d/comm" % thread).decode("utf-8", "replace").strip()
 
 
+def born_at(pid: int) -> Optional[float]:
+    """When the process started, in seconds since the epoch; None when the system does not say."""
+    ticks = born(pid)
+    for line in _read("/proc/stat", 1 << 20).split(b"\n") if ticks else ():
+        if line.startswith(b"btime "):
+            return int(line.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    return None
+
+
 def all_pids() -> List[int]:
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
@@ -166,20 +175,18 @@ def belongs(pid: int, leader: int, fence: int, worker: str) -> bool:
 
 
 def left_behind(worker: str, attempts: Dict[int, int]) -> Set[int]:
-    """Every process on this machine that an attempt of this worker started; ``attempts`` is fence → leader's pid.
+    """Every process on this machine that one of these attempts started; ``attempts`` is fence → leader's pid.
 
     Reads all of /proc: for a worker's start and end, not for each run.
     """
     me, names = os.getpid(), {process_name(fence, worker).encode() for fence in attempts}
-    leaders = {pid for pid in attempts.values() if pid}
+    leaders, marks = {pid for pid in attempts.values() if pid}, {mark(fence, worker) for fence in attempts}
     found: Set[int] = set()
     for pid in all_pids():
         fields = _fields(pid)
         if pid == me or len(fields) < 4 or fields[0] in (b"Z", b"X"):
             continue
-        value = environment_mark(pid)
-        marked = value is not None and value.endswith(":" + worker)
-        if marked or _read("/proc/%d/comm" % pid).strip() in names or int(fields[3]) in leaders:
+        if environment_mark(pid) in marks or _read("/proc/%d/comm" % pid).strip() in names or int(fields[3]) in leaders:
             found.add(pid)
     return found
 

@@ -180,6 +180,10 @@ class Ancestor:
 
 @dataclass(frozen=True)
 class Joined:
+    """``draining``: this process takes nothing new. ``older`` are the boots of processes of this worker that drain
+    beside this one, and ``beside`` the fences of the attempts that they hold.
+    """
+
     worker: str
     boot: str
     protocol: int = VERSION
@@ -191,6 +195,9 @@ class Joined:
     slots: int = 1
     pools: List[str] = field(default_factory=list)
     held: List[Held] = field(default_factory=list)
+    draining: bool = False
+    older: List[str] = field(default_factory=list)
+    beside: List[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -206,6 +213,16 @@ class SlotsFreed:
     """How many more runs the worker would take now."""
 
     free: int
+
+
+@dataclass(frozen=True)
+class Draining:
+    """This process takes nothing new and waits for the attempts ``running`` to end; told again when they change.
+
+    A newer process of the same worker may join beside it.
+    """
+
+    running: List[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -252,6 +269,8 @@ class Left:
 
 @dataclass(frozen=True)
 class Accept:
+    """``draining``: this server lets a newer process of the worker join while this one drains."""
+
     server_time: float
     attempts: List[Verdict] = field(default_factory=list)
     heartbeat_s: float = 10.0
@@ -259,6 +278,7 @@ class Accept:
     max_batch_bytes: int = MAX_BATCH_BYTES
     max_batch_facts: int = MAX_BATCH_FACTS
     max_in_flight: int = 4
+    draining: bool = False
 
 
 @dataclass(frozen=True)
@@ -602,7 +622,7 @@ Message = Any
 M = TypeVar("M")
 
 _FROM_WORKER: Tuple[type, ...] = (
-    Joined, FlowsAnnounced, SlotsFreed, OfferClaimed, OfferDeclined, FactsRecorded, Beaten, LinesOpen, Left,
+    Joined, FlowsAnnounced, SlotsFreed, Draining, OfferClaimed, OfferDeclined, FactsRecorded, Beaten, LinesOpen, Left,
 )  # fmt: skip
 _FROM_SERVER: Tuple[type, ...] = (
     Accept, Refuse, FlowsRefused, OfferRun, StartRun, DropRun, CancelRun, HoldRun, Answer, Acknowledge, Resend, Echo,
@@ -647,6 +667,12 @@ def _texts(value: Any) -> List[str]:
     return [clean_text(item, MAX_FRAME_BYTES) for item in value]
 
 
+def _integers(value: Any) -> List[int]:
+    if not isinstance(value, list):
+        raise TypeError("a list of whole numbers")
+    return [_integer(item) for item in value]
+
+
 def _anything(value: Any) -> List[Any]:
     if not isinstance(value, list):
         raise TypeError("a list")
@@ -677,6 +703,7 @@ _READERS: Dict[str, Callable[[Any], Any]] = {
     "float": _number,
     "bool": _flag,
     "List[str]": _texts,
+    "List[int]": _integers,
     "List[Any]": _anything,
     "Dict[str, Any]": _object,
     "Optional[int]": _optional(_integer),

@@ -25,6 +25,7 @@ from perfect_client.protocol import (
     Answer,
     Beaten,
     CancelRun,
+    Draining,
     DropRun,
     FlowsAnnounced,
     FlowsRefused,
@@ -63,6 +64,8 @@ class Session:
         self._free: Optional[int] = None
         self._free_told: Optional[int] = None
         self._open_lines: Dict[int, LinesOpen] = {}  # of each attempt, as last shown
+        self._draining: Optional[List[int]] = None
+        self._draining_told: Optional[List[int]] = None
         self._held: Dict[int, Held] = {}
         self._verdicts: Dict[int, Verdict] = {}
         self._limits = Accept(server_time=0.0)
@@ -102,6 +105,20 @@ class Session:
     def free(self, slots: int) -> None:
         """How many more runs the worker would take now. Told when it changed, after an offer, after Accept."""
         self._free = max(0, slots)
+
+    def drain(self, running: Sequence[int]) -> None:
+        """This process takes nothing new and waits for these attempts. Told when they changed, and after Accept."""
+        self._draining = sorted(running)
+        self._me = replace(self._me, draining=True)
+
+    def stand_beside(self, older: Iterable[str], fences: Iterable[int]) -> None:
+        """These older processes of this worker drain, and hold these attempts. Told at each join."""
+        self._me = replace(self._me, older=sorted(older), beside=sorted(fences))
+
+    @property
+    def lets_drain(self) -> bool:
+        """Whether the server, as it was when it was last there, lets a newer process join while this one drains."""
+        return self._limits.draining
 
     def claim(self, fence: int, run: str) -> None:
         """The offer is in the journal. Not kept over a reconnect: then the server's verdict decides."""
@@ -167,7 +184,7 @@ class Session:
         self.accepted = True
         self._limits = message
         self._next_beat = now + self._beat_every
-        self._free_told = None
+        self._free_told = self._draining_told = None
         self._verdicts = {verdict.fence: verdict for verdict in message.attempts}
         if self._flows is not None:
             self._queue.append(self._flows)
@@ -233,6 +250,9 @@ class Session:
         if self._free is not None and self._free != self._free_told:
             self._free_told = self._free
             return _on_the_wire(SlotsFreed(self._free))
+        if self._draining is not None and self._draining != self._draining_told:
+            self._draining_told = self._draining
+            return _on_the_wire(Draining(self._draining))
         return self._next_batch(now)
 
     def _next_batch(self, now: float) -> Optional[bytes]:
@@ -291,7 +311,7 @@ class Session:
         self._open = self.accepted = False
         self._queue.clear()
         self._verdicts = {}
-        self._free_told = None
+        self._free_told = self._draining_told = None
         for stream in self._streams.values():
             stream.disconnect()
 

@@ -18,8 +18,12 @@ from perfect_client.channel import Channel
 from perfect_client.sources import Unit
 
 PACKAGE_HOME = str(Path(__file__).resolve().parent.parent)
-# At the end of the path, so that the package is found wherever it lies and nothing of the user's is shadowed.
-_PROGRAM = "import sys; sys.path.append(%r); from perfect_client.zygote import main; main(sys.argv[1:])" % PACKAGE_HOME
+# At the end of the path, so that the package is found wherever it lies and nothing of the user's is shadowed. The
+# current folder, which ``-c`` puts first, goes there too: its ``email.py`` must not shadow the standard library.
+_PROGRAM = (
+    "import sys; sys.path += [sys.path.pop(0), %r]; from perfect_client.zygote import main; main(sys.argv[1:])"
+    % PACKAGE_HOME
+)
 
 
 class Place(NamedTuple):

@@ -13,14 +13,15 @@ import signal
 import sys
 import time
 import traceback
-import uuid
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from perfect_client import custody, protocol
+from perfect_client import protocol
+from perfect_client.aftermath import Aftermath
 from perfect_client.attempt import OFFERED, Attempt, House
 from perfect_client.catalogue import AUTO
 from perfect_client.custody import Custody
+from perfect_client.ending import Ending
 from perfect_client.journal import Entry, Folder
 from perfect_client.launcher import IMPORT_AGE_S, Code, Hears, Launcher, become_subreaper
 from perfect_client.loop import Loop, Timer
@@ -28,6 +29,7 @@ from perfect_client.masking import secrets_in
 from perfect_client.redaction import Hidden
 from perfect_client.session import Session
 from perfect_client.starters import Place
+from perfect_client.succession import Elders
 from perfect_client.watching import Ear
 from perfect_client.wire import Wire
 
@@ -35,7 +37,6 @@ STOP_GRACE_S = 10.0  # what running flows get when the worker is stopped
 GOODBYE_S = 5.0  # for delivering what is left when the worker is stopped
 BELL_REST_S = 0.01  # between two looks at the spools, so that a chatty run does not own the loop
 NAMES_SHOWN = 8
-WORKER_STOPPED = "the worker was stopped"
 WORKER_KILLED = "the worker process was killed"
 
 
@@ -54,6 +55,7 @@ class Setup:
     start: str = AUTO
     reload: bool = True
     import_age_s: float = IMPORT_AGE_S
+    drain_s: Optional[float] = None  # what a run gets to end by itself when the worker is stopped; None: by the signal
     grace_s: float = STOP_GRACE_S  # what a run gets that misses its own deadline, or when the worker is stopped
 
 
@@ -63,7 +65,7 @@ class Supervisor:
     def __init__(self, setup: Setup, say: Callable[[str], None]) -> None:
         self.setup, self.say = setup, say
         self.loop = Loop(self._mishap)
-        self.boot = uuid.uuid4().hex
+        self.boot = setup.folder.boot
         self.worker = setup.folder.identity()
         self.session = Session(self._me())
         self.wire = Wire(
@@ -75,7 +77,8 @@ class Supervisor:
         self._ear = Ear()
         self.attempts: Dict[int, Attempt] = {}
         self.custody = Custody(self.loop, self.attempts)
-        self.launcher = self.custody.launcher = Launcher(
+        self.aftermath = self.custody.aftermath = Aftermath(setup.grace_s, self._note)
+        self.launcher = self.custody.launcher = self.aftermath.launcher = Launcher(
             self.loop,
             Code(setup.targets, setup.script, setup.start, setup.reload, setup.import_age_s),
             Place(self.worker, setup.folder.runs, bell),
@@ -90,10 +93,20 @@ class Supervisor:
         )
         self._described: Dict[str, protocol.FlowSpec] = {}
         self.house = House(
-            self.loop, setup.folder, self.session, self.worker, self.custody.others, self._changed, self._secrets_of
+            self.loop,
+            setup.folder,
+            self.session,
+            self.worker,
+            self.custody.others,
+            self._changed,
+            self.aftermath.over,
+            self._secrets_of,
         )
         self._offers: List[protocol.OfferRun] = []  # wait for a zygote
-        self._stopping = False
+        self.ending = Ending(
+            self.loop, self.attempts, self.aftermath, setup.drain_s, setup.grace_s, self._note, self._give_back
+        )  # fmt: skip
+        self.elders = Elders(self.loop, setup.folder, self.worker, self.session, self._inherit)
         self._goodbye: Optional[Timer] = None
         self._code: Optional[int] = None
         self._flows_told = False
@@ -127,13 +140,13 @@ class Supervisor:
         self.loop.listen(
             {
                 signal.SIGCHLD: self.custody.reap,
-                signal.SIGTERM: self._stop,
-                signal.SIGINT: self._stop,
-                signal.SIGHUP: self._stop,
+                signal.SIGTERM: lambda: self._signalled(signal.SIGTERM),
+                signal.SIGINT: lambda: self._signalled(signal.SIGINT),
+                signal.SIGHUP: lambda: self._signalled(signal.SIGHUP),
             }
         )
         self.loop.on_read(self._bell_out, self._rung)
-        self._recover()
+        self._adopt(self.elders.begin())
         self.session.free(0)  # until there are flows
         self.launcher.begin()
         self.wire.begin()
@@ -152,14 +165,17 @@ class Supervisor:
         self.loop.close()
         self.setup.folder.release()
 
-    def _recover(self) -> None:
-        """What an earlier life of this worker left: end its processes, then say how its runs ended."""
-        entries = self.setup.folder.entries()
-        custody.end_what_was_left(self.worker, entries)
+    def _adopt(self, entries: Sequence[Entry]) -> None:
+        """Say how the runs ended that an earlier life of this worker left; nothing of them is running."""
         for entry in entries:
             attempt = Attempt(self.house, entry)
             self.attempts[attempt.fence] = attempt
             attempt.adopt(WORKER_KILLED)
+
+    def _inherit(self, entries: Sequence[Entry]) -> None:
+        """An older process of this worker ended while it drained."""
+        self._adopt(entries)
+        self.wire.join_again()
 
     # --------------------------------------------------------------------------------------------------------- orders
 
@@ -181,7 +197,7 @@ class Supervisor:
         known = self.attempts.get(order.fence)
         if known is not None:
             self.session.claim(order.fence, order.run)
-        elif self._stopping:
+        elif self.ending.begun:
             self.session.decline(order.fence, order.run, "the worker is stopping")
         elif not self.launcher.settled:
             self._offers.append(order)
@@ -298,8 +314,11 @@ class Supervisor:
 
     def _tell_free(self) -> None:
         used = sum(attempt.busy for attempt in self.attempts.values()) + len(self._offers)
-        able = bool(self.launcher.flows) and not self._stopping
+        able = bool(self.launcher.flows) and not self.ending.begun
         self.session.free(self.setup.slots - used if able else 0)
+        if self.ending.draining:
+            self.session.drain([fence for fence, attempt in self.attempts.items() if attempt.busy])
+            self.ending.count()
 
     # ----------------------------------------------------------------------------------------------------- deliveries
 
@@ -331,7 +350,7 @@ class Supervisor:
                 del self.attempts[fence]
                 self._tell_free()
                 self.wire.pump()
-        if self._stopping:
+        if self.ending.begun:
             self._leave_when_done()
 
     # ------------------------------------------------------------------------------------------------------------ end
@@ -340,27 +359,20 @@ class Supervisor:
         self.say("refused by %s: %s" % (self.setup.url, sentence))
         self._code = 2
 
-    def _stop(self) -> None:
-        """First signal: running flows are asked to stop and get their grace. Second: they are killed."""
-        again, self._stopping = self._stopping, True
+    def _signalled(self, number: int) -> None:
+        """To drain, to stop the runs, or to kill them: as ``Ending`` says."""
+        self.ending.signalled(number)
         self._decline_waiting("the worker is stopping")
-        running = [attempt for attempt in self.attempts.values() if attempt.busy]
-        if running and not again:
-            self._note(
-                "stopping; %d running flows get %g s (press again to kill them)" % (len(running), self.setup.grace_s)
-            )
-        for attempt in running:
-            if attempt.stage == OFFERED:
-                self.session.decline(attempt.fence, attempt.run, "the worker is stopping")
-                attempt.drop()
-            elif again:
-                attempt.kill()
-            else:
-                attempt.stop(WORKER_STOPPED, self.setup.grace_s)
         self._tell_free()
+        if self.ending.draining and self.session.lets_drain:
+            self.setup.folder.hand_over()  # an older server would take the newer process for a double
+
+    def _give_back(self, attempt: Attempt) -> None:
+        self.session.decline(attempt.fence, attempt.run, "the worker is stopping")
+        attempt.drop()
 
     def _leave_when_done(self) -> None:
-        if any(attempt.busy for attempt in self.attempts.values()) or self._code is not None:
+        if any(attempt.busy for attempt in self.attempts.values()) or self._code is not None or self.aftermath.running:
             return
         if self._goodbye is None:
             self._goodbye = self.loop.after(GOODBYE_S, self._leave)

@@ -144,6 +144,17 @@ class Wire:
             return
         self.pump()
 
+    def join_again(self) -> None:
+        """Join anew, since this worker holds other attempts than it did."""
+        link = self._link
+        if link is not None and self._fd >= 0 and not self._closing:  # else what it holds is told once it connects
+            self._loop.forget(self._fd)
+            self._link, self._fd = None, -1
+            self.session.closed()
+            link.abort()
+            self._schedule()
+            self.begin()
+
     # ---------------------------------------------------------------------------------------------------------- ends
 
     def _lost(self, code: int, reason: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, List, Mapping, NoReturn, Optional, Sequence
 
-from perfect_client import importing, results
+from perfect_client import address, importing, results
 from perfect_client.catalogue import AUTO
 from perfect_client.journal import Folder, Occupied
 from perfect_client.launcher import IMPORT_AGE_S
@@ -17,7 +17,6 @@ from perfect_client.starters import PACKAGE_HOME
 from perfect_client.supervisor import STOP_GRACE_S, Setup, Supervisor
 from perfect_client.transport import Link
 
-DEFAULT_URL = "http://127.0.0.1:8700"
 MAX_SLOTS = 1000
 MAX_IMPORT_AGE_S = 86_400
 KNOWN = (
@@ -27,7 +26,10 @@ KNOWN = (
 )  # fmt: skip
 REFUSED = 2  # exit code: what was asked for cannot be done
 
-_PROGRAM = "import sys; sys.path.append(%r); from perfect_client.cli import main; sys.exit(main())" % PACKAGE_HOME
+_PROGRAM = (
+    "import sys; sys.path[:1] = []; sys.path.append(%r); from perfect_client.cli import main; sys.exit(main())"
+    % PACKAGE_HOME
+)
 
 
 class Unusable(ValueError):
@@ -42,8 +44,8 @@ def say(sentence: str) -> None:
         pass
 
 
-def warnings_about(environ: Mapping[str, str]) -> List[str]:
-    """Sentences about settings that are probably not meant as they are."""
+def warnings_about(environ: Mapping[str, str], url: Optional[str] = None) -> List[str]:
+    """Sentences about settings that are probably not meant as they are. ``url`` is the option's."""
     found = []
     for name in sorted(environ):
         if name.startswith("PERFECT_") and not name.startswith("PERFECT__") and name not in KNOWN:
@@ -51,30 +53,12 @@ def warnings_about(environ: Mapping[str, str]) -> List[str]:
 
             near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
             found.append("%s is not a setting of Perfect; did you mean %s?" % (name, near))
+    server = address.find_server(url, environ)
+    if server.note:
+        found.append(server.note)
     if "PREFECT_API_URL" in environ and "PERFECT_URL" not in environ:
-        found.append("PREFECT_API_URL is set, PERFECT_URL is not: this worker uses %s" % DEFAULT_URL)
+        found.append("PREFECT_API_URL is set, PERFECT_URL is not: this worker uses %s" % server.url)
     return found
-
-
-def home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("PERFECT_HOME") or "~/.perfect").expanduser()
-
-
-def find_token(given: Optional[str], environ: Mapping[str, str]) -> str:
-    """The option, else ``PERFECT_TOKEN``, else what the server on this machine wrote. Raises ``Unusable``."""
-    token = given or environ.get("PERFECT_TOKEN", "")
-    file = home(environ) / "worker-token"
-    if not token:
-        try:
-            token = file.read_text()
-        except OSError:
-            pass
-    if not token.strip():
-        raise Unusable(
-            "there is no token: set PERFECT_TOKEN to one that `manage.py createtoken NAME --scope worker` prints "
-            "(a server on this machine leaves one in %s)" % file
-        )
-    return token.strip()
 
 
 def default_slots() -> int:
@@ -129,6 +113,7 @@ def configure(
     script: str = "",
     start: str = AUTO,
     reload: bool = True,
+    drain_s: Optional[float] = None,
     grace_s: float = STOP_GRACE_S,
 ) -> Setup:
     """Options and environment as a ``Setup``; makes the worker's folder. Raises ``Unusable``."""
@@ -139,14 +124,14 @@ def configure(
     checked_name = _checked_name(default_name() if name is None else name)
     checked_slots = _checked_slots(default_slots() if slots is None else slots)
     checked_targets = [_checked_target(target) for target in targets]
-    checked_token = find_token(token, environ)
-    server = url or environ.get("PERFECT_URL") or DEFAULT_URL
+    server = address.find_server(url, environ).url
     try:
         results.bounds(environ)
+        checked_token = address.find_token(token, environ, server)
         Link(server, checked_token)
     except ValueError as wrong:
         raise Unusable(str(wrong)) from None
-    path = home(environ) / "worker" / checked_name
+    path = address.home(environ) / "worker" / checked_name
     try:
         folder = Folder(path)
     except OSError as wrong:
@@ -163,6 +148,7 @@ def configure(
         start=start,
         reload=reload,
         import_age_s=_import_age(environ),
+        drain_s=drain_s,
         grace_s=grace_s,
     )
 
@@ -174,13 +160,20 @@ def work(setup: Setup) -> int:
         os.environ["PERFECT_URL"] = setup.url  # for the addresses that ``runtime`` tells inside runs
         supervisor = Supervisor(setup, say)
         say(
-            "Perfect worker '%s', %d slots, for %s\n  stop    Ctrl+C; running flows are asked to stop and get %g s"
-            % (setup.name, setup.slots, setup.url, setup.grace_s)
+            "Perfect worker '%s', %d slots, for %s\n  stop    %s"
+            % (setup.name, setup.slots, setup.url, _how_to_stop(setup))
         )
         return supervisor.run()
     except Occupied as wrong:
         say("perfect: %s" % wrong)
         return REFUSED
+
+
+def _how_to_stop(setup: Setup) -> str:
+    if setup.drain_s:
+        return "Ctrl+C; running flows get %g s to end, then %g s to stop" % (setup.drain_s, setup.grace_s)
+    stop = "Ctrl+C; running flows are asked to stop and get %g s" % setup.grace_s
+    return stop if setup.drain_s == 0 else stop + " (kill -TERM %d lets them end)" % os.getpid()
 
 
 def serve(
@@ -191,6 +184,7 @@ def serve(
     url: Optional[str] = None,
     token: Optional[str] = None,
     reload: bool = True,
+    drain: Optional[float] = None,
 ) -> None:
     """Turn this program into a worker for its flows, or for ``targets``: flows, methods that are flows, files, folders,
     modules. ``reload``: whether the files are watched.
@@ -207,7 +201,7 @@ def serve(
     arguments = ["worker", *dict.fromkeys(map(_target_of, named))]
     if script:
         arguments += ["--script", script]
-    options = {"--name": name or _name_of(targets), "--slots": slots, "--url": url}
+    options = {"--name": name or _name_of(targets), "--slots": slots, "--url": url, "--drain": drain}
     for option, value in options.items():
         if value is not None:
             arguments += [option, str(value)]

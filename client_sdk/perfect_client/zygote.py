@@ -177,8 +177,9 @@ class Zygote:
         return pid
 
     def find(self, name: str) -> Any:
-        """The flow of that name, with the modules of its folder in place."""
-        assert self.survey is not None
+        """The flow of that name, with the modules of its folder in place. Raises ``NotImported``."""
+        if self.survey is None or name not in self.survey.flows:
+            raise child.NotImported("this worker has no flow '%s'" % name)
         self.survey.modules.enter(self.survey.homes[name])
         return self.survey.flows[name]
 

@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("runs", "0008_ordered_json")]
+    dependencies = [("runs", "0009_offering")]
 
     operations = [
         migrations.AddField(

@@ -119,6 +119,8 @@ class House:
         self, target: Path = FLOWS, *options: str, name: str = "w1", slots: int = 4
     ) -> subprocess.Popen[bytes]:
         words = ["-m", "perfect_client", "worker", str(target), "--name", name, "--slots", str(slots), *options]
+        if "--drain" not in options:
+            words += ["--drain", "0"]
         return self._spawn(name, [sys.executable, *words])
 
     def log(self, name: str) -> str:

@@ -162,6 +162,16 @@ def test_a_worker_that_is_stopped_politely_leaves_nothing_behind(house: House, a
     assert not list((house.home / "worker").glob("*/runs/*"))
 
 
+def test_a_worker_without_options_finds_the_server_of_its_home_on_any_port(house: House) -> None:
+    del house.env["PERFECT_URL"]
+    house.start_worker(name="w2")
+
+    def connected() -> set[str]:
+        return {worker["name"] for worker in house.get("/api/workers")["items"] if worker["connected"]}
+
+    until(lambda: "w2" in connected(), what=f"w2 connects; {house.log('w2')[-2000:]}")
+
+
 def test_a_wrong_token_is_told_in_one_sentence(house: House) -> None:
     worker = house.start_worker(Path(__file__).parent / "flows", "--token", "pft_wrong", name="w2")
 

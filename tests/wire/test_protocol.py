@@ -269,6 +269,7 @@ BY_ANNOTATION: dict[str, st.SearchStrategy[Any]] = {
     "float": numbers,
     "bool": st.booleans(),
     "List[str]": st.lists(texts, max_size=3),
+    "List[int]": st.lists(whole, max_size=3),
     "List[Any]": st.lists(values, max_size=3),
     "Dict[str, Any]": st.dictionaries(texts, values, max_size=3),
     "Optional[int]": st.none() | whole,

@@ -23,6 +23,7 @@ class Attempt:
         self.open_lines = []  # what it has written of lines that have not ended
         self.seen_at = []  # when each fact came, monotonic
         self.claimed = self.started = False
+        self.connection = None  # of the process that claimed it last
         self.declined = None
 
     @property
@@ -50,6 +51,7 @@ class FakeServer:
         self.attempts = {}
         self.flows, self.problems, self.announced = [], [], 0
         self.joined, self.left, self.beats, self.free = [], [], 0, 0
+        self.draining, self.lets_drain = [], True
         self.faults = []
         self._fences = itertools.count(1)
         self._connections = []
@@ -119,7 +121,9 @@ class FakeServer:
         self.wait(lambda: line in attempt.lines)
 
     def cancel(self, attempt, grace_s=10.0, reason="cancelled by ana"):
-        self.send(protocol.CancelRun(attempt.fence, reason, grace_s))
+        """As the real server: every process of the worker is told."""
+        for connection in list(self._connections):
+            connection.send(protocol.encode(protocol.CancelRun(attempt.fence, reason, grace_s)))
 
     def drop(self, attempt):
         self.send(protocol.DropRun(attempt.fence, "given to another worker"))
@@ -175,7 +179,7 @@ class FakeServer:
                 if known is None
                 else protocol.Verdict(held.fence, "current", len(known.facts), len(known.streams[protocol.OUTPUT]))
             )
-        connection.send(protocol.encode(protocol.Accept(time.time(), verdicts)))
+        connection.send(protocol.encode(protocol.Accept(time.time(), verdicts, draining=self.lets_drain)))
 
     def _on_FlowsAnnounced(self, connection, announced):
         self.flows, self.problems = [vars(spec) for spec in announced.flows], announced.problems
@@ -183,6 +187,9 @@ class FakeServer:
 
     def _on_SlotsFreed(self, connection, message):
         self.free = message.free
+
+    def _on_Draining(self, connection, message):
+        self.draining.append(message.running)
 
     def _on_Beaten(self, connection, message):
         self.beats += 1
@@ -196,14 +203,14 @@ class FakeServer:
 
     def _on_OfferClaimed(self, connection, message):
         attempt = self.attempts[message.fence]
-        attempt.claimed = True
+        attempt.claimed, attempt.connection = True, connection
         if self.auto_start:
             self.start(attempt)
 
     def start(self, attempt):
         attempt.started = True
         attempt.started_at = time.monotonic()
-        self.send(protocol.StartRun(attempt.fence))
+        attempt.connection.send(protocol.encode(protocol.StartRun(attempt.fence)))
 
     def _on_OfferDeclined(self, connection, message):
         self.attempts[message.fence].declined = message.reason

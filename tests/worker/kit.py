@@ -18,14 +18,20 @@ FLOWS = HERE / "sample_flows.py"
 class Worker:
     """A worker in a process of its own, with its own home."""
 
-    def __init__(self, home, server, targets, *options, token="t0ken", name="w1", program=(), **environment):
+    def __init__(
+        self, home, server, targets, *options, token="t0ken", name="w1", url="its", drain="0", program=(), **environment
+    ):  # fmt: skip
         self.home, self.name = home, name
         self.log = home / "worker.log"
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("PERFECT_", "PREFECT_"))}
         environ.update(environment, PERFECT_HOME=str(home), PYTHONPATH=str(SDK), PYTHONDONTWRITEBYTECODE="1")
         if token:
             environ["PERFECT_TOKEN"] = token
-        options = ["--url", server.url, "--name", name, "--slots", "4", *options]
+        options = ["--name", name, "--slots", "4", *options]
+        if url:
+            options += ["--url", server.url]
+        if drain and "--drain" not in options:
+            options += ["--drain", drain]
         command = [sys.executable, *(program or ["-m", "perfect_client", "worker", *map(str, targets), *options])]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

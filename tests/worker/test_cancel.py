@@ -116,7 +116,7 @@ def test_a_second_signal_does_not_wait_for_the_grace(server, worker):
     server.until_line(attempt, "deaf")
 
     worker.process.terminate()
-    eventually(lambda: "press again" in worker.said())
+    eventually(lambda: "once more kills them" in worker.said())
     worker.process.terminate()
 
     assert worker.process.wait(5) == 0

@@ -26,13 +26,6 @@ def test_what_is_not_said_has_a_sensible_value(tmp_path):
     assert setup.folder.path.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_token_of_the_server_on_this_machine_is_found(tmp_path):
-    (tmp_path / "worker-token").write_text("pft_local\n")
-
-    assert worker.find_token(None, {"PERFECT_HOME": str(tmp_path)}) == "pft_local"
-    assert worker.find_token("given", environment(tmp_path)) == "given"
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -73,6 +66,21 @@ def test_a_refusal_is_exit_2(tmp_path, monkeypatch, capsys):
 
     assert cli.main(["worker", str(FLOWS)]) == 2
     assert "there is no token" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["email", "queue", "logging", "json", "socket"])
+def test_a_file_named_like_a_module_of_python_shadows_nothing(tmp_path, server, name):
+    (tmp_path / (name + ".py")).write_text("raise ImportError('this is the user's')\n")
+    (tmp_path / "mine.py").write_text("from perfect_client import flow\n\n@flow\ndef answer():\n    return 7\n")
+    command = [sys.executable, "-m", "perfect_client", "worker", ".", "--url", server.url]
+    environ = dict(os.environ, **environment(tmp_path), PYTHONPATH=str(SDK))
+
+    with subprocess.Popen(command, env=environ, cwd=str(tmp_path)) as process:
+        try:
+            assert server.run("answer")[1]["result"] == "7"
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
 
 def test_a_flow_file_that_calls_serve_becomes_a_worker(server, tmp_path):

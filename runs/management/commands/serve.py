@@ -102,7 +102,7 @@ class Service:
         for line in banner(url=settings.PERFECT_URL or url, link=link, flows=flows, runs=runs, targets=self._targets):
             self._out.write(line)
         self._out.flush()
-        local.announce_server(settings.PERFECT_HOME, url)
+        local.announce_server(settings.PERFECT_HOME, url, settings.PERFECT_URL)
         if self._targets:
             self._workers = local.LocalWorkers(self._targets, home=settings.PERFECT_HOME, url=url)
             self._workers.start()
