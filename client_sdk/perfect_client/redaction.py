@@ -16,6 +16,8 @@ from perfect_client.spellings import Written, encoded, escaped, lowered, plain, 
 
 MIN_HIDDEN = 4  # characters: a shorter value stands in too many innocent texts
 MAX_HIDDEN = 1000  # secrets that are kept out of the lines of one process; the oldest step aside
+# A supervisor may learn of so many before it has read the first line with one of them: two pipes hold 64 KiB each.
+MAX_CONFIDED = 2 * 65_536 // (MIN_HIDDEN + 1)
 
 # Of these characters at least one stands in each text that was escaped or quoted: most lines have none of them.
 _SIGNS = "\\%&+"
@@ -49,7 +51,8 @@ class Hidden:
     Any thread may use it, and a signal handler: it has no lock.
     """
 
-    def __init__(self, values: Iterable[Any] = ()) -> None:
+    def __init__(self, values: Iterable[Any] = (), limit: int = MAX_HIDDEN) -> None:
+        self._limit = limit
         self._known: Dict[Written, _Forms] = {}
         self._age = object()  # another one after each change
         self._index: Optional[_Index] = None
@@ -75,7 +78,7 @@ class Hidden:
         for secret in new:
             self._known[secret] = _Forms(_long(spellings(secret)), escaped(secret), _long(encoded(secret)))
         if new:
-            while len(self._known) > MAX_HIDDEN:
+            while len(self._known) > self._limit:
                 del self._known[next(iter(self._known))]
             self._age = object()
 

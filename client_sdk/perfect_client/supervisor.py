@@ -26,7 +26,7 @@ from perfect_client.journal import Entry, Folder
 from perfect_client.launcher import IMPORT_AGE_S, Code, Hears, Launcher, become_subreaper
 from perfect_client.loop import Loop, Timer
 from perfect_client.masking import secrets_in
-from perfect_client.redaction import Hidden
+from perfect_client.redaction import MAX_CONFIDED, Hidden
 from perfect_client.session import Session
 from perfect_client.starters import Place
 from perfect_client.succession import Elders
@@ -310,7 +310,7 @@ class Supervisor:
     def _secrets_of(self, order: protocol.OfferRun) -> Hidden:
         """What is secret among the values that a run was given; its processes tell the secrets of the code."""
         flow = self._described.get(order.flow) or protocol.FlowSpec(order.flow)
-        return Hidden(secrets_in(order.parameters, flow.parameters))
+        return Hidden(secrets_in(order.parameters, flow.parameters), MAX_CONFIDED)
 
     def _tell_free(self) -> None:
         used = sum(attempt.busy for attempt in self.attempts.values()) + len(self._offers)

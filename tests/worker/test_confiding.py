@@ -10,7 +10,7 @@ import pytest
 from perfect_client import protocol, spool
 from perfect_client.confiding import Listener, Teller
 from perfect_client.output import LAST_WORDS_BYTES, Output
-from perfect_client.redaction import Hidden
+from perfect_client.redaction import MAX_CONFIDED, Hidden
 
 from tests.worker.kit import eventually
 
@@ -90,14 +90,14 @@ def test_a_line_is_kept_only_when_the_secrets_before_it_are_known(tmp_path):
         os.write(pipe, b"made t0ken-%d\n" % number)
 
         (reading,) = output.open_pipes
-        output.drain(reading, 0.0)
+        output.drain()
     teller.tell(["the-last-one"])
     os.write(pipe, b"the-last-one, without an end")
     os.close(pipe)
-    assert output.drain(reading, 0.0)
+    assert output.drain() == []
     assert output.last_words.endswith("made ***\n***, without an end")
-    assert not output.drain(reading, 0.0)
-    output.close(0.0)
+    assert output.drain() == [reading]
+    output.close()
 
     records = spool.Reader(tmp_path / "1.output").read(1, 1000, 1 << 20)
     lines = [protocol.decode(record).message for record in records]
@@ -110,31 +110,29 @@ def test_last_words_are_cut_beside_secrets_not_within(tmp_path, shift):
     one, two = output.pipe(20), output.pipe(30)
     os.write(one, b"." * shift + b"a-t0ken-of-the-run\n" * 400 + b"a-t0ken")
     os.write(two, b"between\n")
-    for fd in output.open_pipes:
-        output.drain(fd, 0.0)
+    output.drain()
     os.write(one, b"-of-the-run\n")
     os.close(one)
     os.close(two)
-    for fd in [*output.open_pipes] * 2:
-        output.drain(fd, 0.0) if fd in output.open_pipes else None
+    for _ in range(2):
+        output.drain()
 
     assert "t0ken" not in output.last_words and "the-run" not in output.last_words
     assert "between" in output.last_words and len(output.last_words.encode()) <= LAST_WORDS_BYTES
-    output.close(0.0)
+    output.close()
 
 
 def test_what_a_killed_program_had_half_written_is_masked(tmp_path):
     """A buffer of the C library is written when it is full, in the middle of whatever stands there."""
     output = Output(tmp_path / "1.output", clean=Hidden(["a-t0ken-of-the-run"]).without)
     pipe = output.pipe(20)
-    (reading,) = output.open_pipes
     os.write(pipe, b"the key is a-t0ken-of")
 
-    output.drain(reading, 0.0)
+    output.drain()
     assert output.last_words == "the key is ***"
     os.close(pipe)
-    output.drain(reading, 0.0)
-    output.close(0.0)
+    output.drain()
+    output.close()
     assert output.last_words == "the key is ***\n"
     assert b"t0ken" not in (tmp_path / "1.output").read_bytes()
 
@@ -146,8 +144,29 @@ def test_secrets_are_read_after_the_output_that_may_hold_them(tmp_path):
     (reading,) = output.open_pipes
     os.write(pipe, b"a line\n")
 
-    output.drain(reading, 0.0)
+    output.drain()
 
     assert unread == [[]]
     os.close(pipe)
-    output.close(0.0)
+    output.close()
+
+
+def test_so_many_secrets_as_the_pipes_hold_lines_are_known_at_once(tmp_path):
+    """The supervisor may hear of thousands of secrets before it reads the first line with one of them."""
+    hidden, listener = Hidden(limit=MAX_CONFIDED), Listener()
+    teller = Teller(listener.open())
+    output = Output(tmp_path / "1.raw", clean=hidden.without, learn=lambda: hidden.add(listener.hear()))
+    pipe = output.pipe(20)
+    for number in range(3000):
+        teller.tell(["key-%d" % number])
+        os.write(pipe, b"key-%d\n" % number)
+        if number % 500 == 0:
+            hidden.add(listener.hear())  # its pipe is read by itself, too
+
+    output.drain()
+    os.close(pipe)
+    output.drain()
+    output.close()
+
+    records = spool.Reader(tmp_path / "1.raw").read(1, 5000, 1 << 24)
+    assert {protocol.decode(record).message for record in records} == {"***"}
