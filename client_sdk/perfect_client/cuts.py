@@ -14,7 +14,8 @@ from typing import Any, Iterable, List, NamedTuple, Sequence, Tuple
 _CUT = re.compile(
     r"(?:\\x[0-9a-f]{2}){0,3}[\s'\"]*(?:\u2026(?: \(\d+ bytes (?:more\)|left out\) \u2026))?|\.{3,})[\s'\"]*"
 )
-_HALF = re.compile(r"(?:\\+[xuU]?[0-9a-fA-F]{0,8}){0,4}")  # a character of which not all escapes are there
+# A character of which not all escapes are there, or not all of its name in markup.
+_HALF = re.compile(r"(?:\\+[xuU]?[0-9a-fA-F]{0,8}){0,4}|&#?\w{0,5}")
 _TORN = 24  # characters of half a character's escapes, at most
 _LEAST = 4  # characters of an escaped secret: what is shorter stands in many texts
 

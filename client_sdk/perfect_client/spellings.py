@@ -96,7 +96,8 @@ def _character(char: str, slashes: int) -> str:
     ]
     named = _LETTERS.get(char, "")
     picture = chr(0x2400 + ord(char)) if char < " " else contents.legible(char)
-    plainly = "|".join(map(re.escape, dict.fromkeys((char, picture, *_MARKUP.get(char, ())))))
+    # The longest first: whoever follows a secret character by character does not come back to a shorter one.
+    plainly = "|".join(map(re.escape, dict.fromkeys((*_MARKUP.get(char, ()), char, picture))))
     return "(?:%s(?:%s)|\\\\{%d,}(?i:%s))" % (more, plainly, slashes + 1, "|".join(filter(None, [*codes, named])))
 
 

@@ -13,6 +13,7 @@ from tests.sdk.story import Story, execute_flow
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("calm", calm)
 settings.register_profile("few", calm, max_examples=10)
+settings.register_profile("many", calm, max_examples=2000)  # by hand, to look for what the tests of each day miss
 settings.load_profile("calm")
 
 

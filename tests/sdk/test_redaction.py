@@ -79,6 +79,7 @@ CUTS = {
 
 @given(SECRETS, st.sampled_from(list(FORMS)), st.sampled_from(list(CUTS)), st.integers(0, 300))
 @example('p&ss <w\u00f6rd> "it\'s" + \\ 1/2', "json in json", "a result", 2)
+@example("00012~3&\x1b", "xml", "a list", 0)
 def test_a_cut_within_a_secret_leaves_nothing_of_it(secret: str, form: str, cut: str, shift: int) -> None:
     assume("\n" not in secret and "\r" not in secret)
     text = "." * shift + FORMS[form](secret) * (1 + 700 // len(FORMS[form](secret)))
