@@ -292,6 +292,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def _flows_announced(self, message: protocol.FlowsAnnounced) -> None:
         assert self.worker is not None
+        if self in fleet.draining.get(self.worker, ()):  # the process that takes new runs says what there is
+            return
         refused = await lanes.write(ingest.announce, worker=self.worker, message=message, now=timezone.now())
         if refused:
             await self.order(protocol.FlowsRefused(refused))

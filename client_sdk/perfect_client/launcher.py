@@ -113,6 +113,7 @@ class Launcher:
         self._reported_at = 0.0
         self._slow: Optional[Timer] = None
         self._numbers = 0
+        self._looks = True
         self._told: Optional[protocol.FlowsAnnounced] = None
 
     @property
@@ -195,8 +196,14 @@ class Launcher:
 
     # -------------------------------------------------------------------------------------------------------- watching
 
+    def rest(self) -> None:
+        """Nothing new will be started: do not look at the files any more."""
+        self._looks = False
+
     def _look(self) -> None:
         """Once a second."""
+        if not self._looks:
+            return
         if self._code.reload and self.outdated():
             self._hears.say("the source changed; importing it again")
             self.renew()

@@ -98,6 +98,8 @@ class Session:
             sentence %= (size, MAX_FRAME_BYTES)
             self.notes.append(sentence)
             flows = FlowsAnnounced(flows=[], problems=[sentence])
+        if self._draining is not None:  # a newer process of this worker says what there is
+            return
         self._flows = flows
         if self.accepted:
             self._queue.append(flows)
@@ -108,7 +110,7 @@ class Session:
 
     def drain(self, running: Sequence[int]) -> None:
         """This process takes nothing new and waits for these attempts. Told when they changed, and after Accept."""
-        self._draining = sorted(running)
+        self._draining, self._flows = sorted(running), None
         self._me = replace(self._me, draining=True)
 
     def stand_beside(self, older: Iterable[str], fences: Iterable[int]) -> None:

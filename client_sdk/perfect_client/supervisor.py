@@ -363,6 +363,7 @@ class Supervisor:
         """To drain, to stop the runs, or to kill them: as ``Ending`` says."""
         self.ending.signalled(number)
         self._decline_waiting("the worker is stopping")
+        self.launcher.rest()
         self._tell_free()
         if self.ending.draining and self.session.lets_drain:
             self.setup.folder.hand_over()  # an older server would take the newer process for a double

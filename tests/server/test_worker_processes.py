@@ -13,6 +13,7 @@ from perfect_client import protocol as p
 
 from runs import dispatch
 from runs.consumers import WorkerConsumer, fleet
+from runs.models import Worker
 
 WORKER = str(uuid.uuid4())
 
@@ -118,6 +119,21 @@ def test_the_draining_one_may_come_back_in_any_order(token: str) -> None:
         assert await new.is_connected()
 
     tell(story)
+
+
+def test_what_the_draining_one_says_of_flows_does_not_count(token: str) -> None:
+    async def story() -> None:
+        old = await Process(token, "b1").join()
+        await old.say(p.Draining([7]))
+        new = await Process(token, "b2").join(older=["b1"], beside=[7])
+        await new.say(p.FlowsAnnounced([p.FlowSpec("Newest")]))
+        assert await new.is_connected()
+
+        await old.say(p.FlowsAnnounced([p.FlowSpec("Oldest")]))
+        assert await old.is_connected()
+
+    tell(story)
+    assert [flow.name for flow in Worker.objects.get(pk=WORKER).flows.all()] == ["Newest"]
 
 
 def test_what_a_process_here_cannot_hear_is_left_to_the_server_that_can_tell_it(

@@ -122,6 +122,21 @@ def test_flows_announced_later_are_told_at_once() -> None:
     assert told == FlowsAnnounced([FlowSpec("new")], ["a.py:1: caf\\udce9"])
 
 
+def test_one_that_drains_leaves_the_flows_to_the_process_that_follows_it() -> None:
+    session = Session(ME)
+    session.announce(FlowsAnnounced([FlowSpec("old")]))
+    joined(session)
+    said(session)
+
+    session.drain([7])
+    session.announce(FlowsAnnounced([FlowSpec("older")]))
+    told = said(session)
+    session.closed()
+    joined(session)
+
+    assert not any(isinstance(message, FlowsAnnounced) for message in [*told, *said(session)])
+
+
 def test_flows_too_many_for_one_frame_become_a_sentence() -> None:
     session = joined()
     session.announce(FlowsAnnounced([FlowSpec("big", description="x" * (1 << 20))]))

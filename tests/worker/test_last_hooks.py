@@ -254,6 +254,7 @@ def test_the_next_life_of_a_killed_worker_calls_them_once(server, start, offer, 
     assert notes() == ["ends CRASHED Crashed"]
     again.kill()
     third = start()
+    server.wait(lambda: len(server.joined) == 3)
     server.run("has_no_hooks", path="/dev/null")
     eventually(is_forgotten(third))
     assert notes() == ["ends CRASHED Crashed"]
