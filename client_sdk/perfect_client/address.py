@@ -57,6 +57,12 @@ def find_server(given: Optional[str], environ: Mapping[str, str]) -> Server:
     return Server(str(known["url"]))
 
 
+def running_server(environ: Mapping[str, str]) -> Optional[str]:
+    """The address of the server of ``PERFECT_HOME``; None while it does not run."""
+    known = _written(environ)
+    return str(known["url"]) if known is not None and _runs(known) else None
+
+
 def find_token(given: Optional[str], environ: Mapping[str, str], url: str) -> str:
     """The option, else ``PERFECT_TOKEN``, else what the server on this machine wrote, if it is the one at ``url``.
 

@@ -283,7 +283,7 @@ def flow(fn: Any = None, **given: Any) -> Any:
     """Make a function a flow: a worker can run it, on request or by ``schedule``.
 
     ``configurations`` are named sets of values; those that are named like a parameter are its defaults. ``start``
-    says how the process of a run begins: ``"fork"``, ``"fresh"`` (an interpreter of its own that imports the file) or
+    says how the process of a run begins: ``"fork"``, ``"fresh"`` (a process that imports the file itself) or
     ``"auto"``: by a fork where the imports left nothing that two runs would share. Raises ``ConfigurationError``.
     """
 

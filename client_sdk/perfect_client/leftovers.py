@@ -72,10 +72,9 @@ class Process:
     def _note_clean_up(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         module = str(sys._getframe(1).f_globals.get("__name__", ""))
         if module.partition(".")[0] not in _HARMLESS_CLEAN_UPS:
-            name = getattr(func, "__qualname__", None) or type(func).__name__
-            self._clean_ups.append(
-                Left("clean-up", len(self._clean_ups), "%s() to be called at the end of the process" % name)
-            )
+            name = str(getattr(func, "__qualname__", ""))
+            what = "%s() to be called" % name if name.isidentifier() else "something to do"
+            self._clean_ups.append(Left("clean-up", len(self._clean_ups), "%s at the end of the process" % what))
         return self._register(func, *args, **kwargs)
 
     def _note_host(self, host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
@@ -269,7 +268,7 @@ def in_words(lefts: List[Left]) -> str:
 def _counted(text: str, count: int) -> str:
     if text == "native threads":
         return "%d native thread%s" % (count, "" if count == 1 else "s")
-    return text if count == 1 else "%s (%d times)" % (text, count)
+    return text if count == 1 or text == "an event loop" else "%s (%d times)" % (text, count)
 
 
 def of_seed() -> Left:

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from perfect_client import protocol
 from perfect_client.aftermath import Aftermath
@@ -51,6 +51,7 @@ class Setup:
     name: str
     slots: int
     pools: List[str] = field(default_factory=list)
+    look_up: Optional[Callable[[], Tuple[str, str]]] = None  # where the server is by now, if nobody said it
     script: str = ""  # a file that is executed as __main__, up to its call of `serve`
     start: str = AUTO
     reload: bool = True
@@ -68,9 +69,7 @@ class Supervisor:
         self.boot = setup.folder.boot
         self.worker = setup.folder.identity()
         self.session = Session(self._me())
-        self.wire = Wire(
-            self.loop, setup.url, setup.token, self.session, self._held, self._obey, self._refused, self._note
-        )
+        self.wire = Wire(self.loop, self._server, self.session, self._held, self._obey, self._refused, self._note)
         self._bell_out, bell = os.pipe()
         for fd in (self._bell_out, bell):
             os.set_blocking(fd, False)
@@ -112,6 +111,10 @@ class Supervisor:
         self._flows_told = False
         self._starts_told: Dict[str, str] = {}
         self._refusals: List[str] = []  # told already
+
+    def _server(self) -> Tuple[str, str]:
+        """Where the server is now, and with which token: a server of this machine may come back on another port."""
+        return self.setup.look_up() if self.setup.look_up is not None else (self.setup.url, self.setup.token)
 
     def _me(self) -> protocol.Joined:
         return protocol.Joined(
@@ -356,7 +359,7 @@ class Supervisor:
     # ------------------------------------------------------------------------------------------------------------ end
 
     def _refused(self, sentence: str) -> None:
-        self.say("refused by %s: %s" % (self.setup.url, sentence))
+        self.say("refused by %s: %s" % (self.wire.url, sentence))
         self._code = 2
 
     def _signalled(self, number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 from perfect_client import protocol
 from perfect_client.frames import Closed, Event, Text
@@ -18,21 +18,22 @@ _STABLE_S = 5.0  # a connection that lived so long begins its back-off anew
 
 
 class Wire:
-    """``on_order(message)`` gets the server's orders, ``on_refused(sentence)`` a word after which coming back will not
-    help (called before the first acceptance ever), ``held()`` lists the attempts to join with."""
+    """``server()`` gives address and token and is asked before each connection. ``on_order(message)`` gets the server's
+    orders, ``on_refused(sentence)`` a word after which coming back will not help (called before the first acceptance
+    ever), ``held()`` lists the attempts to join with."""
 
     def __init__(
         self,
         loop: Loop,
-        url: str,
-        token: str,
+        server: Callable[[], Tuple[str, str]],
         session: Session,
         held: Callable[[], List[protocol.Held]],
         on_order: Callable[[Any], None],
         on_refused: Callable[[str], None],
         say: Callable[[str], None],
     ) -> None:
-        self._loop, self._url, self._token, self.session = loop, url, token, session
+        self._loop, self._server, self.session = loop, server, session
+        self.url = server()[0]
         self._held, self._on_order, self._on_refused, self._say = held, on_order, on_refused, say
         self._backoff = Backoff()
         self._link: Optional[Link] = None
@@ -50,7 +51,8 @@ class Wire:
         """Connect. Raises ``ValueError`` when the address or the token cannot be right."""
         if self._closing:
             return
-        self._link = Link(self._url, self._token)
+        self.url, token = self._server()
+        self._link = Link(self.url, token)
         self._refusal = ""
         self._link.start(self._loop.wake)
 
@@ -99,7 +101,7 @@ class Wire:
 
     def _accepted(self) -> None:
         if self._told or not self.ever_accepted:
-            self._say("connected to %s" % self._url)
+            self._say("connected to %s" % self.url)
         self.ever_accepted, self._told = True, ""
 
     # ---------------------------------------------------------------------------------------------------------- pump
@@ -176,7 +178,7 @@ class Wire:
                 return
             wait = _REFUSED_WAIT_S
         if sentence != self._told:
-            self._say("no connection to %s: %s; trying again" % (self._url, sentence))
+            self._say("no connection to %s: %s; trying again" % (self.url, sentence))
             self._told = sentence
         self._loop.after(wait, self.begin)
 

@@ -7,7 +7,7 @@ import platform
 import re
 import sys
 from pathlib import Path
-from typing import Any, List, Mapping, NoReturn, Optional, Sequence
+from typing import Any, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from perfect_client import address, importing, results
 from perfect_client.catalogue import AUTO
@@ -144,6 +144,9 @@ def configure(
         name=checked_name,
         slots=checked_slots,
         pools=list(pools),
+        look_up=None
+        if url or environ.get("PERFECT_URL")
+        else lambda: _look_up(token, environ, (server, checked_token)),
         script=script,
         start=start,
         reload=reload,
@@ -151,6 +154,15 @@ def configure(
         drain_s=drain_s,
         grace_s=grace_s,
     )
+
+
+def _look_up(token: Optional[str], environ: Mapping[str, str], before: Tuple[str, str]) -> Tuple[str, str]:
+    """Where the server of this machine is by now; as ``before`` while it does not run."""
+    url = address.running_server(environ)
+    try:
+        return before if url is None else (url, address.find_token(token, environ, url))
+    except ValueError:
+        return before
 
 
 def work(setup: Setup) -> int:

@@ -73,7 +73,7 @@ def start_latency(house: House, runs: int) -> None:
     )  # fmt: skip
     alone, alone95 = quantile(fresh[3:], 0.5) * 1e3, quantile(fresh[3:], 0.95) * 1e3
     note(
-        "the same in an interpreter of its own instead of a fork, p50 / p95",
+        "the same in a process that imports its file itself (fresh), p50 / p95",
         f"{alone:.1f} / {alone95:.1f} ms, × {alone / p50:.1f}", "≤ × 2", alone <= 2 * p50,
     )  # fmt: skip
 

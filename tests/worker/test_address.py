@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import time
 import pytest
 from perfect_client import address, worker
 
+from tests.worker.fakeserver import FakeServer
 from tests.worker.kit import FLOWS, Worker
 
 LOCAL, PUBLIC = "http://127.0.0.1:9123", "https://perfect.example.org"
@@ -112,3 +114,17 @@ def test_a_worker_without_any_option_connects_to_the_server_of_its_home(tmp_path
 
     assert server.run("hello")[1]["outcome"] == "COMPLETED"
     assert isinstance(started, Worker) and server.url in started.said()
+
+
+def test_a_server_that_comes_later_or_on_another_port_is_found(tmp_path, server, start_worker):
+    with contextlib.closing(FakeServer()) as other:
+        written(tmp_path, url=other.url)
+        (tmp_path / "worker-token").write_text(server.token)
+        started = start_worker(token=None, url=None)
+        other.wait(lambda: other.joined)
+
+        written(tmp_path, url=server.url)
+        (tmp_path / "worker-token").write_text(server.token)
+
+    assert server.run("hello")[1]["outcome"] == "COMPLETED"
+    assert server.url in started.said()

@@ -331,7 +331,7 @@ def stamp(path: str) -> None:
 
 @flow(name="Stamp fresh", start="fresh")
 def stamp_fresh(path: str) -> None:
-    """The same in an interpreter of its own."""
+    """The same in a process that imports this file itself."""
     Path(path).write_text(repr(time.time()))
 
 
