@@ -26,7 +26,6 @@ _EARLY = 0.8  # of the greatest age of an import: the next one is made before it
 _UNREAD_S = 600.0  # so long an interpreter that was started may not have read its sources yet
 _RETRY_S, _LONGEST_RETRY_S = 10.0, 600.0  # between two imports of a file that does not import
 _MOST_ROUNDS = 3  # in which units are found that must be kept apart; then every run starts fresh
-_DATA_WAIT_S, _LONGEST_DATA_WAIT_S = 2.0, 600.0  # between two imports for a data file that keeps changing
 IMPORT_AGE_S = 3600.0
 
 
@@ -101,11 +100,8 @@ class Launcher:
         self._deadly: Set[Unit] = set()  # their import kills the process
         self._nursery: Optional[Zygote] = None
         self._reserves = Reserves(loop, self._own_folders(), code.import_age_s, self._nurse)
-        self._files: Dict[str, sources.Stamp] = {}
-        self._folders: Dict[str, int] = {}
-        self._data: Set[str] = set()
+        self._files = sources.Watched(code.targets)
         self._begun: Optional[Moment] = None
-        self._data_wait = 0.0
         self._queue: List[_Waiting] = []
         self._prepared: Dict[int, Reserve] = {}  # by fence: claimed, not started yet
         self._wait = 0.0
@@ -143,7 +139,7 @@ class Launcher:
         """Import everything anew, beside what serves meanwhile."""
         if self._coming is None:
             # Stamps from before the import: a file that changes while it is imported counts as changed.
-            self._files = sources.stamps(self._files)
+            self._files.look_again()
             self._rounds = 0
             self._spawn(sorted(self._deadly))
 
@@ -219,22 +215,9 @@ class Launcher:
         """Whether the imports are not what they would be now: a file has changed, or it is another day."""
         if not self.settled or self._coming is not None:
             return False
-        return (self._forker is not None and self._is_too_old()) or (self._code.reload and self._has_changed())
-
-    def _has_changed(self) -> bool:
-        changed = set(sources.changed(self._files))
-        if changed and changed <= self._data:
-            return self._may_follow_data()
-        return bool(changed) or sources.appeared(self._code.targets, self._folders, self._files)
-
-    def _may_follow_data(self) -> bool:
-        """A file of data that changes all the time must not keep the worker importing."""
-        quiet = self._loop.now - self._reported_at
-        if quiet < self._data_wait:
-            return False
-        often = quiet < 10 * max(self._data_wait, _DATA_WAIT_S)
-        self._data_wait = min(max(_DATA_WAIT_S, 2 * self._data_wait), _LONGEST_DATA_WAIT_S) if often else 0.0
-        return True
+        return (self._forker is not None and self._is_too_old()) or (
+            self._code.reload and self._files.have_changed(self._loop.now)
+        )
 
     def _is_too_old(self, share: float = 1.0) -> bool:
         """Whether what was imported last is of another day, or older than this share of what is allowed."""
@@ -257,9 +240,7 @@ class Launcher:
         self._settle()
 
     def _learn(self, zygote: Zygote, message: Message) -> None:
-        before = self._files
-        self._files = {path: before.get(path) or (then[0], then[1]) for path, then in message["files"].items()}
-        self._folders, self._data = message["folders"], set(message["data"])
+        self._files.learn(message["files"], message["folders"], message["data"], self._loop.now)
         self._reported_at, self._begun = self._loop.now, zygote.begun
         self.catalogue.take(message, zygote.skip)
         self._reserves.renew(self.catalogue.entries.values())

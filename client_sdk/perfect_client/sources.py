@@ -7,6 +7,7 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple, Sequence, Set, Tup
 
 Stamp = Tuple[int, int]  # modification time in ns, size in bytes; (0, 0) = no such file
 
+DATA_WAIT_S, LONGEST_DATA_WAIT_S = 2.0, 600.0  # between two imports for a data file that keeps changing
 FOREIGN = frozenset({"site-packages", "dist-packages", "__pycache__", "node_modules"})
 FILE, MEMBER, MODULE, SCRIPT = "file", "member", "module", "script"
 
@@ -78,3 +79,43 @@ def appeared(targets: Iterable[str], known_folders: Dict[str, int], known: Mappi
     targets = list(targets)
     known_folders.update(folders(targets))
     return any(path not in known for path in named(targets))
+
+
+class Watched:
+    """The files of which a worker's flows were made: its modules, and the data that their imports read."""
+
+    def __init__(self, targets: Sequence[str]) -> None:
+        self._targets = list(targets)
+        self._files: Dict[str, Stamp] = {}
+        self._folders: Dict[str, int] = {}
+        self._data: Set[str] = set()
+        self._learned_at = 0.0
+        self._data_wait_s = 0.0
+
+    def look_again(self) -> None:
+        """An import begins: what changes from now on, while it goes on, counts as changed after it."""
+        self._files = stamps(self._files)
+
+    def learn(
+        self, files: Mapping[str, Sequence[int]], folders: Mapping[str, int], data: Iterable[str], now: float
+    ) -> None:
+        """An import has read these ``files``, the ``data`` among them; new files in ``folders`` are flows."""
+        before = self._files
+        self._files = {path: before.get(path) or (then[0], then[1]) for path, then in files.items()}
+        self._folders, self._data, self._learned_at = dict(folders), set(data), now
+
+    def have_changed(self, now: float) -> bool:
+        """Whether one is not as it was, or there is a new one. ``now``: seconds, of a clock that only goes on."""
+        found = set(changed(self._files))
+        if found and found <= self._data:
+            return self._may_follow_data(now)
+        return bool(found) or appeared(self._targets, self._folders, self._files)
+
+    def _may_follow_data(self, now: float) -> bool:
+        """A file of data that changes all the time must not keep the worker importing."""
+        quiet = now - self._learned_at
+        if quiet < self._data_wait_s:
+            return False
+        often = quiet < 10 * max(self._data_wait_s, DATA_WAIT_S)
+        self._data_wait_s = min(max(DATA_WAIT_S, 2 * self._data_wait_s), LONGEST_DATA_WAIT_S) if often else 0.0
+        return True
