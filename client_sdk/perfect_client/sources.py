@@ -31,6 +31,11 @@ def stamps(paths: Iterable[str]) -> Dict[str, Stamp]:
     return {path: stamp(path) for path in paths}
 
 
+def places(targets: Iterable[str]) -> List[Tuple[str, bool, bool]]:
+    """Where each target leads and what is there: links are set to another folder, and what is gone comes back."""
+    return [(os.path.realpath(target), os.path.isdir(target), os.path.isfile(target)) for target in targets]
+
+
 def _is_own(folder: str) -> bool:
     return not folder.startswith(".") and folder not in FOREIGN
 
