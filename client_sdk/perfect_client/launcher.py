@@ -21,6 +21,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _HEALTHY_S = 0.5, 30.0, 30.0
 _RETIRE_S = 5.0
 _SLOW_IMPORT_S = 30.0
+_LONGEST_IMPORT_S = 3600.0  # of one unit, when it was given up before
 _LOOK_S = 1.0  # between two looks at the files
 _EARLY = 0.8  # of the greatest age of an import: the next one is made before it is needed
 _UNREAD_S = 600.0  # so long an interpreter that was started may not have read its sources yet
@@ -97,9 +98,10 @@ class Launcher:
         self._forker: Optional[Zygote] = None
         self._coming: Optional[Zygote] = None
         self._rounds = 0
-        self._deadly: Set[Unit] = set()  # their import kills the process
+        self._deadly: Set[Unit] = set()  # their import kills the process, or does not end
+        self._patience: Dict[Unit, float] = {}  # in seconds, with those whose import was given up
         self._nursery: Optional[Zygote] = None
-        self._reserves = Reserves(loop, self._own_folders(), code.import_age_s, self._nurse)
+        self._reserves = Reserves(loop, self._own_folders, code.import_age_s, self._nurse)
         self._files = sources.Watched(code.targets)
         self._begun: Optional[Moment] = None
         self._queue: List[_Waiting] = []
@@ -108,6 +110,7 @@ class Launcher:
         self._retry_wait = self._retry_at = 0.0
         self._reported_at = 0.0
         self._slow: Optional[Timer] = None
+        self._stuck: Optional[Timer] = None
         self._numbers = 0
         self._looks = True
         self._told: Optional[protocol.FlowsAnnounced] = None
@@ -190,6 +193,26 @@ class Launcher:
             self.catalogue.fail_all(text)
         self._settle()
 
+    def _watch_over(self, zygote: Zygote) -> None:
+        """One unit may take only so long, or all others would wait for it for ever."""
+        if self._stuck is not None:
+            self._stuck.cancel()
+        patience = self._patience.get(zygote.importing, _SLOW_IMPORT_S) if zygote.importing else _SLOW_IMPORT_S
+        self._stuck = self._loop.after(patience, lambda: self._give_up(zygote, patience))
+
+    def _give_up(self, zygote: Zygote, patience: float) -> None:
+        """Go on without the unit whose import does not end; the next try may take twice as long."""
+        unit = zygote.importing
+        if zygote is not self._coming or unit is None:
+            return
+        self._patience[unit] = min(2 * patience, _LONGEST_IMPORT_S)
+        self._deadly.add(unit)
+        self.catalogue.fail(unit, "importing %s takes longer than %d s" % (unit.name, patience))
+        self._coming = None
+        self._retire(zygote)
+        zygote.kill()
+        self._import()
+
     # -------------------------------------------------------------------------------------------------------- watching
 
     def rest(self) -> None:
@@ -213,11 +236,12 @@ class Launcher:
 
     def outdated(self) -> bool:
         """Whether the imports are not what they would be now: a file has changed, or it is another day."""
-        if not self.settled or self._coming is not None:
+        if not self.settled:
             return False
-        return (self._forker is not None and self._is_too_old()) or (
-            self._code.reload and self._files.have_changed(self._loop.now)
-        )
+        if self._coming is None and self._forker is not None and self._is_too_old():
+            return True
+        # Also while they are imported again, which may take long.
+        return self._code.reload and self._files.have_changed(self._loop.now)
 
     def _is_too_old(self, share: float = 1.0) -> bool:
         """Whether what was imported last is of another day, or older than this share of what is allowed."""
@@ -232,6 +256,8 @@ class Launcher:
         zygote.imported()
         if self._slow is not None:
             self._slow.cancel()
+        if self._stuck is not None:
+            self._stuck.cancel()
         if self._rounds:
             self.catalogue.learn_left(message)
         else:
@@ -429,6 +455,8 @@ class Launcher:
             self._keep(zygote, message, fds[0])
         elif event == "importing":
             zygote.importing = Unit(*message["unit"])
+            if zygote is self._coming:
+                self._watch_over(zygote)
         elif event == "flows":
             if zygote.alive:
                 self._imported(zygote, message)

@@ -106,6 +106,7 @@ class Loader:
         """Import one unit."""
         before = len(self.problems)
         self.modules.enter(folder_of(unit))
+        sys.argv = [unit.name]  # as ``python file.py`` has it: what imports make of arguments is theirs
         if unit.kind == MODULE:
             module = self._guarded(unit.name, lambda: importlib.import_module(unit.name))
         elif unit.kind == SCRIPT:
@@ -117,7 +118,7 @@ class Loader:
 
     def _execute_script(self, file: Path) -> ModuleType:
         """Execute it as Python executes a script, up to the call of ``serve``."""
-        before, sys.argv = sys.modules.get("__main__"), [str(file)]
+        before = sys.modules.get("__main__")
         try:
             with contextlib.suppress(Served):
                 self._execute_file("__main__", file)

@@ -31,6 +31,7 @@ except ImportError:  # Windows: it has no workers, so nobody makes such a file
 SLOTS = 64  # lines that can be open at once: of a thread, in a stream
 MARKS = 256  # of lines that were told after raw output, until the supervisor has read that output
 RING_AGAIN_S = 0.05  # a bell that nobody has heard for so long is rung again
+READING_S = 0.5  # the longest that a line waits for the supervisor to be done with reading a pipe
 
 _PAGE = 4096
 _USED, _READS, _MARKED, _RUNG = 0, 8, 32, 40  # where they stand in the file's head
@@ -70,7 +71,7 @@ class OpenLines:
         self._used = 0
         self._lock = threading.Lock()
         self._pipes: Tuple[int, ...] = ()
-        self._last = (0, 0)
+        self._last, self._stuck = (0, 0), -1
         self._bell, self._rung_at = -1, 0.0
         self._seen = 0  # marks that the supervisor has taken
 
@@ -140,14 +141,19 @@ class OpenLines:
 
     def _written(self) -> Tuple[int, int]:
         """Bytes that were ever written to each pipe: what the supervisor has read, and what still waits."""
-        for _ in range(1000):
+        give_up = time.monotonic() + READING_S
+        while True:
             reads, out, err = _reads.unpack_from(self._map, _READS)
             if not reads & 1:
                 waiting = _waiting(self._pipes[0]), _waiting(self._pipes[1])
                 if _number.unpack_from(self._map, _READS)[0] == reads:
                     return out + waiting[0], err + waiting[1]
+            elif reads == self._stuck:
+                return self._last
+            if time.monotonic() > give_up:
+                self._stuck = reads  # the supervisor was killed while it read: no other line waits for it
+                return self._last
             time.sleep(0)  # the supervisor is reading this very moment
-        return self._last
 
     @contextlib.contextmanager
     def writing(self, stream: int) -> Iterator[None]:

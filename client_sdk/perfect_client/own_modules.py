@@ -22,7 +22,10 @@ from perfect_client.leftovers import Left, Process, of_seed
 from perfect_client.sources import FOREIGN
 
 _MARK = "__perfect_statement__"
-_SEEDS = frozenset({"seed", "manual_seed", "set_seed", "set_random_seed", "seed_everything"})
+_SEEDS = frozenset({
+    "seed", "manual_seed", "set_seed", "set_random_seed", "seed_everything",
+    "Random", "RandomState", "default_rng",  # generators of one's own: two forks would draw the same numbers
+})  # fmt: skip
 _MAX_FILE_NAME = 255
 _MAX_DATA_FILES = 1000
 _HERE = os.path.dirname(os.path.realpath(__file__)) + os.sep
@@ -32,6 +35,7 @@ _SYSTEM = (
 )  # fmt: skip
 
 Code = Tuple[CodeType, List["Statement"]]
+Whereabouts = Tuple[str, ...]  # the file of a module, or the folders of one that has no ``__init__.py``
 
 
 class Statement(NamedTuple):
@@ -145,7 +149,8 @@ class OwnModules:
         self._folders = [os.path.realpath(folder) for folder in folders]
         self._roots: Set[str] = set(self._folders)
         self._root = ""
-        self._aside: Dict[str, Dict[str, Dict[str, ModuleType]]] = {}  # root → top name → its modules
+        self._aside: Dict[str, Dict[Whereabouts, Dict[str, ModuleType]]] = {}  # top name → its versions
+        self._found: Dict[Tuple[str, str], Whereabouts] = {}  # root and top name → what ``import`` finds there
 
     def install(self) -> None:
         """Be asked before Python's own search of ``sys.path``, after built-in modules."""
@@ -161,6 +166,7 @@ class OwnModules:
         """From here on ``import x`` looks into ``root`` first, and finds no ``x`` of another folder in its place."""
         if root == self._root:
             return
+        loaded = self._loaded()
         if self._root and self._root not in self._folders and self._root in sys.path:
             sys.path.remove(self._root)
         self._root = root
@@ -168,25 +174,40 @@ class OwnModules:
         if root in sys.path:
             sys.path.remove(root)
         sys.path.insert(0, root)
-        self._put_aside(root)
-        for modules in self._aside.pop(root, {}).values():
-            sys.modules.update(modules)
+        self._swap(loaded)
 
-    def _put_aside(self, root: str) -> None:
-        """Take the modules of other folders out of the way that have a namesake in this one."""
+    def _loaded(self) -> Dict[str, Whereabouts]:
+        """The user's top-level modules, and where they come from. To be asked before the search path changes, which
+        folders without ``__init__.py`` follow by themselves."""
+        loaded: Dict[str, Whereabouts] = {}
         for name, module in list(sys.modules.items()):
-            home = self._home_of(module) if "." not in name else ""
-            if home and home != root and _has_module(root, name):
-                inside = [one for one in sys.modules if one == name or one.startswith(name + ".")]
-                self._aside.setdefault(home, {})[name] = {one: sys.modules.pop(one) for one in inside}
+            file = getattr(module, "__file__", None)
+            top = name.partition(".")[0]
+            if top in loaded or top == "__main__" or not isinstance(file, str):
+                continue
+            if os.path.realpath(file) in self.tried:
+                owner = sys.modules.get(top)
+                own_file = getattr(owner, "__file__", None)
+                loaded[top] = _whereabouts(own_file, getattr(owner, "__path__", ()))
+        return loaded
 
-    def _home_of(self, module: Any) -> str:
-        """The folder in which a top-level module of the user lies; empty for all others."""
-        file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or os.path.realpath(file) not in self.tried:
-            return ""
-        folder = os.path.dirname(os.path.realpath(file))
-        return os.path.dirname(folder) if hasattr(module, "__path__") else folder
+    def _swap(self, loaded: Mapping[str, Whereabouts]) -> None:
+        """Take modules out of the way for which ``import`` would find others now, and put back those that it would
+        find."""
+        for name in {*loaded, *self._aside}:
+            found = self._search(name)
+            if name in loaded and found and found != loaded[name]:
+                inside = [one for one in sys.modules if one == name or one.startswith(name + ".")]
+                self._aside.setdefault(name, {})[loaded[name]] = {one: sys.modules.pop(one) for one in inside}
+            if name not in sys.modules:
+                sys.modules.update(self._aside.get(name, {}).pop(found, {}))
+
+    def _search(self, name: str) -> Whereabouts:
+        key = (self._root, name)
+        if key not in self._found:
+            spec = PathFinder.find_spec(name)
+            self._found[key] = _whereabouts(spec.origin, spec.submodule_search_locations or ()) if spec else ()
+        return self._found[key]
 
     def is_own(self, file: str) -> bool:
         """Whether a file is the user's: below one of the folders, and not of an installed package."""
@@ -278,6 +299,10 @@ class OwnLoader(SourceFileLoader):
         finally:
             module.__dict__.pop(_MARK, None)
             watch.leave()
+
+
+def _whereabouts(file: Any, folders: Iterable[str]) -> Whereabouts:
+    return (os.path.realpath(file),) if isinstance(file, str) else tuple(map(os.path.realpath, folders))
 
 
 def _has_module(folder: str, name: str) -> bool:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 from collections import Counter
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from perfect_client import procs
 from perfect_client.catalogue import Entry
@@ -39,10 +39,13 @@ class _Ordered:
 
 
 class Reserves:
-    """``nursery`` gives the process to fork, and starts it first where it must. ``folders`` are the worker's."""
+    """``nursery`` gives the process to fork, and starts it first where it must. ``folders`` gives the worker's,
+    which may be links."""
 
-    def __init__(self, loop: Loop, folders: Sequence[str], age_s: float, nursery: Callable[[], Zygote]) -> None:
-        self._loop, self._folders, self._age_s, self._nursery = loop, list(folders), age_s, nursery
+    def __init__(
+        self, loop: Loop, folders: Callable[[], List[str]], age_s: float, nursery: Callable[[], Zygote]
+    ) -> None:
+        self._loop, self._folders, self._age_s, self._nursery = loop, folders, age_s, nursery
         self._all: Dict[int, _Ordered] = {}  # by number
         self._ready: Dict[Key, List[Tuple[_Ordered, Reserve]]] = {}
         self._wanted: List[Key] = []  # the one that ran last is the first
@@ -84,7 +87,7 @@ class Reserves:
         lifeline, our_lifeline = os.pipe()
         output = _memory_file()
         number = next(self._numbers)
-        code = {"unit": list(key[0]), "sources": key[1], "folders": self._folders}
+        code = {"unit": list(key[0]), "sources": key[1], "folders": self._folders()}
         ours.setblocking(False)
         self._all[number] = _Ordered(key, Channel(ours), our_lifeline)
         with theirs:

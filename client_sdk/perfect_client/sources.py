@@ -32,6 +32,11 @@ def stamps(paths: Iterable[str]) -> Dict[str, Stamp]:
     return {path: stamp(path) for path in paths}
 
 
+def places(targets: Iterable[str]) -> List[Tuple[str, bool, bool]]:
+    """Where each target leads and what is there: links are set to another folder, and what is gone comes back."""
+    return [(os.path.realpath(target), os.path.isdir(target), os.path.isfile(target)) for target in targets]
+
+
 def _is_own(folder: str) -> bool:
     return not folder.startswith(".") and folder not in FOREIGN
 
@@ -89,12 +94,13 @@ class Watched:
         self._files: Dict[str, Stamp] = {}
         self._folders: Dict[str, int] = {}
         self._data: Set[str] = set()
+        self._places = places(self._targets)
         self._learned_at = 0.0
         self._data_wait_s = 0.0
 
     def look_again(self) -> None:
         """An import begins: what changes from now on, while it goes on, counts as changed after it."""
-        self._files = stamps(self._files)
+        self._files, self._places = stamps(self._files), places(self._targets)
 
     def learn(
         self, files: Mapping[str, Sequence[int]], folders: Mapping[str, int], data: Iterable[str], now: float
@@ -106,6 +112,8 @@ class Watched:
 
     def have_changed(self, now: float) -> bool:
         """Whether one is not as it was, or there is a new one. ``now``: seconds, of a clock that only goes on."""
+        if places(self._targets) != self._places:
+            return True
         found = set(changed(self._files))
         if found and found <= self._data:
             return self._may_follow_data(now)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import marshal
 import os
+import sys
 from contextlib import suppress
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
@@ -29,7 +30,7 @@ class Survey:
 
     def __init__(self, targets: Sequence[str], script: str, skip: Sequence[Unit], say: Callable[[Unit], None]) -> None:
         self.flows: Dict[str, Any] = {}
-        self.homes: Dict[str, str] = {}  # flow → the folder whose modules its code imports
+        self.homes: Dict[str, Unit] = {}  # flow → whose folder has the modules that its code imports
         self.targets = list(targets)
         self.watch = Watch()
         folders = [os.path.realpath(target) for target in targets if os.path.isdir(target)]
@@ -51,6 +52,14 @@ class Survey:
         finally:
             self.watch.end()
             self._skipped, importing.current = importing.current.skipped, None
+        for folder in sorted({folder_of(imported.unit) for imported in self._units}):
+            self.modules.enter(folder)  # what is found in each is known before the forks need it
+
+    def enter(self, name: str) -> None:
+        """Let names lead to what the file of this flow would find."""
+        unit = self.homes[name]
+        self.modules.enter(folder_of(unit))
+        sys.argv = [unit.name]
 
     def _take(self, imported: Imported) -> None:
         """Describe the flows while the modules of their folder are the ones that names lead to."""
@@ -63,7 +72,7 @@ class Survey:
                 self._loader.problems.append(same_name(known, flow))
             elif known is flow:
                 self._describe(flow, specs)
-                self.homes[flow.name] = folder_of(imported.unit)
+                self.homes[flow.name] = imported.unit
 
     def _describe(self, flow: Any, specs: List[Any]) -> None:
         try:

@@ -180,7 +180,7 @@ class Zygote:
         """The flow of that name, with the modules of its folder in place. Raises ``NotImported``."""
         if self.survey is None or name not in self.survey.flows:
             raise child.NotImported("this worker has no flow '%s'" % name)
-        self.survey.modules.enter(self.survey.homes[name])
+        self.survey.enter(name)
         return self.survey.flows[name]
 
     def sweep(self) -> None:

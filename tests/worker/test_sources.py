@@ -169,3 +169,63 @@ def test_a_file_that_serves_itself_is_a_worker(server, tmp_path, start_worker):
 
     assert server.run("answer")[1]["result"] == "7"
     assert server.joined[0].name == "other"
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_a_deployment_takes_away_for_a_moment_comes_back(server, start_worker, tmp_path, folder):
+    target, away = tmp_path / ("flows" if folder else "flows.py"), tmp_path / "away"
+    if folder:
+        target.mkdir()
+    write(target / "one.py" if folder else target, GOOD % 1)
+    start_worker(targets=[target])
+    server.wait(lambda: server.names() == {"answer"})
+
+    target.rename(away)
+    server.wait(lambda: "There is no file or folder" in str(server.problems))
+    away.rename(target)
+
+    server.wait(lambda: server.names() == {"answer"} and not server.problems)
+
+
+@pytest.mark.parametrize("start", ["fork", "fresh"])
+def test_a_link_that_is_set_to_another_folder_is_followed(server, start_worker, tmp_path, start):
+    for release in ("1", "22"):
+        (tmp_path / release).mkdir()
+        write(tmp_path / release / "release.py", "NUMBER = %s\n" % release)
+        text = (
+            "from release import NUMBER\nfrom perfect_client import flow\n\n@flow\ndef answer():\n    return NUMBER\n"
+        )
+        write(tmp_path / release / "one.py", text)
+    (tmp_path / "current").symlink_to("1")
+    start_worker("--start", start, targets=[tmp_path / "current"])
+    assert server.run("answer")[1]["result"] == "1"
+
+    (tmp_path / "next").symlink_to("22")
+    os.replace(str(tmp_path / "next"), str(tmp_path / "current"))
+
+    assert server.run("answer")[1]["result"] == "22"
+
+
+IMPATIENT = """
+import sys
+from perfect_client import launcher
+from perfect_client.cli import main
+launcher._SLOW_IMPORT_S = 1.0
+sys.exit(main(["worker", sys.argv[1], "--name", "w1", "--url", sys.argv[2]]))
+"""
+
+
+def test_an_import_that_does_not_end_costs_no_other_file_its_flows(server, start_worker, tmp_path):
+    folder = tmp_path / "flows"
+    folder.mkdir()
+    write(folder / "one.py", "import time\ntime.sleep(600)\n" + GOOD % 1)
+    write(folder / "two.py", (GOOD % 2).replace("answer", "question"))
+    start_worker(program=["-c", IMPATIENT, folder, server.url])
+    server.wait(lambda: server.names() == {"question"})
+
+    assert "one.py takes longer than" in server.problems[0]
+    assert server.run("question")[1]["result"] == "2"
+
+    write(folder / "one.py", GOOD % 333)
+    server.wait(lambda: server.names() == {"answer", "question"} and not server.problems)
+    assert server.run("answer")[1]["result"] == "333"

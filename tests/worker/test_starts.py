@@ -350,6 +350,71 @@ def test_each_folder_has_its_own_helpers(server, start_worker, tmp_path):
         assert told == f"'helpers of sub{number}, late of sub{number}'"
 
 
+def test_folders_without_an_init_file_are_each_folders_own(server, start_worker, tmp_path):
+    for number in (1, 2):
+        folder = tmp_path / "jobs" / f"sub{number}"
+        (folder / "utils").mkdir(parents=True)
+        write(folder / "utils" / "early.py", f"NAME = 'early of sub{number}'\n")
+        write(folder / "utils" / "late.py", f"NAME = 'late of sub{number}'\n")
+        source = f"""
+            from perfect_client import flow
+            from utils import early
+            @flow(name="uses utils {number}")
+            def uses_utils():
+                from utils import late
+                return early.NAME + ", " + late.NAME
+        """
+        write(folder / "main.py", source)
+    start_worker(targets=[tmp_path / "jobs"])
+
+    for number in (1, 2, 1):
+        assert server.run(f"uses utils {number}")[1]["result"] == f"'early of sub{number}, late of sub{number}'"
+
+
+def test_a_helper_above_is_not_hidden_by_one_of_another_folder(server, start_worker, tmp_path):
+    source = "import common\nfrom perfect_client import flow\n@flow\ndef uses_{0}(): return common.NAME\n"
+    for name in ("a", "b", "c"):
+        (tmp_path / "jobs" / name).mkdir(parents=True)
+        write(tmp_path / "jobs" / name / "main.py", source.format(name))
+    write(tmp_path / "jobs" / "common.py", "NAME = 'above'\n")
+    write(tmp_path / "jobs" / "b" / "common.py", "NAME = 'of b'\n")
+    start_worker(targets=[tmp_path / "jobs"])
+
+    told = [server.run(f"uses_{name}")[1]["result"] for name in ("a", "b", "c", "a")]
+
+    assert told == ["'above'", "'of b'", "'above'", "'above'"]
+
+
+@pytest.mark.parametrize("start", ["fork", "fresh"])
+def test_the_code_sees_the_arguments_of_its_file_alone(server, start_worker, tmp_path, start):
+    source = """
+        import argparse, sys
+        from perfect_client import flow
+        argparse.ArgumentParser().parse_args()
+        @flow
+        def {}(): return sys.argv
+    """
+    files = [write(tmp_path / f"{name}.py", source.format(name)) for name in ("one", "two")]
+    start_worker("--start", start, targets=files)
+
+    for file in files:
+        assert server.run(file.stem)[1]["result"] == repr([str(file)])
+
+
+def test_two_runs_do_not_draw_the_same_numbers(server, start_worker, tmp_path):
+    source = """
+        import random
+        from perfect_client import flow
+        DICE = random.Random()
+        @flow
+        def draw(): return DICE.random()
+    """
+    start_worker(targets=[write(tmp_path / "dice.py", source)])
+
+    assert len({server.run("draw")[1]["result"] for _ in range(3)}) == 3
+    assert "dice.py line 4 left" in start_of(server, "draw")[1]
+
+
 def test_a_flow_that_is_called_while_its_file_is_imported_is_named_and_not_run(server, start_worker, tmp_path):
     source = """
         import pathlib
