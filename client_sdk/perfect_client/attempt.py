@@ -24,6 +24,7 @@ from perfect_client.session import Session
 
 GROUP_AFTER_S = 1.0  # a cancelled run's own process is asked first, what it started a second later
 HANGING_EXIT_S = 5.0  # from the outcome to the end of the process
+CATCH_UP_S = 0.005  # until raw lines that have just come are numbered
 FULL_DISK_S = 5.0  # until the end of a run is written again
 DRAIN_S = 0.8  # from the end of the process to the end of its output
 
@@ -57,6 +58,7 @@ class Attempt:
         self._output = Output(
             self._beside("raw"), clean=self._clean, learn=self._learn, on_first=self._expect_raw
         )  # fmt: skip
+        self._catching_up = False
         self.kept = False  # until the hooks of its end were called
         self._facts: Optional[spool.Reader] = None
         self._lines: Optional[spool.Reader] = None
@@ -291,11 +293,19 @@ class Attempt:
         self._attach()
         facts, merged = self._facts, self._merged
         told = facts.refresh() if facts is not None else 0
-        for fd in self._output.drain():
+        for fd in self._output.drain(all_told=self.has_outcome):
             self._house.loop.forget(fd)
         if facts is not None and merged is not None:
             self._number(told, facts, merged)
+        if self._output.is_behind and not self._catching_up:
+            self._catching_up = True
+            self._house.loop.after(CATCH_UP_S, self._catch_up)
         self._unfinished.look()
+
+    def _catch_up(self) -> None:
+        self._catching_up = False
+        if not self.forgotten:
+            self._drain()
 
     def _expect_raw(self) -> None:
         if self._merged is not None:

@@ -21,6 +21,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _HEALTHY_S = 0.5, 30.0, 30.0
 _RETIRE_S = 5.0
 _SLOW_IMPORT_S = 30.0
+_HANGING_IMPORT_S = 120.0  # of one unit: then the others go on without it
 _LONGEST_IMPORT_S = 3600.0  # of one unit, when it was given up before
 _LOOK_S = 1.0  # between two looks at the files
 _EARLY = 0.8  # of the greatest age of an import: the next one is made before it is needed
@@ -100,8 +101,8 @@ class Launcher:
         self._rounds = 0
         self._deadly: Set[Unit] = set()  # their import kills the process, or does not end
         self._patience: Dict[Unit, float] = {}  # in seconds, with those whose import was given up
-        self._nursery: Optional[Zygote] = None
-        self._reserves = Reserves(loop, self._own_folders, code.import_age_s, self._nurse)
+        self._bare: Optional[Zygote] = None
+        self._reserves = Reserves(loop, self._own_folders, code.import_age_s, self._bare_zygote)
         self._files = sources.Watched(code.targets)
         self._begun: Optional[Moment] = None
         self._queue: List[_Waiting] = []
@@ -159,11 +160,11 @@ class Launcher:
         self._loop.on_read(zygote.channel.fileno(), lambda: self._hear(zygote))
         return zygote
 
-    def _nurse(self) -> Zygote:
+    def _bare_zygote(self) -> Zygote:
         """The process whose forks import a unit themselves."""
-        if self._nursery is None:
-            self._nursery = self._make({})
-        return self._nursery
+        if self._bare is None:
+            self._bare = self._make({})
+        return self._bare
 
     def renew(self, at_once: bool = True) -> None:
         """Import again. ``at_once``: what is there now is used no more, unless the import fails."""
@@ -197,7 +198,7 @@ class Launcher:
         """One unit may take only so long, or all others would wait for it for ever."""
         if self._stuck is not None:
             self._stuck.cancel()
-        patience = self._patience.get(zygote.importing, _SLOW_IMPORT_S) if zygote.importing else _SLOW_IMPORT_S
+        patience = self._patience.get(zygote.importing, _HANGING_IMPORT_S) if zygote.importing else _HANGING_IMPORT_S
         self._stuck = self._loop.after(patience, lambda: self._give_up(zygote, patience))
 
     def _give_up(self, zygote: Zygote, patience: float) -> None:
@@ -324,9 +325,9 @@ class Launcher:
         elif zygote is self._forker:
             self._forker = None
             self._replace(gone)
-        elif zygote is self._nursery:
-            self._nursery = None
-            self._reserves.nursery_ended()
+        elif zygote is self._bare:
+            self._bare = None
+            self._reserves.bare_ended()
             self._later(self._hand_over)
         self._hears.gone(zygote)
 

@@ -71,7 +71,7 @@ class OpenLines:
         self._used = 0
         self._lock = threading.Lock()
         self._pipes: Tuple[int, ...] = ()
-        self._last, self._stuck = (0, 0), -1
+        self._last, self._read_at, self._stuck = (0, 0), 0, -1
         self._bell, self._rung_at = -1, 0.0
         self._seen = 0  # marks that the supervisor has taken
 
@@ -137,6 +137,9 @@ class OpenLines:
             count: int = _number.unpack_from(self._map, _MARKED)[0]
             _mark.pack_into(self._map, _MARKS_AT + count % MARKS * _mark.size, *written, at)
             _number.pack_into(self._map, _MARKED, count + 1)
+            if _number.unpack_from(self._map, _READS)[0] != self._read_at:
+                self._written()  # it was read before it was marked, and counts as written when that was over
+                return clock()
         return at
 
     def _written(self) -> Tuple[int, int]:
@@ -147,6 +150,7 @@ class OpenLines:
             if not reads & 1:
                 waiting = _waiting(self._pipes[0]), _waiting(self._pipes[1])
                 if _number.unpack_from(self._map, _READS)[0] == reads:
+                    self._read_at = reads
                     return out + waiting[0], err + waiting[1]
             elif reads == self._stuck:
                 return self._last

@@ -93,6 +93,7 @@ class Output:
         self._said = ""  # the end of the lines as they were kept: a cut through them cuts through no secret
         self._read = [0, 0]  # bytes of each pipe
         self._marks: List[Mark] = []
+        self._waiting: List[protocol.Logged] = []  # read, but one pipe may still hold something older
         self._held: Optional[OpenLines] = None  # this process's own: unfinished raw lines
         self.told: Optional[OpenLines] = None  # the run's, once its process has made them
 
@@ -111,6 +112,7 @@ class Output:
     @property
     def last_words(self) -> str:
         self._learn()
+        self._record_waiting()
         unfinished = [self._without_half(pipe.cutter.so_far()) for pipe in self._pipes.values()]
         return _last_bytes(self._said + "\n".join(filter(None, unfinished)))
 
@@ -119,9 +121,15 @@ class Output:
         """Whether there is a spool."""
         return self._writer is not None or self._path.exists()
 
-    def drain(self) -> List[int]:
-        """Read each pipe once, at most ``READ_BYTES``; the pipes that are at their end (they are then closed)."""
-        lines: List[protocol.Logged] = []
+    def drain(self, all_told: bool = False) -> List[int]:
+        """Read each pipe once, at most ``READ_BYTES``; the pipes that are at their end (they are then closed).
+
+        Of what was written after this began, something may have come to one pipe when it had been read already: such
+        lines wait for the next time, so that the lines of both pipes stay in their order; not if ``all_told``: the
+        run's process has told its outcome.
+        """
+        began = self._clock()
+        lines, self._waiting = self._waiting, []
         ended = []
         for fd, pipe in list(self._pipes.items()):
             data, now = self._take(fd, pipe)
@@ -132,9 +140,19 @@ class Output:
                 os.close(fd)
                 ended.append(fd)
         lines.sort(key=_time)
-        self._record(lines)
+        self._waiting = [line for line in lines if line.time >= began] if self._pipes and not all_told else []
+        self._record(lines[: len(lines) - len(self._waiting)])
         self._marks = [mark for mark in self._marks if any(a > b for a, b in zip(mark.written, self._read))]
         return ended
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether lines wait for the next ``drain``."""
+        return bool(self._waiting)
+
+    def _record_waiting(self) -> None:
+        lines, self._waiting = self._waiting, []
+        self._record(lines)
 
     def _take(self, fd: int, pipe: _Pipe) -> Tuple[Optional[bytes], float]:
         """What the pipe holds now (None: nothing, empty: it is at its end), and a time that is no earlier."""
@@ -230,6 +248,7 @@ class Output:
             lines += [protocol.Logged(now, self._without_half(text), pipe.level) for text in pipe.cutter.end()]
             os.close(fd)
         self._pipes.clear()
+        self._record_waiting()
         self._record(lines)
         if self._tail is not None:
             rest = left_out(self._tail.kept(), "output", self._clock())
@@ -286,7 +305,7 @@ class Output:
 
     def _let_go(self) -> None:
         """What stood open has been recorded, but for what has begun since."""
-        for pipe in self._pipes.values():
+        for pipe in self._pipes.values() if not self._waiting else ():
             if pipe.ended and self._held is not None:
                 self._held.clear(pipe.slot)
                 pipe.ended = False

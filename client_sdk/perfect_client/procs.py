@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import resource  # noqa: F401 - os.wait4 imports it, which code that changes sys.path must not break
 import select
 import signal
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set

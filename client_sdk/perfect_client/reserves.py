@@ -1,7 +1,7 @@
 """Processes that have imported one flow's file ahead of its next run, while the worker rests.
 
-They are forks of a *nursery*, a process that has imported the SDK and nothing of the user: as good as an interpreter of
-their own, and there in a tenth of the time.
+They are forks of a *bare* zygote, a process that has imported the SDK and nothing of the user: as good as an
+interpreter of their own, and there in a tenth of the time.
 """
 
 from __future__ import annotations
@@ -39,13 +39,11 @@ class _Ordered:
 
 
 class Reserves:
-    """``nursery`` gives the process to fork, and starts it first where it must. ``folders`` gives the worker's,
+    """``bare`` gives the process to fork, and starts it first where it must. ``folders`` gives the worker's,
     which may be links."""
 
-    def __init__(
-        self, loop: Loop, folders: Callable[[], List[str]], age_s: float, nursery: Callable[[], Zygote]
-    ) -> None:
-        self._loop, self._folders, self._age_s, self._nursery = loop, folders, age_s, nursery
+    def __init__(self, loop: Loop, folders: Callable[[], List[str]], age_s: float, bare: Callable[[], Zygote]) -> None:
+        self._loop, self._folders, self._age_s, self._bare = loop, folders, age_s, bare
         self._all: Dict[int, _Ordered] = {}  # by number
         self._ready: Dict[Key, List[Tuple[_Ordered, Reserve]]] = {}
         self._wanted: List[Key] = []  # the one that ran last is the first
@@ -91,20 +89,20 @@ class Reserves:
         ours.setblocking(False)
         self._all[number] = _Ordered(key, Channel(ours), our_lifeline)
         with theirs:
-            with contextlib.suppress(OSError):  # the nursery is dead, which is told by itself
-                self._nursery().channel.send({"import": number, "code": code}, [theirs.fileno(), lifeline, output])
+            with contextlib.suppress(OSError):  # the bare zygote is dead, which is told by itself
+                self._bare().channel.send({"import": number, "code": code}, [theirs.fileno(), lifeline, output])
         os.close(lifeline)
         os.close(output)
 
     # ---------------------------------------------------------------------------------------------------------- events
 
-    def arrived(self, nursery: Zygote, message: Message) -> None:
-        """The nursery has forked a process that was asked for."""
+    def arrived(self, zygote: Zygote, message: Message) -> None:
+        """The bare zygote has forked a process that was asked for."""
         ordered = self._all.get(message["import"])
         if ordered is None:
             return
         ordered.pid = message["pid"]
-        reserve = Reserve(ordered.pid, message["born"], ordered.channel, nursery, ordered.begun)
+        reserve = Reserve(ordered.pid, message["born"], ordered.channel, zygote, ordered.begun)
         if ordered.taken:  # dismissed meanwhile
             self._dismiss(ordered)
         else:
@@ -116,7 +114,7 @@ class Reserves:
             if ordered.pid == pid:
                 self._forget(number)
 
-    def nursery_ended(self) -> None:
+    def bare_ended(self) -> None:
         """What it was to fork will not come. What it has forked goes on, but is not waited for any more."""
         for number, ordered in list(self._all.items()):
             if not ordered.taken:

@@ -56,7 +56,7 @@ def moment() -> Moment:
 
 class Zygote:
     """A process whose forks are runs, with a channel to it. It imports all flow files and tells what is in them; units
-    in ``skip`` are left out. A *nursery* imports none: its forks import one unit each."""
+    in ``skip`` are left out. A *bare* zygote imports none: its forks import one unit each."""
 
     def __init__(self, place: Place, code: Dict[str, Any]) -> None:
         ours, theirs = socket.socketpair()

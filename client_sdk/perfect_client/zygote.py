@@ -1,7 +1,7 @@
 """The process that has imported the flows; every run is a fork of it.
 
-It is single-threaded and does nothing but import once, announce, fork, reap and report. A *nursery* imports no flow;
-its forks do that themselves. Messages (``Channel``):
+It is single-threaded and does nothing but import once, announce, fork, reap and report. A *bare* zygote imports no
+flow; its forks do that themselves. Messages (``Channel``):
 
 - from the supervisor: ``{"start": fence}`` with the run's stdout, stderr, lifeline and answers; ``{"import": number,
   "code": …}`` with a channel, a lifeline and an output; ``{"used": pid, "fence": fence}``; ``{"retire": true}``;

@@ -210,7 +210,7 @@ IMPATIENT = """
 import sys
 from perfect_client import launcher
 from perfect_client.cli import main
-launcher._SLOW_IMPORT_S = 1.0
+launcher._HANGING_IMPORT_S = 1.0
 sys.exit(main(["worker", sys.argv[1], "--name", "w1", "--url", sys.argv[2]]))
 """
 
