@@ -267,7 +267,8 @@ class Launcher:
         self._settle()
 
     def _learn(self, zygote: Zygote, message: Message) -> None:
-        self._files.learn(message["files"], message["folders"], message["data"], self._loop.now)
+        skipped = [unit.name for unit in zygote.skip]
+        self._files.learn(message["files"], message["folders"], message["data"], self._loop.now, skipped)
         self._reported_at, self._begun = self._loop.now, zygote.begun
         self.catalogue.take(message, zygote.skip)
         self._reserves.renew(self.catalogue.entries.values())

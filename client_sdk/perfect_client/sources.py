@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Dict, Iterable, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
 Stamp = Tuple[int, int]  # modification time in ns, size in bytes; (0, 0) = no such file
@@ -86,6 +87,15 @@ def appeared(targets: Iterable[str], known_folders: Dict[str, int], known: Mappi
     return any(path not in known for path in named(targets))
 
 
+def _beside(files: Iterable[str]) -> Set[str]:
+    """The Python files in the folders of these files."""
+    found: Set[str] = set()
+    for folder in {os.path.dirname(file) for file in files if os.path.isabs(file)}:
+        with suppress(OSError):
+            found.update(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".py"))
+    return found
+
+
 class Watched:
     """The files of which a worker's flows were made: its modules, and the data that their imports read."""
 
@@ -103,11 +113,15 @@ class Watched:
         self._files, self._places = stamps(self._files), places(self._targets)
 
     def learn(
-        self, files: Mapping[str, Sequence[int]], folders: Mapping[str, int], data: Iterable[str], now: float
-    ) -> None:
-        """An import has read these ``files``, the ``data`` among them; new files in ``folders`` are flows."""
+        self, files: Mapping[str, Sequence[int]], folders: Mapping[str, int], data: Iterable[str], now: float,
+        skipped: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """An import has read these ``files``, the ``data`` among them; new files in ``folders`` are flows. What the
+        ``skipped`` files import is not known: what was watched before, and what lies beside them, may be part of it.
+        """
         before = self._files
-        self._files = {path: before.get(path) or (then[0], then[1]) for path, then in files.items()}
+        self._files = {**stamps(_beside(skipped)), **before} if skipped else {}
+        self._files.update((path, before.get(path) or (then[0], then[1])) for path, then in files.items())
         self._folders, self._data, self._learned_at = dict(folders), set(data), now
 
     def have_changed(self, now: float) -> bool:

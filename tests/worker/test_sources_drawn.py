@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.worker.fakeserver import FakeServer
@@ -54,6 +54,7 @@ def text_of(name: str, content: object) -> str:
 
 @pytest.mark.parametrize("start", ["fork", "fresh"])
 @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@example(steps=[("helper.py", "a signal"), ("helper.py", 1)], whole=False)
 @given(steps=steps, whole=st.booleans())
 def test_the_newest_code_that_imports_runs(start, steps, whole):
     server = FakeServer()

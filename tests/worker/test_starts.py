@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import textwrap
 import threading
 import time
@@ -304,8 +305,10 @@ def test_a_default_that_is_the_moment_of_the_import_is_named(server, start_worke
     notes = server.wait(lambda: server.flows)[0]["notes"]
 
     assert len(notes) == 2
-    assert "The default of 'day', date.today(), is worked out when the worker imports the file" in notes[0]
-    assert "'at', datetime.now()" in notes[1]
+    assert "The default of 'day'" in notes[0] and "is worked out when the worker imports the file" in notes[0]
+    assert "'at'" in notes[1]
+    if sys.version_info >= (3, 9):  # older ones cannot write an expression down
+        assert "'day', date.today(), is" in notes[0] and "'at', datetime.now(), is" in notes[1]
 
 
 def test_a_settings_file_that_the_import_read_counts_as_source(server, start_worker, tmp_path):
