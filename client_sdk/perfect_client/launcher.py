@@ -407,7 +407,7 @@ class Launcher:
         for waiting in queue:
             entry = self.flows.get(waiting.flow)
             if entry is None and self.settled:
-                self._fail(waiting.fence, "the worker has this flow no more")
+                self._hears.failed(waiting.fence, "the worker has this flow no more")
             elif entry is None or not self.settled or not self._can_start(entry):
                 self._queue.append(waiting)
                 missing += [entry] if entry is not None and not entry.is_forked else []
@@ -429,13 +429,10 @@ class Launcher:
             try:
                 self._forker.channel.send({"start": fence}, fds)
             except OSError as wrong:
-                self._fail(fence, str(wrong))
+                self._hears.failed(fence, str(wrong))
         else:
-            self._fail(fence, "the process that was to import %s has ended" % entry.unit.name)
+            self._hears.failed(fence, "the process that was to import %s has ended" % entry.unit.name)
         self._reserves.refill_soon()
-
-    def _fail(self, fence: int, error: str) -> None:
-        self._hears.failed(fence, error)
 
     # ---------------------------------------------------------------------------------------------------------- events
 

@@ -34,7 +34,6 @@ _SYSTEM = (
     "/usr/", "/etc/",
 )  # fmt: skip
 
-Code = Tuple[CodeType, List["Statement"]]
 Whereabouts = Tuple[str, ...]  # the file of a module, or the folders of one that has no ``__init__.py``
 
 
