@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 TARGET ?= examples/workflows/example_flows.py
 
-.PHONY: run test test-fast test-sdk lint types format bench clean
+.PHONY: run test test-fast test-postgres test-sdk lint types format bench chaos soak clean
 
 run: $(VENV)/.run
 	@PERFECT_HOME="$(PERFECT_HOME)" exec $(BIN)/python manage.py serve --port $(PORT) --worker $(TARGET)
@@ -16,8 +16,13 @@ run: $(VENV)/.run
 # ------------------------------------------------------------------------------------------------------------ checks
 test: $(VENV)/.dev  ## everything; what cannot run here is named, and CI=true makes that a failure
 	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/examples tests/test_*.py
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/worker tests/modes tests/journeys tests/browser
+	$(BIN)/python -m pytest -n 3 --dist loadfile tests/worker tests/modes tests/journeys tests/servers tests/chaos tests/browser
 	$(BIN)/python tests/interpreters.py --others
+
+test-postgres: export TESTS_DATABASE_URL = $(or $(TESTS_POSTGRES_URL),postgres://$(shell id -un)@127.0.0.1:5432/postgres)
+test-postgres: $(VENV)/.dev  ## the server's tests and the journeys on PostgreSQL, at TESTS_POSTGRES_URL
+	$(BIN)/python -m pytest -n 2 tests/server
+	$(BIN)/python -m pytest -n 3 --dist loadfile tests/journeys
 
 test-fast: $(VENV)/.dev  ## pure and server tests only
 	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/test_*.py
@@ -39,6 +44,12 @@ types: $(VENV)/.dev
 bench: $(VENV)/.dev  ## the promised numbers on this machine; `make bench WRITE=1` keeps them in docs/benchmarks.md
 	$(BIN)/python tests/bench/bench.py $(if $(WRITE),--write)
 
+chaos: $(VENV)/.dev  ## break a real installation for so long: `make chaos MINUTES=10 SEED=7 [DATABASE=postgres]`
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),7) --database $(or $(DATABASE),sqlite)
+
+soak: $(VENV)/.dev  ## so many runs a second for so long; memory, files and threads must stay flat
+	$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),10)
+
 # ------------------------------------------------------------------------------------------------------- environment
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Perfect needs Python 3.11 or newer, this is %s; try: make run PYTHON=python3.12" % sys.version.split()[0])'
@@ -50,7 +61,7 @@ $(VENV)/.run: requirements.txt examples/requirements.txt client_sdk/pyproject.to
 	@$(COMPILE)
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+$(VENV)/.dev: requirements-dev.txt requirements-postgres.txt $(VENV)/.run
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
 

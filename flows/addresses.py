@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import IntegrityError, transaction
+from perfect_client.protocol import clean_text
 
 from flows.models import Flow, slug_of
 from flows.parameters import Missing, nearest
@@ -44,6 +45,7 @@ def free_slug(name: str) -> str:
 
 def named(text: str) -> Flow:
     """The flow of exactly this name, else of exactly this slug. Raises ``Missing`` with the nearest names."""
+    text = clean_text(text)
     flow = find(Flow, name=text) or find(Flow, slug=text)
     if flow is None:
         known = list(Flow.objects.filter(archived=False).values_list("name", flat=True)[:NAMES_SEARCHED])
@@ -54,6 +56,7 @@ def named(text: str) -> Flow:
 
 def at(text: str) -> Flow:
     """The flow of exactly this slug, else of exactly this name. Raises ``Missing`` with the nearest slugs."""
+    text = clean_text(text)
     flow = find(Flow, slug=text) or find(Flow, name=text)
     if flow is None:
         known = Flow.objects.filter(archived=False).values_list("slug", flat=True)[:NAMES_SEARCHED]

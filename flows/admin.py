@@ -14,11 +14,29 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from flows import services, timetable
-from flows.models import Flow, Schedule
+from flows.models import Change, Flow, Schedule
 from flows.parameters import Refused, masked, masked_schema
 from runs import services as run_services
 from runs.models import Run
 from runs.readonly import HistoryAdmin, OfferingInline, act_on_each
+
+
+class ChangeInline(admin.TabularInline):  # type: ignore[type-arg]
+    """What has changed of the parameters and configurations that the flow takes, and who brought it."""
+
+    model = Change
+    extra = 0
+    can_delete = False
+    fields = readonly_fields = ("time", "what", "who")
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("flows.view_flow")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
 
 @admin.register(Flow)
@@ -31,7 +49,7 @@ class FlowAdmin(HistoryAdmin):
     list_filter = ("archived",)
     search_fields = ("name", "slug")
     actions = ("run_now", "archive", "unarchive")
-    inlines = (OfferingInline,)
+    inlines = (OfferingInline, ChangeInline)
 
     @admin.display(description="parameters")
     def takes(self, flow: Flow) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC
 from typing import Any
+from urllib.parse import quote
 
 from django.db import models
-from django.urls import reverse
 from django.utils.text import slugify
 
 from flows import schedules
-from flows.fields import OrderedJSONField
+from flows.fields import OrderedJSONField, SealedJSONField
 
 
 def slug_of(name: str) -> str:
@@ -52,7 +52,7 @@ class Flow(models.Model):
 
     def get_absolute_url(self) -> str:
         """Percent-encoded: a slug keeps letters of every script."""
-        return reverse("flow", args=[self.slug])
+        return f"/flows/{quote(self.slug)}/"
 
     @property
     def rest(self) -> str:
@@ -78,6 +78,42 @@ class Flow(models.Model):
         """The parameters' schemas by name, in the signature's order."""
         found: dict[str, Any] = self.parameters.get("properties", {})
         return found
+
+
+def _secrets_of_spec(version: Version) -> dict[str, Any]:
+    """Of an announcement the parameters of its schedules may be secret, as the flow's own are."""
+    schema = version.spec.get("parameters") or {}
+    schedule = {"properties": {"parameters": schema}}
+    return {"properties": {"schedules": {"items": schedule}}, "$defs": schema.get("$defs") or {}}
+
+
+class Version(models.Model):
+    """What one version of the code says of its flow, as a worker first announced it. Written by ``flows.versions``."""
+
+    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="versions")
+    fingerprint = models.CharField(max_length=64)
+    source_at = models.DateTimeField(null=True, blank=True, help_text="When its source changed, as was first told")
+    seen_at = models.DateTimeField(help_text="When it was first announced")
+    spec = SealedJSONField(schema=_secrets_of_spec)
+
+    class Meta:
+        ordering = ("pk",)
+        constraints = [models.UniqueConstraint(fields=["flow", "fingerprint"], name="version_once")]
+
+
+class Change(models.Model):
+    """Who changed what a flow takes, and when. Never edited."""
+
+    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="changes")
+    time = models.DateTimeField()
+    who = models.CharField(max_length=450, help_text="The worker, and its token")
+    what = models.TextField()
+
+    class Meta:
+        ordering = ("-pk",)
+
+    def __str__(self) -> str:
+        return self.what
 
 
 class Task(models.Model):
@@ -134,7 +170,7 @@ class Schedule(models.Model):
     kind = models.CharField(max_length=10, choices=Kind)
     expression = models.CharField(max_length=128)
     timezone = models.CharField(max_length=64, default="UTC")
-    parameters = OrderedJSONField(default=dict, blank=True)
+    parameters = SealedJSONField(default=dict, blank=True, schema=lambda row: row.flow.parameters)
     configuration = models.CharField(max_length=200, blank=True)
     catch_up = models.CharField(max_length=10, choices=CatchUp, default=CatchUp.LATEST)
     overlap = models.CharField(max_length=20, choices=Overlap, default=Overlap.SKIP)

@@ -17,6 +17,7 @@ from typing import Any
 from perfect_client import fitting, masking, redaction, wording
 from perfect_client.protocol import MAX_NAME, MAX_PARAMETERS_BYTES, ProtocolError, clean_json, dumps
 
+from flows import sealing
 from flows.models import Flow
 
 
@@ -88,6 +89,9 @@ def _fitting(
     flow: Flow, parameters: Mapping[str, Any], configuration: str, before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     values = masking.restored(dict(parameters), dict(before or {}), flow.parameters)
+    for name, value in values.items():
+        if sealing.unreadable(value):
+            raise Refused(name[:200], f"Parameter {name!r} cannot be read: {sealing.NO_KEY}.")
     try:
         found = fitting.fit_all(flow.parameters, values, flow.configurations.get(configuration) or {})
     except fitting.Unfit as unfit:

@@ -7,10 +7,11 @@ from datetime import datetime
 
 from perfect_client.protocol import MAX_NAME, FlowSpec, ScheduleSpec, clean_text
 
-from flows import addresses, schedules
+from flows import addresses, schedules, versions
 from flows.models import Flow, Schedule, Task
 from flows.parameters import Conflict, Missing
 from runs import live
+from runs.models import Worker
 from runs.statements import find
 
 SCHEDULES_TOLD = 50
@@ -21,26 +22,54 @@ ANNOUNCED = (
 )  # fmt: skip
 
 
-def announce(*, specs: Sequence[FlowSpec], now: datetime) -> tuple[list[tuple[Flow, FlowSpec]], list[str]]:
+def announce(
+    *, specs: Sequence[FlowSpec], now: datetime, worker: Worker | None = None
+) -> tuple[list[tuple[Flow, FlowSpec]], list[str]]:
     """Make the rows say what the code says. Returns each flow with its spec, and a sentence for all that was refused.
 
-    A flow whose fingerprint is known costs no query of its own.
+    A flow that another worker serves too, from newer code, stays as that one says. A flow whose version is known costs
+    no query of its own.
     """
     names = {spec.name.strip() for spec in specs}
     known = {flow.name: flow for flow in Flow.objects.filter(name__in=names)}
+    seen = versions.known_of(known.values(), specs)
+    other = [
+        known[spec.name.strip()].pk
+        for spec in specs
+        if spec.name.strip() in known and known[spec.name.strip()].fingerprint != versions.fingerprint_of(spec)
+    ]
+    rivals = versions.newest(other, now, without=worker) if other else {}
     made: dict[int, tuple[Flow, FlowSpec]] = {}
     problems: list[str] = []
     for spec in specs:
         problem = _fault(spec)
         if problem:
             problems.append(problem)
-        else:
-            flow = known[spec.name.strip()] = _register(known.get(spec.name.strip()), spec, now)
-            made[flow.pk] = (flow, spec)
+            continue
+        name = spec.name.strip()
+        flow = known.get(name) or addresses.insert(Flow(name=name, created_at=now, updated_at=now))
+        key = flow.pk, versions.fingerprint_of(spec)
+        if key not in seen:
+            seen[key] = versions.add(flow, spec, now)
+        rival = rivals.get(flow.pk)
+        if rival is None or rival.version is None or not versions.is_older(seen[key], rival.version):
+            _register(flow, spec, now, versions.who_announced(worker))
+        known[name] = flow
+        made[flow.pk] = (flow, spec)
     if made:
         topics = [live.flow_topic(flow.slug) for flow, _ in made.values()]
         live.touch(live.OVERVIEW, live.SCHEDULES, live.WORK, *topics)
     return list(made.values()), [*problems, *_dead_schedules(list(made))]
+
+
+def follow_present(*, now: datetime) -> None:
+    """A flow whose version has left with its workers becomes what the newest version says that is still there."""
+    for flow, offering in versions.left_behind(now):
+        assert offering.version is not None
+        spec = versions.spec_of(offering.version)
+        why = "no worker that is there has the version before"
+        _register(flow, spec, now, versions.who_announced(offering.worker), why)
+        live.touch(live.OVERVIEW, live.SCHEDULES, live.WORK, live.flow_topic(flow.slug))
 
 
 def _fault(spec: FlowSpec) -> str:
@@ -72,22 +101,23 @@ def flow_called(*, name: str, now: datetime) -> Flow:
     return flow
 
 
-def _register(known: Flow | None, spec: FlowSpec, now: datetime) -> Flow:
+def _register(flow: Flow, spec: FlowSpec, now: datetime, who: str, why: str = "") -> None:
     """What a person archived stays archived, whatever the code says."""
-    if known and spec.fingerprint and known.fingerprint == spec.fingerprint and not known.is_codeless:
-        return known
-    flow = known or addresses.insert(Flow(name=spec.name.strip(), created_at=now, updated_at=now))
+    fingerprint = versions.fingerprint_of(spec)
+    if flow.fingerprint == fingerprint and not flow.is_codeless:
+        return
+    spec = versions.without_secrets(spec)
+    if flow.fingerprint:
+        versions.note_change(flow, spec, who, now, why)
     flow.description = clean_text(spec.description)
     flow.tags = [tag[:MAX_NAME] for tag in spec.tags]
-    flow.parameters = spec.parameters
-    flow.configurations = spec.configurations
+    flow.parameters, flow.configurations = spec.parameters, spec.configurations
     flow.file, flow.line = spec.file[:1000], max(0, spec.line)
     flow.archived = flow.archived and not flow.is_codeless
-    flow.fingerprint, flow.updated_at = spec.fingerprint[:64], now
+    flow.fingerprint, flow.updated_at = fingerprint, now
     flow.save(update_fields=ANNOUNCED)
     _register_tasks(flow, spec)
     _register_schedules(flow, spec.schedules, now)
-    return flow
 
 
 def _register_tasks(flow: Flow, spec: FlowSpec) -> None:

@@ -10,6 +10,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
+from perfect_client.protocol import clean_text
 
 from flows import forms, schedules, services
 from flows.filters import FlowFilter
@@ -23,6 +24,7 @@ from runs.queries import rest_of
 from runs.shown import Reader
 
 FLOWS_SHOWN = 200
+CHANGES_SHOWN = 10
 HISTORY_SHOWN = 15
 
 
@@ -35,7 +37,7 @@ def flows(request: HttpRequest) -> HttpResponse:
 
 
 def _flow(slug: str) -> Flow:
-    return get_object_or_404(Flow.objects.prefetch_related("tasks", "schedules"), slug=slug)
+    return get_object_or_404(Flow.objects.prefetch_related("tasks", "schedules"), slug=clean_text(slug))
 
 
 def history_of(flow: Flow, now: datetime) -> dict[str, Any]:
@@ -80,6 +82,7 @@ def flow(request: HttpRequest, slug: str) -> HttpResponse:
         "configuration": configuration,
         "origin": origin,
         "last": last,
+        "changes": found.changes.all()[:CHANGES_SHOWN],
     }
     return render(request, "flows/flow.html", context)
 

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
+import secrets
+import unicodedata
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model, login
 from django.contrib.auth import views as auth_views
 from django.contrib.auth.decorators import login_not_required
-from django.core.cache import cache
+from django.core import signing
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
-from runs.access import SignInLink
+from perfect_site import addresses
+from runs.access import Patience, SignInAttempts, SignInLink
 
-PER_ADDRESS = (5, 60)  # failed attempts, seconds
-PER_ACCOUNT = (10, 3600)
-TOO_MANY = "Too many failed attempts. Wait a minute, or ask an administrator for a sign-in link."
+# For one account from one client, or from a browser that it was signed in with before. Nobody else waits for it.
+GUESSING = Patience(free=5, longest=900)
+# For all accounts from one client, which may be a whole office behind one address.
+TRYING_ALL = Patience(free=100, longest=60)
+DEVICE_COOKIE, DEVICE_SALT = "perfect_device", "perfect.device"
+DEVICE_LASTS = 365 * 24 * 3600  # seconds
+TOO_MANY = "Too many failed attempts. Wait {seconds} seconds, or ask an administrator for a sign-in link."
 SPENT = "This link was used already, has expired, or was replaced by a newer one. Ask for another: manage.py loginurl"
 
 
@@ -56,6 +65,7 @@ def sign_in_url(user: Any, base: str, now: datetime) -> str:
 @require_http_methods(["GET", "HEAD", "POST"])
 def welcome(request: HttpRequest) -> HttpResponseBase:
     """A page with one button, whose POST signs in: what fetches links ahead of a person cannot use them up."""
+    response: HttpResponse
     if request.method != "POST":
         response = render(request, "welcome.html", {"token": request.GET.get("t", "")[:200]})
     else:
@@ -63,33 +73,79 @@ def welcome(request: HttpRequest) -> HttpResponseBase:
             link = SignInLink.objects.redeem(request.POST.get("t", "")[:200], timezone.now())
             if link is not None and link.user.is_active:
                 login(request, link.user, backend="django.contrib.auth.backends.ModelBackend")
-                return HttpResponseRedirect("/")
+                response = HttpResponseRedirect("/")
+                remember_device(response, link.user)
+                return response
         response = render(request, "welcome.html", {"token": "", "error": SPENT}, status=403)
     # Not "no-referrer": under it a browser posts the form with "Origin: null", which the CSRF check must refuse.
     response.headers["Referrer-Policy"] = "same-origin"
     return response
 
 
-class Attempts:
-    """Failed attempts to sign in from one address and for one account, counted in the cache."""
+class Attempt:
+    """One attempt to sign in with a password, counted for who makes it, not for whose account it is.
+
+    A browser that the account was signed in with before is counted by itself: who guesses elsewhere, even behind the
+    same address, does not lock it out.
+    """
 
     def __init__(self, request: HttpRequest) -> None:
-        # The socket's peer, not X-Forwarded-For, which a client may write itself.
-        address = request.META.get("REMOTE_ADDR") or "?"
-        name = request.POST.get("username", "")[:200].casefold()
-        account = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:32]
-        self._counts = [(f"login:ip:{address}", *PER_ADDRESS), (f"login:name:{account}", *PER_ACCOUNT)]
+        account = account_of(request.POST.get("username", ""))
+        client = client_of(request)
+        device = _device_of(request, account)
+        self._shared = None
+        if device:
+            self._mine = _key("device", account, device)
+        else:
+            self._mine = _key("client", account, client)
+            self._shared = None if speaks_for_many(client) else _key("client", client)
 
-    def exhausted(self) -> bool:
-        return any(cache.get(key, 0) >= limit for key, limit, _ in self._counts)
-
-    def failed(self) -> None:
-        for key, _, seconds in self._counts:
-            if not cache.add(key, 1, seconds):
-                cache.incr(key)
+    def begin(self, now: datetime) -> float:
+        """0, or the seconds until the next one may be made."""
+        keys = {self._mine: GUESSING, **({self._shared: TRYING_ALL} if self._shared else {})}
+        return SignInAttempts.objects.begin(keys, now)
 
     def succeeded(self) -> None:
-        cache.delete_many([key for key, _, _ in self._counts])
+        SignInAttempts.objects.succeeded(self._mine, self._shared)
+
+
+def client_of(request: HttpRequest) -> str:
+    """Whom the request is from; of IPv6 the network."""
+    peer, forwarded = request.META.get("REMOTE_ADDR") or "?", request.META.get("HTTP_X_FORWARDED_FOR", "")
+    return addresses.shared_by(addresses.client_of(peer, forwarded, settings.PERFECT_TRUSTED_PROXIES))
+
+
+def speaks_for_many(client: str) -> bool:
+    """A proxy that does not say for whom, or one on this machine that is not set as trusted."""
+    return addresses.is_loopback(client) or addresses.is_among(client, settings.PERFECT_TRUSTED_PROXIES)
+
+
+def account_of(name: str) -> str:
+    return unicodedata.normalize("NFKC", name[:200]).casefold()
+
+
+def remember_device(response: HttpResponseBase, user: Any) -> None:
+    """Let the browser be known as one that the user was signed in with."""
+    value = signing.dumps([account_of(user.get_username()), secrets.token_urlsafe(12)], salt=DEVICE_SALT)
+    response.set_cookie(
+        DEVICE_COOKIE, value, max_age=DEVICE_LASTS, path=reverse("login"), httponly=True,
+        secure=settings.SESSION_COOKIE_SECURE, samesite="Lax",
+    )  # fmt: skip
+
+
+def _device_of(request: HttpRequest, account: str) -> str:
+    """The device's name, if it is known for this account."""
+    try:
+        known, device = signing.loads(
+            request.COOKIES.get(DEVICE_COOKIE, ""), salt=DEVICE_SALT, max_age=DEVICE_LASTS
+        )  # fmt: skip
+    except (signing.BadSignature, ValueError, TypeError):
+        return ""
+    return str(device) if known == account else ""
+
+
+def _key(*parts: str) -> str:
+    return salted_hmac("perfect.attempts", "\0".join(parts), algorithm="sha256").hexdigest()
 
 
 @method_decorator([login_not_required, never_cache], name="dispatch")
@@ -98,15 +154,15 @@ class Login(auth_views.LoginView):
     redirect_authenticated_user = True
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        attempts = Attempts(request)
-        if attempts.exhausted():
-            context = self.get_context_data(form=self.form_class(request), error=TOO_MANY)
-            return self.render_to_response(context, status=429, headers={"Retry-After": str(PER_ADDRESS[1])})
+        attempt = Attempt(request)
+        seconds = math.ceil(attempt.begin(timezone.now()))
+        if seconds:
+            context = self.get_context_data(form=self.form_class(request), error=TOO_MANY.format(seconds=seconds))
+            return self.render_to_response(context, status=429, headers={"Retry-After": str(seconds)})
         response: HttpResponse = super().post(request, *args, **kwargs)
-        if response.status_code == 302:
-            attempts.succeeded()
-        else:
-            attempts.failed()
+        if request.user.is_authenticated:
+            attempt.succeeded()
+            remember_device(response, request.user)
         return response
 
 

@@ -1,19 +1,23 @@
 """The ``PERFECT_*`` environment: read once, checked, refused with a sentence.
 
-Reading is pure but for two places that say so: ``make_home`` and ``secret_key_of``.
+Reading is pure but for the places that say so: ``make_home``, ``secret_key_of`` and ``encryption_keys_of``.
 """
 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from perfect_site.addresses import Network
 
 T = TypeVar("T")
 
@@ -28,9 +32,9 @@ KNOWN = frozenset(
         "PERFECT_CONSOLE",  # of a flow file that is run by itself, as is PERFECT_TRACEBACK
         "PERFECT_DATABASE_URL",
         "PERFECT_DEBUG",
+        "PERFECT_ENCRYPTION_KEY",
         "PERFECT_HOME",
         "PERFECT_LOG_LEVEL",
-        "PERFECT_REDIS_URL",
         "PERFECT_IMPORT_AGE",
         "PERFECT_RESULTS_DAYS",  # a worker's own, as is the next one
         "PERFECT_RESULTS_MB",
@@ -39,6 +43,7 @@ KNOWN = frozenset(
         "PERFECT_SECRET_KEY",
         "PERFECT_TOKEN",
         "PERFECT_TRACEBACK",
+        "PERFECT_TRUSTED_PROXIES",
         "PERFECT_URL",
     }
 )
@@ -53,9 +58,12 @@ class Env:
     home: Path
     database: dict[str, Any]
     secret_key: str | None
-    redis_url: str
+    encryption_keys: tuple[str, ...]  # the first encrypts, each decrypts
+    database_given: bool  # this machine is one of a server, wherever PERFECT_URL leads
+    token: str  # of whoever asks another server
     url: str  # where people reach the server, without a slash at the end; empty if only on loopback
     allowed_hosts: tuple[str, ...]
+    trusted_proxies: tuple[Network, ...]  # whose X-Forwarded-For is believed
     debug: bool
     retention_days: float
     log_level: str
@@ -76,10 +84,13 @@ def read(environ: Mapping[str, str]) -> Env:
     return Env(
         home=home,
         database=database_of(environ.get("PERFECT_DATABASE_URL") or f"sqlite:///{home / DATABASE_FILE}", home),
+        database_given=bool(environ.get("PERFECT_DATABASE_URL")),
+        token=(environ.get("PERFECT_TOKEN") or "").strip(),
         secret_key=value("PERFECT_SECRET_KEY", _secret, "") or None,
-        redis_url=value("PERFECT_REDIS_URL", _redis, ""),
+        encryption_keys=value("PERFECT_ENCRYPTION_KEY", _encryption_keys, ""),
         url=url,
         allowed_hosts=_hosts(environ.get("PERFECT_ALLOWED_HOSTS") or "", url),
+        trusted_proxies=value("PERFECT_TRUSTED_PROXIES", _networks, ""),
         debug=value("PERFECT_DEBUG", _flag, "0"),
         retention_days=value("PERFECT_RETENTION_DAYS", _days, "30"),
         log_level=value("PERFECT_LOG_LEVEL", _level, "INFO"),
@@ -92,6 +103,9 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
     for name in sorted(environ):
         # PERFECT__RUNTIME__… answers for ``perfect_client.runtime`` in tests.
         if name.startswith("PERFECT_") and not name.startswith("PERFECT__") and name not in KNOWN:
+            if name == "PERFECT_REDIS_URL":
+                found.append("PERFECT_REDIS_URL is not used: several servers need nothing but PostgreSQL.")
+                continue
             close = difflib.get_close_matches(name, KNOWN, n=1)
             found.append(f"{name} is not a setting of Perfect." + (f" Did you mean {close[0]}?" if close else ""))
     if "PREFECT_API_URL" in environ and "PERFECT_URL" not in environ:
@@ -110,22 +124,45 @@ def make_home(home: Path) -> None:
 
 
 def secret_key_of(home: Path) -> str:
-    """The key in ``home/secret_key``; made at first use, readable by its owner alone.
-
-    Two first starts race for the file: ``O_EXCL`` lets one write it, and the other reads what that one wrote.
-    """
+    """The key in ``home/secret_key``; made at first use, readable by its owner alone."""
     path = home / "secret_key"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        key = path.read_text().strip()
-    else:
-        key = secrets.token_urlsafe(48)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key)
+    key = _kept_key(path, make=True)
     if len(key) < 32:
         raise BadSetting(f"{path} does not hold a key of 32 or more characters. Remove it to have a new one made.")
     return key
+
+
+def encryption_keys_of(home: Path, given: tuple[str, ...]) -> list[str]:
+    """The keys that are ``given``, then those in ``home/encryption_key``, which is made if none is given: values that
+    were encrypted before a key was given stay readable."""
+    path = home / "encryption_key"
+    kept = _kept_key(path, make=not given).split()
+    if (not kept and not given) or any(len(key) < 32 for key in kept):
+        raise BadSetting(
+            f"{path} does not hold keys of 32 or more characters, a line each. Restore it from a backup; without it"
+            " the secret parameters in the database cannot be read. Remove it to have a new one made."
+        )
+    return [*given, *kept]
+
+
+def _kept_key(path: Path, make: bool) -> str:
+    """What the file holds; empty if there is none and none is to be made.
+
+    Two first starts race for the file: ``O_EXCL`` lets one write it, and the other reads what that one wrote.
+    """
+    if make:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            pass
+        else:
+            try:
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(secrets.token_urlsafe(48))
+            except OSError as error:
+                path.unlink()  # or the next start would find a part of a key
+                raise BadSetting(f"{path} cannot be written: {error.strerror}. Make room on its disk.") from None
+    return path.read_text().strip() if path.exists() else ""
 
 
 def database_of(url: str, home: Path) -> dict[str, Any]:
@@ -174,7 +211,10 @@ def _postgres(parts: SplitResult, home: Path) -> dict[str, Any]:
     if not parts.path.strip("/"):
         raise BadSetting("PERFECT_DATABASE_URL names no database: postgres://user:password@host:5432/name.")
     if find_spec("psycopg") is None:
-        raise BadSetting("PERFECT_DATABASE_URL asks for PostgreSQL: pip install 'psycopg[binary,pool]' first.")
+        raise BadSetting(
+            "PERFECT_DATABASE_URL asks for PostgreSQL, whose driver is not installed: "
+            f"{sys.executable} -m pip install -r requirements-postgres.txt"
+        )
     options: dict[str, Any] = dict(parse_qsl(parts.query))
     if find_spec("psycopg_pool") is not None:
         options["pool"] = {"min_size": 2, "max_size": 10, "timeout": 10, "max_lifetime": 1800}
@@ -186,6 +226,7 @@ def _postgres(parts: SplitResult, home: Path) -> dict[str, Any]:
         "HOST": unquote(parts.hostname or ""),
         "PORT": port or "",
         "CONN_MAX_AGE": 0,
+        "CONN_HEALTH_CHECKS": True,  # asked when it is taken from the pool: it may have been cut there
         "OPTIONS": options,
     }
 
@@ -219,16 +260,33 @@ def _hosts(text: str, url: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(hosts))
 
 
-def _redis(text: str) -> str:
-    if text and _split("PERFECT_REDIS_URL", text).scheme not in ("redis", "rediss", "unix"):
-        raise BadSetting("PERFECT_REDIS_URL must start with redis://, rediss:// or unix://.")
-    return text
+def _networks(text: str) -> tuple[Network, ...]:
+    found = []
+    for each in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            found.append(ipaddress.ip_network(each))
+        except ValueError:
+            raise BadSetting(
+                f"PERFECT_TRUSTED_PROXIES has {each!r}. Give addresses or networks with commas between them: "
+                "127.0.0.1, 10.0.0.0/8."
+            ) from None
+    return tuple(found)
 
 
 def _secret(text: str) -> str:
     if text and len(text) < 32:
         raise BadSetting("PERFECT_SECRET_KEY is too short: give 32 or more random characters.")
     return text
+
+
+def _encryption_keys(text: str) -> tuple[str, ...]:
+    keys = tuple(text.replace(",", " ").split())
+    if any(len(key) < 32 for key in keys):
+        raise BadSetting(
+            "PERFECT_ENCRYPTION_KEY is too short: give 32 or more random characters; several keys with commas between"
+            " them, the newest first."
+        )
+    return keys
 
 
 def _flag(text: str) -> bool:

@@ -13,13 +13,14 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.core.exceptions import RequestAborted
+from django.core.exceptions import DisallowedHost, RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve, set_script_prefix, set_urlconf
 
-from runs.problems import as_problem, problem
+from runs import outages
+from runs.problems import as_problem, problem, problem_of
 
 logger = logging.getLogger("perfect.http")
 
@@ -59,12 +60,24 @@ class Handler(ASGIHandler):
         try:
             set_script_prefix(get_script_prefix(scope))
             request, refused = self.create_request(scope, body)
-            response = as_problem(request, await _view(request)) if request else refused or problem(400)
+            response = as_problem(request, await _answer(request)) if request else refused or problem(400)
             response.headers["X-Content-Type-Options"] = "nosniff"
             response.headers.setdefault("Cache-Control", "no-store")
             await self.send_response(response, send)
         finally:
             body.close()
+
+
+async def _answer(request: HttpRequest) -> HttpResponseBase:
+    """The long way looks at the Host header in its middleware; here nothing else does."""
+    try:
+        request.get_host()
+    except DisallowedHost as wrong:
+        logging.getLogger("django.security.DisallowedHost").warning("%s", wrong)
+        return problem(
+            400, "The server is not known by the name in the Host header. PERFECT_ALLOWED_HOSTS lists its names."
+        )
+    return await _view(request)
 
 
 async def _view(request: HttpRequest) -> HttpResponseBase:
@@ -78,7 +91,8 @@ async def _view(request: HttpRequest) -> HttpResponseBase:
         response: HttpResponseBase = await view(request, *match.args, **match.kwargs)
     except Http404:
         return problem(404)
-    except Exception:
-        logger.exception("%s %s failed", request.method, request.path)
-        return problem(500)
+    except Exception as error:
+        outages.log_failure(logger, f"{request.method} {request.path} failed", error)
+        outage = outages.of(error)
+        return problem_of(outage) if outage else problem(500)
     return response

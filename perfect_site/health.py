@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.views.decorators.http import require_safe
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from flows.models import Flow, Schedule
-from perfect_site import __version__
+from perfect_site import __version__, addresses
+from runs import lanes
 from runs.access import Token
 from runs.models import Quarantine, Run, Worker
 from runs.shapes import taken_slots
 from runs.states import LIVE
 
 PLAIN = "text/plain; charset=utf-8"
+# What proxies add to a request that they pass on.
+PASSED_ON = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_FORWARDED_HOST",
+             "HTTP_X_FORWARDED_PROTO")  # fmt: skip
 
 
 @login_not_required
+@require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
     """200 while the process answers; asks nothing of the database."""
     return HttpResponse("ok\n", content_type=PLAIN)
 
 
 @login_not_required
+@require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
-    """200 when the database answers and is migrated, else 503 with the reason."""
+    """200 when the database answers, is migrated and takes writes, else 503 with the reason."""
+    if trouble := lanes.trouble():
+        return HttpResponse(f"{trouble}\n", status=503, content_type=PLAIN)
     try:
         missing = pending_migrations()
     except DatabaseError as error:
@@ -50,23 +60,25 @@ def pending_migrations() -> int:
 
 
 @login_not_required
+@require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus' text format; for this machine, or with a token that may read."""
-    if not (_is_loopback(request) or _may_read(request)):
+    if not (_is_local(request) or _may_read(request)):
         return HttpResponse("Send a token that may read: Authorization: Bearer pft_…\n", status=401, content_type=PLAIN)
     registry = CollectorRegistry()
     registry.register(Rows())
     return HttpResponse(generate_latest(registry), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _is_loopback(request: HttpRequest) -> bool:
-    """A request that a proxy on this machine passed on comes from loopback too, and says so in its headers."""
-    if "HTTP_X_FORWARDED_FOR" in request.META or "HTTP_FORWARDED" in request.META:
+def _is_local(request: HttpRequest) -> bool:
+    """A program on this machine asks. What a proxy on it passes on comes from loopback too, and need not say so: where
+    people come from elsewhere, nobody is local."""
+    public = urlsplit(settings.PERFECT_URL).hostname
+    if settings.PERFECT_TRUSTED_PROXIES or (public and not (public == "localhost" or addresses.is_loopback(public))):
         return False
-    try:
-        return ipaddress.ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
-    except ValueError:
+    if any(name in request.META for name in PASSED_ON):
         return False
+    return addresses.is_loopback(request.META.get("REMOTE_ADDR", ""))
 
 
 def _may_read(request: HttpRequest) -> bool:

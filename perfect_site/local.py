@@ -15,9 +15,11 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from django.db import transaction
 
+from perfect_site import installation
 from runs.access import Token
 
 LOCAL = "local"
@@ -28,27 +30,22 @@ SETTLED = 60.0  # seconds after which a worker's death counts as its first
 logger = logging.getLogger("perfect.server")
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace the file at once, readable by its owner alone: nobody sees half of it or a wider mode."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    os.replace(draft, path)
-
-
 def ensure_worker_token(home: Path, now: datetime) -> None:
-    """``home/worker-token`` holds a token that is valid; a new one is issued if not."""
+    """``home/worker-token`` holds a token that is valid; if not, a new one is issued in place of this home's last.
+
+    Other homes may use the same database, each with a token of its own.
+    """
     path = home / "worker-token"
     with contextlib.suppress(OSError):
         token = Token.objects.valid(path.read_text().strip(), now)
         if token is not None and token.allows(Token.Scope.WORKER):
             path.chmod(0o600)
             return
+    name = f"{LOCAL} {installation.identity(home)}"
     with transaction.atomic():
-        Token.objects.filter(name=LOCAL, scope=Token.Scope.WORKER, revoked_at=None).update(revoked_at=now)
-        _, secret = Token.objects.issue(name=LOCAL, scope=Token.Scope.WORKER, now=now)
-    write_private(path, secret + "\n")
+        Token.objects.filter(name=name, scope=Token.Scope.WORKER, revoked_at=None).update(revoked_at=now)
+        _, secret = Token.objects.issue(name=name, scope=Token.Scope.WORKER, now=now)
+    installation.write_private(path, secret + "\n")
 
 
 def announce_server(home: Path, url: str, public: str = "") -> None:
@@ -56,9 +53,9 @@ def announce_server(home: Path, url: str, public: str = "") -> None:
 
     The addresses outlive the server, so that a worker that begins before it knows whose the token is.
     """
-    write_private(home / "worker-token-for", "\n".join(filter(None, [url, public])) + "\n")
+    installation.write_private(home / "worker-token-for", "\n".join(filter(None, [url, public])) + "\n")
     facts = {"pid": os.getpid(), "url": url, "public": public, "started_at": time.time()}
-    write_private(home / "server.json", json.dumps(facts))
+    installation.write_private(home / "server.json", json.dumps(facts))
 
 
 def forget_server(home: Path) -> None:
@@ -81,6 +78,22 @@ def server_url(home: Path, public: str) -> str:
     """Where the server of this home is reached: its public address, else the running one's, else the default."""
     known = running_server(home)
     return public or (str(known["url"]) if known else "http://127.0.0.1:8700")
+
+
+def is_own(home: Path, url: str) -> bool:
+    """Whether ``url`` is an address of this home's server, which runs or has run here."""
+    try:
+        known = (home / "worker-token-for").read_text().split()
+    except OSError:
+        return False
+    return _place(url) in map(_place, known)
+
+
+def _place(url: str) -> tuple[str, int]:
+    """Host and port of an address; all names of this machine's loopback are one."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return "127.0.0.1" if is_loopback(host) else host, parts.port or {"https": 443}.get(parts.scheme, 80)
 
 
 def is_loopback(host: str) -> bool:

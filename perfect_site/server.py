@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import daphne.server
+from autobahn.exception import Disconnected
 from daphne.ws_protocol import WebSocketProtocol
+from django.db import DatabaseError
 from twisted.internet import reactor
 
 from perfect_site.limits import LimitedFactory
+from perfect_site.seats import MAX_CONNECTIONS
+from perfect_site.sockets import LimitedSocket, LimitedSockets, counted
+from runs import outages
 
 GOING_AWAY = 4012  # autobahn sends only 1000 and 3000-4999, so 1012 "service restart" becomes 4012
 FINISH_WITHIN = 5.0  # seconds for requests in flight
@@ -22,6 +28,7 @@ OPEN_HANDSHAKE_WITHIN = 5
 # Seconds after which the interpreter changes threads when another waits. Python's 5 ms are a third of a run's whole
 # start, and a thread of the database waits for the event loop, or it for them, several times in each.
 SWITCH_AFTER = 0.0005
+OTHER_FILES = 500  # descriptors beside the connections
 
 logger = logging.getLogger("perfect.server")
 
@@ -45,7 +52,7 @@ class Server(daphne.server.Server):
     ) -> None:
         interface = host.strip("[]").replace(":", r"\:")
         super().__init__(
-            application,
+            counted(application),
             endpoints=[f"tcp:port={port}:interface={interface}:backlog=512"],
             signal_handlers=False,
             websocket_timeout=-1,  # the default closes every socket once a day, by wall time
@@ -64,7 +71,9 @@ class Server(daphne.server.Server):
 
     def run(self) -> None:
         sys.setswitchinterval(SWITCH_AFTER)
-        daphne.server.HTTPFactory = LimitedFactory  # the only seam: Server.run() makes the factory itself
+        _allow_files(MAX_CONNECTIONS + OTHER_FILES)
+        # The only seam: Server.run() makes the factories itself.
+        daphne.server.HTTPFactory, daphne.server.WebSocketFactory = LimitedFactory, LimitedSockets
         super().run()
 
     def listen_success(self, port: Any) -> None:
@@ -74,6 +83,20 @@ class Server(daphne.server.Server):
     def listen_error(self, failure: Any) -> None:
         self.failure = failure.getErrorMessage()
         self.stop()
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        if isinstance(protocol, LimitedSocket):
+            scope["perfect.socket"] = protocol
+        return super().create_application(protocol, scope)
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        """Return once the peer has room: who sends faster than the peer reads waits, or the peer is cut."""
+        try:
+            await super().handle_reply(protocol, message)
+        except Disconnected:  # the client has just closed its socket
+            return
+        if not await protocol.has_room():
+            protocol.cut()
 
     def kill_all_applications(self) -> None:
         """Daphne's own reads a key that a half-open request does not have."""
@@ -94,8 +117,11 @@ class Server(daphne.server.Server):
         try:
             await self._on_ready(host, port)
         except Exception as error:
-            logger.exception("the server could not start")
-            self.failure = f"the server could not start: {error}"
+            if isinstance(error, DatabaseError) and outages.of(error):
+                self.failure = outages.advice(error)
+            else:
+                logger.exception("the server could not start")
+                self.failure = f"the server could not start: {error}"
             self.stop()
 
     def _signalled(self) -> None:
@@ -132,6 +158,15 @@ class Server(daphne.server.Server):
             reactor.stop()  # type: ignore[attr-defined]
         else:
             self.abort_start = True
+
+
+def _allow_files(count: int) -> None:
+    """Without descriptors left for it, the database could not be opened: most systems begin with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (count if hard == resource.RLIM_INFINITY else min(count, hard), hard)
+        )
 
 
 async def _cancel_the_rest() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 from csp.constants import NONE, SELF
@@ -16,8 +15,11 @@ env.make_home(ENV.home)
 BASE_DIR = Path(__file__).resolve().parent.parent
 PERFECT_HOME = ENV.home
 PERFECT_URL = ENV.url
-PERFECT_REDIS_URL = ENV.redis_url
+PERFECT_TOKEN = ENV.token
+PERFECT_DATABASE_GIVEN = ENV.database_given
+PERFECT_TRUSTED_PROXIES = ENV.trusted_proxies
 PERFECT_RETENTION_DAYS = ENV.retention_days
+PERFECT_ENCRYPTION_KEYS = env.encryption_keys_of(ENV.home, ENV.encryption_keys)
 
 DEBUG = ENV.debug
 SECRET_KEY = ENV.secret_key or env.secret_key_of(ENV.home)
@@ -78,13 +80,6 @@ TEMPLATES = [
 DATABASES = {"default": ENV.database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# Counts of failed sign-ins live here: shared by all server processes where there is Redis.
-CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": ENV.redis_url}
-    if ENV.redis_url and find_spec("redis")
-    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
-}
-
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
@@ -132,7 +127,8 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-DATA_UPLOAD_MAX_MEMORY_SIZE = FILE_UPLOAD_MAX_MEMORY_SIZE = 4 << 20  # perfect_site.server refuses what is larger
+DATA_UPLOAD_MAX_MEMORY_SIZE = 4 << 20  # perfect_site.limits refuses what is larger
+FILE_UPLOAD_MAX_MEMORY_SIZE = 256 << 10  # what is larger waits in a file
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2_000
 
 LANGUAGE_CODE = "en"
@@ -152,7 +148,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"seldom": {"()": "perfect_site.loglines.SeldomSuspicious"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["seldom"]}},
     "root": {"handlers": ["console"], "level": ENV.log_level},
     "loggers": {
         "django": {"handlers": [], "level": ENV.log_level, "propagate": True},

@@ -19,6 +19,7 @@ def own_guard(included: tuple[list[Any], str, str]) -> tuple[list[Any], str, str
     return included
 
 
+handler500 = "perfect_site.middleware.failed"
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),

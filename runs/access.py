@@ -1,14 +1,16 @@
-"""Who may come in: tokens of workers and scripts, and one-use sign-in links. Only digests are stored."""
+"""Who may come in: tokens of workers and scripts, one-use sign-in links, and who guesses. Only digests are stored."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import models
-from django.db.models import Q
+from django.db import models, transaction
+from django.db.models import F, Q
 
 PREFIX = "pft_"
 
@@ -62,6 +64,10 @@ class Token(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
 
+    def lives(self, now: datetime) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
     def allows(self, scope: str) -> bool:
         """An admin token may all but report as a worker; run includes read; worker stands alone."""
         return scope in {
@@ -96,3 +102,70 @@ class SignInLink(models.Model):
     used_at = models.DateTimeField(null=True, blank=True)
 
     objects = SignInLinkQuerySet.as_manager()
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many attempts are free, and the longest delay, in seconds, that the ones after them come to."""
+
+    free: int
+    longest: float
+    FIRST = 15.0
+
+    def delay(self, count: int) -> float:
+        """Seconds from attempt ``count`` to the next: doubled with each one that is not free."""
+        return min(self.longest, self.FIRST * 2 ** min(count - self.free, 20)) if count >= self.free else 0.0
+
+
+class SignInAttemptsQuerySet(models.QuerySet["SignInAttempts"]):
+    FORGOTTEN_AFTER = timedelta(hours=1)
+    MAX_ROWS = 10_000
+
+    def begin(self, keys: Mapping[str, Patience], now: datetime) -> float:
+        """Count an attempt under each key before it is made, so that many at once count as many.
+
+        Returns 0, or the seconds to wait: then nothing was counted.
+        """
+        with transaction.atomic():
+            # First they are there, then they are locked: two processes that begin with the same one count two.
+            self.bulk_create([self.model(key=key, count=0, last_at=now) for key in keys], ignore_conflicts=True)
+            rows = list(self.filter(key__in=list(keys)).select_for_update().order_by("key"))
+            wait = max(row.wait(keys[row.key], now) for row in rows)
+            if wait == 0:
+                for row in rows:
+                    count = 1 if row.is_forgotten(now) else row.count + 1
+                    self.filter(pk=row.pk).update(count=count, last_at=now)
+                self._forget(now)
+        return wait
+
+    def succeeded(self, mine: str, shared: str | None) -> None:
+        """The attempt was right: nothing is held against its own key, and one less against a shared one."""
+        self.filter(key=mine).delete()
+        self.filter(key=shared, count__gt=0).update(count=F("count") - 1)
+
+    def _forget(self, now: datetime) -> None:
+        """The table stays small whoever guesses: the oldest go, also those of an attack from everywhere."""
+        self.filter(last_at__lte=now - self.FORGOTTEN_AFTER).delete()
+        if self.count() > self.MAX_ROWS:
+            oldest = self.order_by("last_at").values_list("pk", flat=True)[: self.MAX_ROWS // 10]
+            self.filter(pk__in=list(oldest)).delete()
+
+
+class SignInAttempts(models.Model):
+    """Attempts to sign in since the last right one, by who made them."""
+
+    key = models.CharField(max_length=64, unique=True)
+    count = models.PositiveIntegerField()
+    last_at = models.DateTimeField(db_index=True)
+
+    objects = SignInAttemptsQuerySet.as_manager()
+
+    def wait(self, patience: Patience, now: datetime) -> float:
+        """Seconds until the next attempt; a clock that was set back makes nobody wait longer than a delay."""
+        if self.is_forgotten(now):
+            return 0.0
+        delay = patience.delay(self.count)
+        return min(delay, max(0.0, delay - (now - self.last_at).total_seconds()))
+
+    def is_forgotten(self, now: datetime) -> bool:
+        return now - self.last_at >= SignInAttemptsQuerySet.FORGOTTEN_AFTER

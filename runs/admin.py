@@ -207,15 +207,13 @@ class PartAdmin(HistoryAdmin):
 
     sortable_by = ()
     list_per_page = 200
+    lookups = ("run__id__exact",)  # as the run's page in the console links to them
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("run__flow")
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return False
-
-    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        return lookup in ("run__id__exact", "run__id") or super().lookup_allowed(lookup, value, request)
 
 
 @admin.register(TaskRun)
@@ -258,6 +256,7 @@ class QuarantineAdmin(HistoryAdmin):
 @admin.register(Worker)
 class WorkerAdmin(HistoryAdmin):
     list_display = ("name", "connected", "host", "slots", "python", "sdk", "last_seen_at", "left_reason")
+    exclude = ("boot", "draining")  # a boot is the worker's own secret: ``ingest.join`` takes it for a proof
     search_fields = ("name", "host")
     list_filter = ("connected",)
     actions = ("forget",)
@@ -340,8 +339,17 @@ class SharedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     actions_on_bottom = False
 
 
+class LimitForm(forms.ModelForm):  # type: ignore[type-arg]
+    def clean_per_second(self) -> float | None:
+        try:
+            return sharing.checked_rate(self.cleaned_data["per_second"])
+        except Refused as refused:
+            raise ValidationError(refused.sentence) from None
+
+
 @admin.register(Limit)
 class LimitAdmin(SharedAdmin):
+    form = LimitForm
     list_display = ("name", "slots", "taken", "per_second", "waiting")
     search_fields = ("name",)
     readonly_fields = ("holders",)

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 from perfect_client.protocol import Answer, Asked, Released, clean_text
 
+from flows import sealing
 from flows.models import Flow
 from flows.parameters import Refused, clean
 from runs import live, sharing
@@ -84,10 +85,14 @@ def due(
     found = list(rows.select_related("attempt").order_by("pk"))
     Question.objects.filter(pk__in=[row.pk for row in found]).update(sent_at=now)
     return [
-        (row.attempt.worker_id, Answer(row.attempt_id, row.number, row.answer or {}))
+        (row.attempt.worker_id, Answer(row.attempt_id, row.number, _readable(row.answer or {})))
         for row in found
         if row.attempt.worker_id is not None
     ]
+
+
+def _readable(answer: Body) -> Body:
+    return {"error": f"the answer cannot be read: {sealing.NO_KEY}"} if sealing.unreadable(answer) else answer
 
 
 def send_again(*, worker: UUID) -> None:
@@ -185,6 +190,8 @@ def _wait_for_slots(run: Run, question: Question, now: datetime) -> Body | None:
 
 def _get_variable(run: Run, question: Question, now: datetime) -> Body:
     row = Variable.objects.filter(name=sharing.variable_name(question.body.get("name"))).first()
+    if row is not None and sealing.unreadable(row.value):
+        raise Refused("name", f"variable {row.name!r} cannot be read: {sealing.NO_KEY}")
     return {"value": row.value} if row is not None else {}
 
 

@@ -15,14 +15,13 @@ import msgspec
 from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from ninja import NinjaAPI
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from flows import addresses, timetable
 from flows import services as flow_services
 from flows.models import Flow, Schedule
 from flows.parameters import Missing
-from runs import exhibits, lanes, listing, nested, offerings, services, sharing
+from runs import documents, exhibits, lanes, listing, nested, offerings, services, sharing
 from runs.gate import Gate, caller_of
 from runs.models import Run, Variable, Worker
 from runs.problems import Problem, problem
@@ -33,6 +32,8 @@ from runs.schemas import (
     FlowChange,
     LimitChange,
     LimitIn,
+    Moment,
+    Name,
     ResumeIn,
     RetryIn,
     RunAllIn,
@@ -81,7 +82,7 @@ def documentation(view: Callable[..., Any]) -> Any:
     return guarded
 
 
-api = NinjaAPI(
+api = documents.DescribedAPI(
     title="Perfect",
     version="1",
     description="Errors are RFC 9457 problem documents; every list is {items, next_cursor}.",
@@ -127,13 +128,23 @@ def find_run(run_id: UUID) -> Run:
 # Flows
 
 
-@api.get("/flows", auth=Gate(READ, "flows.view_flow", query=("archived",)), tags=["flows"])
+@api.get(
+    "/flows",
+    auth=Gate(READ, "flows.view_flow", query=("archived",)),
+    tags=["flows"],
+    response=documents.Page[documents.FlowListed],
+)
 async def list_flows(request: HttpRequest, archived: bool = False) -> HttpResponse:
     """The library, by name."""
     return items(await lanes.read(lambda: [flow_json(f) for f in Flow.objects.filter(archived=archived)[:FLOWS_LIMIT]]))
 
 
-@api.post("/flows/run-all", auth=Gate(RUN, "flows.trigger_flow"), tags=["flows"])
+@api.post(
+    "/flows/run-all",
+    auth=Gate(RUN, "flows.trigger_flow"),
+    tags=["flows"],
+    response={201: documents.Page[documents.Created]},
+)
 async def run_all(request: HttpRequest, wish: RunAllIn | None = None) -> HttpResponse:
     """One run of each flow that can start without parameters."""
     runs = await lanes.write(
@@ -143,22 +154,22 @@ async def run_all(request: HttpRequest, wish: RunAllIn | None = None) -> HttpRes
     return items([created(run) for run in runs], status=201)
 
 
-@api.get("/flows/{slug}", auth=Gate(READ, "flows.view_flow"), tags=["flows"])
-async def get_flow(request: HttpRequest, slug: str) -> HttpResponse:
+@api.get("/flows/{slug}", auth=Gate(READ, "flows.view_flow"), tags=["flows"], response=documents.Flow)
+async def get_flow(request: HttpRequest, slug: Name) -> HttpResponse:
     return answer(await lanes.read(lambda: flow_detail_json(addresses.at(slug))))
 
 
-@api.patch("/flows/{slug}", auth=Gate(ADMIN, "flows.change_flow"), tags=["flows"])
-async def change_flow(request: HttpRequest, slug: str, wish: FlowChange) -> HttpResponse:
+@api.patch("/flows/{slug}", auth=Gate(ADMIN, "flows.change_flow"), tags=["flows"], response=documents.FlowListed)
+async def change_flow(request: HttpRequest, slug: Name, wish: FlowChange) -> HttpResponse:
     """``archived``: out of the library, its schedules rest, its history stays; or back into it."""
     now, who = timezone.now(), caller_of(request)
     deed = flow_services.archive if wish.archived else flow_services.unarchive
     return answer(await lanes.write(lambda: flow_json(deed(flow_id=addresses.at(slug).pk, now=now, who=who))))
 
 
-@api.post("/flows/{slug}/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["flows"])
-async def trigger(request: HttpRequest, slug: str, wish: RunIn | None = None) -> HttpResponse:
-    """Queue a run. The same ``idempotency_key`` gives the same run again."""
+@api.post("/flows/{slug}/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["flows"], response={201: documents.Created})
+async def trigger(request: HttpRequest, slug: Name, wish: RunIn | None = None) -> HttpResponse:
+    """Queue a run. The same request with the same ``idempotency_key`` gives the same run; another one is refused."""
     wish, now, who = wish or RunIn(), timezone.now(), caller_of(request)
 
     def deed() -> Run:
@@ -170,7 +181,9 @@ async def trigger(request: HttpRequest, slug: str, wish: RunIn | None = None) ->
 # Runs
 
 
-@api.post("/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["runs"])
+@api.post(
+    "/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["runs"], response={201: documents.Page[documents.Created]}
+)
 async def trigger_many(request: HttpRequest, wishes: RunsIn) -> HttpResponse:
     """Queue up to 1,000 runs, all or none."""
     now, who = timezone.now(), caller_of(request)
@@ -185,17 +198,22 @@ async def trigger_many(request: HttpRequest, wishes: RunsIn) -> HttpResponse:
     return items([created(run) for run in await _write_once(deed)], status=201)
 
 
-@api.get("/runs", auth=Gate(READ, *VIEW_RUNS, query=listing.QUERY), tags=["runs"])
+@api.get(
+    "/runs",
+    auth=Gate(READ, *VIEW_RUNS, query=listing.QUERY),
+    tags=["runs"],
+    response=documents.Page[documents.RunListed],
+)
 async def list_runs(
     request: HttpRequest,
-    state: str = "",
-    flow: str = "",
-    q: str = "",
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
-    tag: str = "",
-    parent: str = "",
-    cursor: str = "",
+    state: Name = "",
+    flow: Name = "",
+    q: Name = "",
+    since: Moment | None = None,
+    until: Moment | None = None,
+    tag: Name = "",
+    parent: Name = "",
+    cursor: Name = "",
     limit: Annotated[int, Field(ge=1, le=listing.LIMIT)] = 50,
 ) -> HttpResponse:
     """Newest first. ``state`` takes several with commas; ``q`` looks in flow names and ids.
@@ -216,13 +234,13 @@ async def list_runs(
     return await lanes.read(page)
 
 
-@api.get("/runs/{run_id}", auth=Gate(READ, *VIEW_RUNS), tags=["runs"])
+@api.get("/runs/{run_id}", auth=Gate(READ, *VIEW_RUNS), tags=["runs"], response=documents.Run)
 async def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
     pk, now = uuid_of(run_id, "run"), timezone.now()
     return answer(await lanes.read(lambda: run_json(find_run(pk), now)))
 
 
-@api.get("/runs/{run_id}/tasks", auth=Gate(READ, *VIEW_RUNS), tags=["runs"])
+@api.get("/runs/{run_id}/tasks", auth=Gate(READ, *VIEW_RUNS), tags=["runs"], response=documents.Page[documents.TaskRun])
 async def list_tasks(request: HttpRequest, run_id: str) -> HttpResponse:
     """The task runs of the last attempt, in order."""
     pk, now = uuid_of(run_id, "run"), timezone.now()
@@ -235,13 +253,18 @@ async def list_tasks(request: HttpRequest, run_id: str) -> HttpResponse:
     return items(await lanes.read(rows))
 
 
-@api.get("/runs/{run_id}/logs", auth=Gate(READ, *VIEW_RUNS, query=("after", "level", "q", "limit")), tags=["runs"])
+@api.get(
+    "/runs/{run_id}/logs",
+    auth=Gate(READ, *VIEW_RUNS, query=("after", "level", "q", "limit")),
+    tags=["runs"],
+    response=documents.Log,
+)
 async def list_logs(
     request: HttpRequest,
     run_id: str,
     after: Annotated[int, Field(ge=0, lt=1 << 31)] = 0,
-    level: str = "",
-    q: str = "",
+    level: Name = "",
+    q: Name = "",
     limit: Annotated[int, Field(ge=1, le=listing.LOG_LIMIT)] = 1_000,
 ) -> HttpResponse:
     """Lines after the sequence number ``after``, of ``level`` or above; ``next_cursor`` is the next ``after``.
@@ -259,11 +282,16 @@ async def list_logs(
     return await lanes.read(page)
 
 
-@api.get("/runs/{run_id}/artifacts", auth=Gate(READ, *VIEW_RUNS, query=("key", "cursor", "limit")), tags=["runs"])
+@api.get(
+    "/runs/{run_id}/artifacts",
+    auth=Gate(READ, *VIEW_RUNS, query=("key", "cursor", "limit")),
+    tags=["runs"],
+    response=documents.Page[documents.Artifact],
+)
 async def list_artifacts(
     request: HttpRequest,
     run_id: str,
-    key: str = "",
+    key: Name = "",
     cursor: Annotated[int, Field(ge=0, lt=1 << 63)] = 0,
     limit: Annotated[int, Field(ge=1, le=listing.LIMIT)] = 50,
 ) -> HttpResponse:
@@ -278,7 +306,7 @@ async def list_artifacts(
     return await lanes.read(page)
 
 
-@api.post("/runs/{run_id}/cancel", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"])
+@api.post("/runs/{run_id}/cancel", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"], response=documents.RunListed)
 async def cancel(request: HttpRequest, run_id: str, wish: CancelIn | None = None) -> HttpResponse:
     """End a run that waits; ask the worker to end one that runs."""
     pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
@@ -288,7 +316,7 @@ async def cancel(request: HttpRequest, run_id: str, wish: CancelIn | None = None
     )
 
 
-@api.post("/runs/{run_id}/retry", auth=Gate(RUN, "runs.retry_run"), tags=["runs"])
+@api.post("/runs/{run_id}/retry", auth=Gate(RUN, "runs.retry_run"), tags=["runs"], response={201: documents.Created})
 async def retry(request: HttpRequest, run_id: str, wish: RetryIn | None = None) -> HttpResponse:
     """A new run like this one; the old one stays as it is."""
     pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
@@ -300,7 +328,12 @@ async def retry(request: HttpRequest, run_id: str, wish: RetryIn | None = None) 
     return answer(created(await lanes.write(deed)), 201)
 
 
-@api.post("/runs/{run_id}/resume", auth=Gate(RUN, "runs.retry_run"), tags=["runs"])
+@api.post(
+    "/runs/{run_id}/resume",
+    auth=Gate(RUN, "runs.retry_run"),
+    tags=["runs"],
+    response={200: documents.Run, 201: documents.Created},
+)
 async def resume(request: HttpRequest, run_id: str, wish: ResumeIn | None = None) -> HttpResponse:
     """Let a paused run go on, with the ``input`` that its form asks for. Of a run that has ended: a new run like it, in
     which completed tasks are answered by their results; the old one stays as it is.
@@ -319,7 +352,7 @@ async def resume(request: HttpRequest, run_id: str, wish: ResumeIn | None = None
     return answer(*await lanes.write(deed))
 
 
-@api.post("/runs/{run_id}/pause", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"])
+@api.post("/runs/{run_id}/pause", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"], response=documents.RunListed)
 async def pause(request: HttpRequest, run_id: str) -> HttpResponse:
     """Have a running run stand still, all its processes, until it is resumed; its time limits go on."""
     pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
@@ -329,8 +362,13 @@ async def pause(request: HttpRequest, run_id: str) -> HttpResponse:
 # Schedules
 
 
-@api.get("/schedules", auth=Gate(READ, "flows.view_schedule", query=("flow",)), tags=["schedules"])
-async def list_schedules(request: HttpRequest, flow: str = "") -> HttpResponse:
+@api.get(
+    "/schedules",
+    auth=Gate(READ, "flows.view_schedule", query=("flow",)),
+    tags=["schedules"],
+    response=documents.Page[documents.Schedule],
+)
+async def list_schedules(request: HttpRequest, flow: Name = "") -> HttpResponse:
     def rows() -> list[dict[str, Any]]:
         found = Schedule.objects.select_related("flow")
         found = found.filter(flow=addresses.at(flow)) if flow else found
@@ -339,7 +377,7 @@ async def list_schedules(request: HttpRequest, flow: str = "") -> HttpResponse:
     return items(await lanes.read(rows))
 
 
-@api.post("/schedules", auth=Gate(ADMIN, "flows.add_schedule"), tags=["schedules"])
+@api.post("/schedules", auth=Gate(ADMIN, "flows.add_schedule"), tags=["schedules"], response={201: documents.Schedule})
 async def create_schedule(request: HttpRequest, wish: ScheduleIn) -> HttpResponse:
     now, who = timezone.now(), caller_of(request)
 
@@ -350,7 +388,12 @@ async def create_schedule(request: HttpRequest, wish: ScheduleIn) -> HttpRespons
     return answer(await lanes.write(deed), 201)
 
 
-@api.patch("/schedules/{int:schedule_id}", auth=Gate(ADMIN, "flows.change_schedule"), tags=["schedules"])
+@api.patch(
+    "/schedules/{int:schedule_id}",
+    auth=Gate(ADMIN, "flows.change_schedule"),
+    tags=["schedules"],
+    response=documents.Schedule,
+)
 async def change_schedule(request: HttpRequest, schedule_id: int, wish: ScheduleChange) -> HttpResponse:
     """What a person changed wins over what the flow's code declares, and says who changed it."""
     now, who, values = timezone.now(), caller_of(request), _given(wish)
@@ -364,7 +407,9 @@ async def change_schedule(request: HttpRequest, schedule_id: int, wish: Schedule
     return answer(await lanes.write(deed))
 
 
-@api.delete("/schedules/{int:schedule_id}", auth=Gate(ADMIN, "flows.delete_schedule"), tags=["schedules"])
+@api.delete(
+    "/schedules/{int:schedule_id}", auth=Gate(ADMIN, "flows.delete_schedule"), tags=["schedules"], response={204: None}
+)
 async def delete_schedule(request: HttpRequest, schedule_id: int) -> HttpResponse:
     await lanes.write(timetable.remove, schedule_id=schedule_id, now=timezone.now(), who=caller_of(request))
     return HttpResponse(status=204)
@@ -385,13 +430,13 @@ def _pause_or_resume(row: Schedule, paused: bool | None, now: datetime, who: str
 # Limits and variables
 
 
-@api.get("/limits", auth=Gate(READ, "runs.view_limit"), tags=["limits"])
+@api.get("/limits", auth=Gate(READ, "runs.view_limit"), tags=["limits"], response=documents.Page[documents.Limit])
 async def list_limits(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     return items(await lanes.read(lambda: [limit_json(row, now) for row in sharing.limits()[: sharing.MOST_LIMITS]]))
 
 
-@api.post("/limits", auth=Gate(ADMIN, "runs.add_limit"), tags=["limits"])
+@api.post("/limits", auth=Gate(ADMIN, "runs.add_limit"), tags=["limits"], response={201: documents.Limit})
 async def create_limit(request: HttpRequest, wish: LimitIn) -> HttpResponse:
     """A limit that flows share: ``concurrency(name)`` holds slots, ``rate_limit(name)`` wants ``per_second``."""
     now = timezone.now()
@@ -402,31 +447,37 @@ async def create_limit(request: HttpRequest, wish: LimitIn) -> HttpResponse:
     return answer(await lanes.write(deed), 201)
 
 
-@api.patch("/limits/{str:name}", auth=Gate(ADMIN, "runs.change_limit"), tags=["limits"])
-async def change_limit(request: HttpRequest, name: str, wish: LimitChange) -> HttpResponse:
+@api.patch("/limits/{str:name}", auth=Gate(ADMIN, "runs.change_limit"), tags=["limits"], response=documents.Limit)
+async def change_limit(request: HttpRequest, name: Name, wish: LimitChange) -> HttpResponse:
     now, values = timezone.now(), wish.model_dump(exclude_unset=True)
     return answer(await lanes.write(lambda: limit_json(sharing.change_limit(name=name, values=values, now=now), now)))
 
 
-@api.delete("/limits/{str:name}", auth=Gate(ADMIN, "runs.delete_limit"), tags=["limits"])
-async def delete_limit(request: HttpRequest, name: str) -> HttpResponse:
+@api.delete("/limits/{str:name}", auth=Gate(ADMIN, "runs.delete_limit"), tags=["limits"], response={204: None})
+async def delete_limit(request: HttpRequest, name: Name) -> HttpResponse:
     """What waited for it goes on, unlimited."""
     await lanes.write(sharing.remove_limit, name=name, now=timezone.now())
     return HttpResponse(status=204)
 
 
-@api.get("/variables", auth=Gate(READ, "runs.view_variable"), tags=["variables"])
+@api.get(
+    "/variables", auth=Gate(READ, "runs.view_variable"), tags=["variables"], response=documents.Page[documents.Variable]
+)
 async def list_variables(request: HttpRequest) -> HttpResponse:
     return items(await lanes.read(lambda: [variable_json(row) for row in Variable.objects.all()]))
 
 
-@api.get("/variables/{str:name}", auth=Gate(READ, "runs.view_variable"), tags=["variables"])
-async def get_variable(request: HttpRequest, name: str) -> HttpResponse:
+@api.get(
+    "/variables/{str:name}", auth=Gate(READ, "runs.view_variable"), tags=["variables"], response=documents.Variable
+)
+async def get_variable(request: HttpRequest, name: Name) -> HttpResponse:
     return answer(await lanes.read(lambda: variable_json(sharing.find_variable(name))))
 
 
-@api.put("/variables/{str:name}", auth=Gate(ADMIN, "runs.change_variable"), tags=["variables"])
-async def set_variable(request: HttpRequest, name: str, wish: VariableIn) -> HttpResponse:
+@api.put(
+    "/variables/{str:name}", auth=Gate(ADMIN, "runs.change_variable"), tags=["variables"], response=documents.Variable
+)
+async def set_variable(request: HttpRequest, name: Name, wish: VariableIn) -> HttpResponse:
     now, who = timezone.now(), caller_of(request)
 
     def deed() -> dict[str, Any]:
@@ -435,8 +486,8 @@ async def set_variable(request: HttpRequest, name: str, wish: VariableIn) -> Htt
     return answer(await lanes.write(deed))
 
 
-@api.delete("/variables/{str:name}", auth=Gate(ADMIN, "runs.delete_variable"), tags=["variables"])
-async def delete_variable(request: HttpRequest, name: str) -> HttpResponse:
+@api.delete("/variables/{str:name}", auth=Gate(ADMIN, "runs.delete_variable"), tags=["variables"], response={204: None})
+async def delete_variable(request: HttpRequest, name: Name) -> HttpResponse:
     await lanes.write(sharing.remove_variable, name=name)
     return HttpResponse(status=204)
 
@@ -444,7 +495,7 @@ async def delete_variable(request: HttpRequest, name: str) -> HttpResponse:
 # Workers
 
 
-@api.get("/workers", auth=Gate(READ, "runs.view_worker"), tags=["workers"])
+@api.get("/workers", auth=Gate(READ, "runs.view_worker"), tags=["workers"], response=documents.Page[documents.Worker])
 async def list_workers(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
 
@@ -455,7 +506,7 @@ async def list_workers(request: HttpRequest) -> HttpResponse:
     return items(await lanes.read(rows))
 
 
-@api.delete("/workers/{worker_id}", auth=Gate(ADMIN, "runs.delete_worker"), tags=["workers"])
+@api.delete("/workers/{worker_id}", auth=Gate(ADMIN, "runs.delete_worker"), tags=["workers"], response={204: None})
 async def forget_worker(request: HttpRequest, worker_id: str) -> HttpResponse:
     """Forget a worker that does not come back. The history of its runs keeps its name."""
     pk = uuid_of(worker_id, "worker")

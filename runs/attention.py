@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from django.db.models import Exists, OuterRef
 
 from flows.models import Flow, Schedule
+from runs import retention
 from runs.models import Offering, Run, Worker
 from runs.shown import FlowShown, first_error
 from runs.states import HELD
@@ -34,14 +35,14 @@ class Trouble:
 
 def troubles(now: datetime, cards: Sequence[FlowShown]) -> list[Trouble]:
     """Flows whose last run went wrong, silent workers, flows that cannot start or run old code, files that do not
-    load, dead schedules."""
+    load, dead schedules, history that is kept although it is over."""
     failed = [
         Trouble(bad["state"], card.flow.name, f"/runs/{bad['id']}/", bad["error"], bad["finished_at"])
         for card in cards
         if (bad := card.trouble)
     ]
     failed.sort(key=lambda trouble: trouble.at or now, reverse=True)
-    others = [*_silent_workers(now), *_absent_flows(), *_old_code(), *_files(now), *_schedules()]
+    others = [*_silent_workers(now), *_absent_flows(), *_old_code(), *_files(now), *_schedules(), *_history()]
     return [*failed[:FAILED_FIRST], *others, *failed[FAILED_FIRST:]]
 
 
@@ -99,3 +100,9 @@ def _schedules() -> Iterable[Trouble]:
     for schedule in Schedule.objects.filter(flow__archived=False).exclude(problem="").select_related("flow")[:5]:
         title, url = f"schedule of {schedule.flow.name}", f"/schedules/{schedule.pk}/"
         yield Trouble("FAILED", title, url, schedule.problem)
+
+
+def _history() -> Iterable[Trouble]:
+    """As the clock of this process found it."""
+    if retention.held_back:
+        yield Trouble("LOST", "History is kept although it is over", "/runs/", retention.held_back, word="Clock?")

@@ -313,7 +313,8 @@ class Book:
         """What its worker says of the end, unless it only repeats the order."""
         who = self.run.cancel_requested_by
         asked = cancel_reasons([self.run.pk]).get(self.run.pk, f"{CANCELLED} by {who}" if who else CANCELLED)
-        return asked if not how or asked.startswith(how) else f"{asked}; {how}"
+        repeated = asked.startswith(how) or how.startswith(f"{CANCELLED} by ")
+        return asked if repeated else f"{asked}; {how}"
 
     # -------------------------------------------------------------------------------------------------------- writing
 

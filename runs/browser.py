@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +21,12 @@ from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
-from django.contrib.auth import get_user
+from django.contrib.auth import get_user, get_user_model
+from django.contrib.auth.models import Group
+from django.contrib.auth.signals import user_logged_out
+from django.db import transaction
+from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.dispatch import receiver
 from django.http import parse_cookie
 from django.http.request import split_domain_port, validate_host
 from django.utils import timezone
@@ -34,9 +42,12 @@ MAX_IN_FLIGHT = 6  # frames
 MAX_WAITING = 512  # kinds of message
 MAX_WAITING_BYTES = 4 << 20
 MAX_INCOMING = 4096  # bytes
+BURST, PER_SECOND = 300, 100  # messages of a page: at once, and for long; it answers some 40 frames a second at most
 BEAT = 20.0  # seconds between frames, so that a page knows a quiet server from a dead one
 STALLED = 40.0  # seconds without an acknowledgement
-CHECK_EVERY = 60.0
+CHECK_EVERY = 5.0  # seconds between looks whether the user is still here and may what they do
+BELIEVED = 1.0  # seconds that a look is believed when a page asks for more
+MAX_NUMBER = 1 << 53  # JavaScript counts no further
 HIDDEN_PAUSE = 1.0
 
 logger = logging.getLogger(__name__)
@@ -91,13 +102,21 @@ class Mailbox:
         return self.in_flight > 0 and now - self.last_news > STALLED
 
 
-def permissions_of(cookies: str) -> frozenset[str]:
-    """What the session's user may do now; empty without a valid session or an active user."""
-    key = parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME)
-    if not key:
-        return frozenset()
-    user = get_user(SimpleNamespace(session=SessionStore(key)))  # type: ignore[arg-type]
-    return frozenset(user.get_all_permissions()) if user.is_authenticated and user.is_active else frozenset()
+@dataclass(frozen=True)
+class Visitor:
+    """Whom a session belongs to, and what they may do now: nothing without a valid session or an active user."""
+
+    user: int | None = None
+    permissions: frozenset[str] = frozenset()
+
+
+def visitor_of(session: str) -> Visitor:
+    if not session:
+        return Visitor()
+    user = get_user(SimpleNamespace(session=SessionStore(session)))  # type: ignore[arg-type]
+    if not (user.is_authenticated and user.is_active):
+        return Visitor()
+    return Visitor(user.pk, frozenset(user.get_all_permissions()))
 
 
 def is_same_origin(headers: dict[bytes, bytes], scheme: str) -> bool:
@@ -119,16 +138,22 @@ class LiveConsumer(AsyncWebsocketConsumer):
     """One page. Messages in: ``{"sub": {topic: since}}``, ``{"ack": n}``, ``{"hidden": bool}``."""
 
     mailbox: Mailbox
-    permissions: frozenset[str] = frozenset()
+    visitor = Visitor()
+    session = ""
+    credit, heard = float(BURST), 0.0  # messages that may still come, and when the last one came
+    checked = 0.0  # when the visitor was looked at, by the loop's clock
     life: asyncio.Task[None] | None = None
     hidden = False
     gone = False
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         # The inherited one hops through the one thread that all sockets share, even for messages without a query.
-        handler = getattr(self, get_handler_name(message))
+        await self._guarded(getattr(self, get_handler_name(message))(message))
+
+    async def _guarded(self, step: Coroutine[Any, Any, None]) -> None:
+        """A page whose socket failed is told so, and opens another: never a page that looks alive and is not."""
         try:
-            await handler(message)
+            await step
         except StopConsumer:
             raise
         except Exception:
@@ -137,18 +162,18 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def connect(self) -> None:
         headers = dict(self.scope["headers"])
-        self.cookies = headers.get(b"cookie", b"").decode("latin-1")
+        cookies = parse_cookie(headers.get(b"cookie", b"").decode("latin-1"))
+        self.session = cookies.get(settings.SESSION_COOKIE_NAME, "")
+        self.loop = asyncio.get_running_loop()
         self.mailbox, self.topics, self.news = Mailbox(), set[str](), asyncio.Event()
         await self.accept()  # a close code reaches the page only after the handshake
         if not is_same_origin(headers, self.scope.get("scheme", "ws")):
             await self.close(FORBIDDEN)
             return
-        self.permissions = await lanes.read(permissions_of, self.cookies)
-        if not self.permissions:
-            await self.close(SIGNED_OUT)
+        hub.enter(self)  # before the look, so that a change after it is heard
+        if not await self._still_welcome():
             return
-        hub.enter(self)
-        self.life = asyncio.create_task(self._live())
+        self.life = asyncio.create_task(self._guarded(self._live()))
 
     async def disconnect(self, code: int) -> None:
         self._end()
@@ -173,58 +198,75 @@ class LiveConsumer(AsyncWebsocketConsumer):
     def room(self) -> bool:
         return self.mailbox.has_room
 
+    def doubt(self) -> None:
+        """Look again at once whether the visitor may be here."""
+        self.checked = float("-inf")
+        self.news.set()
+
+    def sign_out(self) -> None:
+        self.leaving = asyncio.ensure_future(self.close(SIGNED_OUT))
+
     # ------------------------------------------------------------------------------------------------- messages
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if self.gone:
             return
+        if not self._has_credit(self.loop.time()):
+            return await self.close(OVERFLOW)
         try:
             if text_data is None or len(text_data) > MAX_INCOMING:
                 raise ValueError("too long, or not text")
             message = json.loads(text_data)
             if not isinstance(message, dict):
                 raise ValueError("not an object")
-            for name in message:
+            for name in message if not self.gone else ():
                 await _HANDLERS[name](self, message[name])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             await self.close(MALFORMED)
 
+    def _has_credit(self, now: float) -> bool:
+        """Each message costs the loop that all share some time: nobody may use it up."""
+        self.credit = min(BURST, self.credit + (now - self.heard) * PER_SECOND) - 1
+        self.heard = now
+        return self.credit >= 0
+
     async def _subscribe(self, wanted: Any) -> None:
-        for name, since in wanted.items():
-            permission = permission_of(name)
-            if permission is None or permission not in self.permissions:
+        if self.loop.time() - self.checked > BELIEVED and not await self._still_welcome():
+            return
+        for name, value in wanted.items():
+            since, permission = _whole(value), permission_of(name)
+            if permission is None or permission not in self.visitor.permissions:
                 self.put(f"refused:{name[:80]}", json.dumps({"t": "refused", "topic": name[:80]}))
                 continue
             self.topics.add(name)
             if len(self.topics) > MAX_TOPICS:
                 raise ValueError("too many topics")
-            hub.subscribe(self, name, max(0, int(since)))
+            hub.subscribe(self, name, since)
 
     async def _acknowledge(self, number: Any) -> None:
-        self.mailbox.acknowledge(int(number), asyncio.get_running_loop().time())
+        self.mailbox.acknowledge(_whole(number), asyncio.get_running_loop().time())
         self.news.set()
         for name in self.topics:
             if name.endswith(":log"):  # lines wait in the rows while there is no room here
                 hub.want(name, whole=False)
 
     async def _hide(self, hidden: Any) -> None:
-        self.hidden = bool(hidden)
+        if not isinstance(hidden, bool):
+            raise TypeError("hidden is true or false")
+        self.hidden = hidden
         self.news.set()
 
     # ----------------------------------------------------------------------------------------------------- life
 
     async def _live(self) -> None:
         loop = asyncio.get_running_loop()
-        checked = loop.time()
-        beaten = checked - BEAT  # the first frame goes at once: it tells the page that it is live, and the time
+        beaten = loop.time() - BEAT  # the first frame goes at once: it tells the page that it is live, and the time
         while not self.gone:
             now = loop.time()
             if self.mailbox.overflows or self.mailbox.stalled(now):
                 return await self.close(OVERFLOW)
-            if now - checked >= CHECK_EVERY:
-                checked = now
-                if not await self._still_welcome():
-                    return None
+            if now - self.checked >= CHECK_EVERY and not await self._still_welcome():
+                return None
             frame = self.mailbox.frame(iso(timezone.now()) or "", now, empty=now - beaten >= BEAT)
             if frame is not None:
                 beaten = now
@@ -240,12 +282,20 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def _still_welcome(self) -> bool:
         """Sessions authenticate a socket only at its start: ask again whether the user is here and may what they do."""
-        self.permissions = await lanes.read(permissions_of, self.cookies)
-        if not self.permissions:
+        self.checked = self.loop.time()
+        self.visitor = await lanes.read(visitor_of, self.session)
+        if not self.visitor.permissions:
             await self.close(SIGNED_OUT)
-        elif not all(permission_of(name) in self.permissions for name in self.topics):
+        elif not all(permission_of(name) in self.visitor.permissions for name in self.topics):
             await self.close(FORBIDDEN)
         return not self.gone
+
+
+def _whole(number: Any) -> int:
+    """A number as JavaScript counts, from 0. Raises ValueError."""
+    if type(number) is not int or not 0 <= number <= MAX_NUMBER:
+        raise ValueError("not a number from 0 to 2**53")
+    return number
 
 
 _HANDLERS = {"sub": LiveConsumer._subscribe, "ack": LiveConsumer._acknowledge, "hidden": LiveConsumer._hide}
@@ -254,3 +304,44 @@ _HANDLERS = {"sub": LiveConsumer._subscribe, "ack": LiveConsumer._acknowledge, "
 async def close_all(code: int) -> None:
     """Send every page of this process away."""
     await hub.close_all(code)
+
+
+# ------------------------------------------------------------------------------- what happens to people meanwhile
+# Heard in the process where it happens; the others look every CHECK_EVERY seconds.
+
+
+@receiver(user_logged_out)
+def _signed_out(request: Any, **kwargs: Any) -> None:
+    """The session is removed only after this signal, so its sockets are not asked but sent away."""
+    session = request.session.session_key if request is not None else None
+    for page in _pages():
+        if session and page.session == session:
+            page.loop.call_soon_threadsafe(page.sign_out)
+
+
+@receiver([post_save, post_delete], sender=settings.AUTH_USER_MODEL)
+def _user_changed(instance: Any, **kwargs: Any) -> None:
+    transaction.on_commit(partial(_doubt, instance.pk))
+
+
+@receiver(m2m_changed)
+@receiver([post_save, post_delete], sender=Group)
+def _rights_changed(sender: Any, **kwargs: Any) -> None:
+    if sender is Group or sender in _rights():
+        transaction.on_commit(partial(_doubt, None))
+
+
+def _rights() -> list[Any]:
+    people = get_user_model()
+    return [people.groups.through, people.user_permissions.through, Group.permissions.through]
+
+
+def _doubt(user: int | None) -> None:
+    """Look again at the sockets of this user, or of all."""
+    for page in _pages():
+        if user is None or page.visitor.user == user:
+            page.loop.call_soon_threadsafe(page.doubt)
+
+
+def _pages() -> list[LiveConsumer]:
+    return [socket for socket in list(hub.sockets) if isinstance(socket, LiveConsumer) and not socket.loop.is_closed()]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -18,15 +19,21 @@ from uuid import UUID
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.db import DatabaseError, DataError, IntegrityError, transaction
+from django.db import DataError, Error, IntegrityError, transaction
 from django.utils import timezone
 from perfect_client import protocol
 
 from runs import answers, dispatch, ingest, lanes, live
 from runs.access import Token
+from runs.outages import log_failure
 
 HEARTBEAT_S = 10.0
 SILENCE_S = 30.0
+WATCH_EVERY = 5.0  # seconds
+# Seconds until an unanswered offer tells against its worker: shorter than the offer lasts, so that the worker is
+# passed over when the clock takes the offer back. And for how long, unless it is heard to answer.
+UNANSWERED_S = dispatch.OFFER_LASTS.total_seconds() - 1.0
+PASSED_OVER_S = dispatch.OFFER_LASTS.total_seconds() + 60.0
 NEWS = frozenset({live.CANCELS, live.HOLDS, live.ANSWERS})  # for workers, beside work
 RETRY_PAUSE = 1.0  # seconds before a worker is asked to send again what the database could not take
 
@@ -90,32 +97,57 @@ class Fleet:
             self._news.update(NEWS & topics)
             lanes.before_commit(self._hand_out)
 
-    def wake(self, everything: bool = False) -> None:
-        """Hand out orders soon, or whatever is there for the workers; from any thread."""
-        if everything:
-            self._news.update(NEWS)
-        if self.anyone and not self._asked:
-            self._asked = True
-            lanes.write_soon(self._hand_out).add_done_callback(_log_failure)
+    def hear(self, topics: frozenset[str]) -> None:
+        """Another process has changed something: hand out what may have come of it; from any thread."""
+        if live.WORK in topics or not topics.isdisjoint(NEWS):
+            self.wake(topics & NEWS)
+        for worker in self.everyone():
+            if self._loop is not None and live.joined_topic(worker.worker, worker.boot) in topics:
+                self._loop.call_soon_threadsafe(self._do, worker.close(code=protocol.RESTARTING))
+
+    def wake(self, news: frozenset[str] = frozenset()) -> None:
+        """Hand out orders soon, and what ``news`` there is for the workers; from any thread."""
+        if self.anyone:
+            self._news.update(news)
+            if not self._asked:
+                self._asked = True
+                lanes.write_soon(self._hand_out).add_done_callback(self._handed_out)
+
+    def _handed_out(self, job: Future[None]) -> None:
+        error = None if job.cancelled() else job.exception()
+        if error is not None:
+            self._asked = False  # it may not have come to run at all
+            log_failure(logger, "handing out orders failed; it is tried again soon", error)
 
     def _hand_out(self) -> None:
         self._asked = False
-        workers = {pk: worker for pk, worker in list(self.workers.items()) if worker.accepted}
-        orders: list[tuple[UUID, Any]] = []
+        workers = {pk: worker for pk, worker in list(self.workers.items()) if worker.present}
         free = {pk: worker.free for pk, worker in workers.items()}
-        if any(free.values()):
-            for offer in dispatch.offer(free=free, now=timezone.now()):
-                workers[offer.worker].offered[offer.order.fence] = time.monotonic()
-                orders.append((offer.worker, offer.order))
-        news, self._news = self._news, set()
-        orders += self._told(news) if news else []
+        offers = dispatch.offer(free=free, now=timezone.now()) if any(free.values()) else []
+        orders: list[tuple[UUID, Any]] = [(offer.worker, offer.order) for offer in offers]
+        news = set(self._news)
+        self._news -= news  # in place: other threads may add to it
+        try:
+            orders += self._told(news) if news else []
+        except Error:
+            self._news.update(news)
+            raise
+        for offer in offers:
+            workers[offer.worker].offered[offer.order.fence] = time.monotonic()
+        lanes.if_lost(partial(self._take_back, workers, offers, news))
         if orders and self._loop is not None:
             transaction.on_commit(partial(self._loop.call_soon_threadsafe, self._send, orders))
 
+    def _take_back(self, workers: Mapping[UUID, WorkerConsumer], offers: list[dispatch.Offer], news: set[str]) -> None:
+        """Nothing of what was handed out is on disk, so nothing of it was sent. A sweep hands it out again."""
+        for offer in offers:
+            workers[offer.worker].offered.pop(offer.order.fence, None)
+        self._news.update(news)
+
     def _told(self, news: set[str]) -> list[tuple[UUID, Any]]:
         """What there is to say to the processes that are connected here."""
-        newest = {pk: worker for pk, worker in list(self.workers.items()) if worker.accepted}
-        draining = [each for some in list(self.draining.values()) for each in some if each.accepted]
+        newest = {pk: worker for pk, worker in list(self.workers.items()) if worker.present}
+        draining = [each for some in list(self.draining.values()) for each in some if each.present]
         besides = {fence for each in draining for fence in each.fences}
         without = {fence for worker in newest.values() for fence in worker.beside} - besides
         orders: list[tuple[UUID, Any]] = []
@@ -134,14 +166,12 @@ class Fleet:
             for worker in self.processes(pk):
                 if isinstance(order, protocol.OfferRun) and worker is not self.workers.get(pk):
                     continue
-                task = asyncio.ensure_future(worker.order(order))
-                self._sending.add(task)
-                task.add_done_callback(self._sending.discard)
+                self._do(worker.order(order))
 
-
-def _log_failure(job: Future[None]) -> None:
-    if not job.cancelled() and job.exception() is not None:
-        logger.error("handing out orders failed", exc_info=job.exception())
+    def _do(self, sending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(sending)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
 
 fleet = Fleet()
@@ -158,6 +188,9 @@ class WorkerConsumer(AsyncWebsocketConsumer):
     worker: UUID | None = None
     boot = ""
     accepted = False
+    _admitted = False  # from its token's acceptance to its end: nothing else of it is read or answered
+    _joining: tuple[UUID, str, datetime] | None = None  # identity, boot and moment of its ``Joined``
+    _busy = False
     _free = 0
     _heard = 0.0
     _watch: asyncio.Task[None] | None = None
@@ -171,9 +204,32 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     @property
     def free(self) -> int:
-        """Slots left. What the worker said was said before it saw the offers that it has not answered."""
-        recent = time.monotonic() - dispatch.OFFER_LASTS.total_seconds()
-        return max(0, self._free - sum(sent > recent for sent in list(self.offered.values())))
+        """Slots left. What the worker said was said before it saw the offers that it has not answered; one that let
+        an offer expire gets no other for a while."""
+        now = time.monotonic()
+        ages = [now - sent for sent in list(self.offered.values())]
+        return 0 if any(age >= UNANSWERED_S for age in ages) else max(0, self._free - len(ages))
+
+    def _forgive(self, after: float = UNANSWERED_S) -> None:
+        """Offers that went unanswered for ``after`` seconds do not tell against it any more."""
+        now = time.monotonic()
+        old = [fence for fence, sent in list(self.offered.items()) if now - sent >= after]
+        for fence in old:
+            self.offered.pop(fence, None)
+        if old:
+            fleet.wake()
+
+    @property
+    def present(self) -> bool:
+        """Whether it may be given orders: it was let in, and was heard lately or is being answered right now."""
+        return self.accepted and self._admitted and (self._busy or time.monotonic() - self._heard <= SILENCE_S)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Whatever ends this, also a cancellation by Daphne while it waits for the database, ends its membership."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end(self._left or "the connection ended")
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         await getattr(self, get_handler_name(message))(message)
@@ -186,7 +242,11 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         if b"origin" in headers:  # a browser; workers send none
             return await self.refuse("this socket is for workers; browsers are not let in", protocol.FORBIDDEN)
         secret = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ").strip()
-        token = await lanes.read(Token.objects.valid, secret, timezone.now())
+        try:
+            token = await lanes.read(Token.objects.valid, secret, timezone.now())
+        except Error as error:
+            log_failure(logger, "a worker's token could not be looked up", error)
+            return await self.close(code=protocol.OVERLOADED)
         if token is None:
             sentence = "the server does not know this token (unknown, expired or revoked);"
             hint = " make one with: manage.py createtoken NAME --scope worker"
@@ -196,7 +256,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
                 f"token {token.name!r} has the scope {token.scope}; a worker needs one with the scope worker",
                 protocol.FORBIDDEN,
             )
-        self._token = token.pk
+        self._token, self._admitted = token.pk, True
         self._heard = time.monotonic()
         self._watch = asyncio.get_running_loop().create_task(self._watch_silence())
 
@@ -207,40 +267,64 @@ class WorkerConsumer(AsyncWebsocketConsumer):
     async def _watch_silence(self) -> None:
         """Close a connection that says nothing; end one whose token was revoked."""
         while True:
-            await asyncio.sleep(5)
-            if time.monotonic() - self._heard > SILENCE_S:
+            await asyncio.sleep(WATCH_EVERY)
+            self._forgive(PASSED_OVER_S)
+            if not self._busy and time.monotonic() - self._heard > SILENCE_S:
                 return await self.close(code=protocol.RESTARTING)
-            if not await lanes.read(_token_lives, self._token):
+            try:
+                lives = await lanes.read(_token_lives, self._token)
+            except Error as error:  # asked again in five seconds
+                log_failure(logger, "a worker's token could not be looked up", error)
+                continue
+            if not lives:
                 return await self.refuse("the token was revoked or has expired", protocol.UNAUTHORISED)
 
     async def websocket_disconnect(self, message: dict[str, Any]) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-        if self.worker is not None and fleet.remove(self):
-            code = message.get("code")
-            why = self._left or f"the connection ended (code {code})"
-            await lanes.write(ingest.leave, worker=self.worker, boot=self.boot, now=timezone.now(), why=why)
+        self._end(self._left or f"the connection ended (code {message.get('code')})")
         raise StopConsumer
+
+    async def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
+        self._end(self._left or f"the server closed the connection (code {code})")
+        await super().close(code, reason)
+
+    def _end(self, why: str) -> None:
+        """Out of the fleet at once; that it has left is written as soon as anything can be."""
+        self._admitted = False
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            self._watch.cancel()
+        joining, self._joining = self._joining, None
+        if joining is not None and (fleet.remove(self) or self.worker is None):
+            worker, boot, joined = joining
+            lanes.write_surely(ingest.leave, worker=worker, boot=boot, joined=joined, now=timezone.now(), why=why)
 
     _left = ""
 
     # ------------------------------------------------------------------------------------------------------- messages
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if not self._admitted:  # what a socket said before it was let in, or after it was sent away
+            return
         self._heard = time.monotonic()
+        self._busy = True
+        try:
+            await self._handle(text_data, bytes_data)
+        finally:
+            self._busy = False
+
+    async def _handle(self, text_data: str | None, bytes_data: bytes | None) -> None:
         try:
             message = protocol.decode(text_data if text_data is not None else bytes_data or b"")
         except protocol.ProtocolError as wrong:
             return await self.refuse(f"a malformed message: {wrong}", protocol.MALFORMED)
         handler = _HANDLERS.get(type(message))
-        if handler is None or (self.worker is None and not isinstance(message, protocol.Joined)):
+        if handler is None or (self.worker is None) != isinstance(message, protocol.Joined):  # once, and first
             if isinstance(message, protocol.Unknown):  # a newer worker's; the rules allow it
                 return
             return await self.refuse(f"{type(message).__name__} is not expected now", protocol.MALFORMED)
         try:
             await handler(self, message)
-        except DatabaseError:
-            logger.exception("the database could not take %s", type(message).__name__)
+        except Error as error:
+            log_failure(logger, f"the database could not take {type(message).__name__}", error)
             await self.close(code=protocol.OVERLOADED)
 
     async def order(self, message: object) -> None:
@@ -248,22 +332,26 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             if message.fence in self.cancelled:
                 return
             self.cancelled.add(message.fence)
-        await self.send(text_data=protocol.encode(message))
+        if self._admitted:
+            await self.send(text_data=protocol.encode(message))
 
     async def _joined(self, message: protocol.Joined) -> None:
+        now = timezone.now()
         try:
-            accept = await lanes.write(ingest.join, message=message, now=timezone.now())
+            self._joining = (ingest.identity_of(message), message.boot, now)
+            accept = await lanes.write(ingest.join, message=message, now=now, token=self._token)
         except ingest.WorkerRefused as refused:
+            self._joining = None
             return await self.refuse(str(refused), refused.code)
-        self.worker, self.boot = UUID(message.worker), message.boot
+        self.worker, self.boot, _ = self._joining
         await self._take_place(message)
         self.accepted = True
         await self.order(accept)
-        fleet.wake(everything=True)
+        fleet.wake(NEWS)
 
     async def _take_place(self, message: protocol.Joined) -> None:
-        """Among the processes of the worker: an older connection of this process ends, and so does another process,
-        unless it drains."""
+        """Among the processes of the worker: an older connection of this process ends, one of a dead process too, and
+        so does another process, unless it drains."""
         assert self.worker is not None
         others = fleet.processes(self.worker)
         if message.draining:
@@ -273,7 +361,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             self.beside = frozenset(message.beside)
             fleet.workers[self.worker] = self
         for other in others:
-            if other.boot == self.boot:
+            if other.boot == self.boot or other.boot in message.dead:
                 fleet.remove(other)
                 await other.close(code=protocol.RESTARTING)
             elif other.boot in message.older:
@@ -301,12 +389,14 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def _slots_freed(self, message: protocol.SlotsFreed) -> None:
         before = self.free
+        self._forgive()
         self._free = max(0, min(message.free, 10_000))
         if self.free > before:
             fleet.wake()
 
     async def _claimed(self, message: protocol.OfferClaimed) -> None:
         assert self.worker is not None
+        self._forgive()
         answer = await lanes.write(
             dispatch.claim, worker=self.worker, fence=message.fence, run_id=message.run, now=timezone.now()
         )
@@ -317,6 +407,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def _declined(self, message: protocol.OfferDeclined) -> None:
         assert self.worker is not None
+        self._forgive()
         self.offered.pop(message.fence, None)
         why = protocol.clean_text(message.reason, 500) or "the worker declined it"
         await lanes.write(
@@ -336,8 +427,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             else:
                 logger.exception("a batch of %d facts could not be applied", len(message.facts))
                 answer = protocol.Resend(message.fence, message.first, message.stream)
-        except DatabaseError:
-            logger.exception("the database could not take a batch; it will be sent again")
+        except Error as error:
+            log_failure(logger, "the database could not take a batch; it will be sent again", error)
             await asyncio.sleep(RETRY_PAUSE)
             answer = protocol.Resend(message.fence, message.first, message.stream)
         await self.order(answer)
@@ -346,7 +437,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         assert self.worker is not None
         now = timezone.now()
         boot = "" if fleet.workers.get(self.worker) is self else self.boot
-        await lanes.write(ingest.beat, worker=self.worker, now=now, boot=boot)
+        # Not waited for: a database that is slow does not make the server silent.
+        lanes.write_soon(ingest.beat, worker=self.worker, now=now, boot=boot)
         await self.order(protocol.Echo(now.timestamp()))
 
     async def _lines_open(self, message: protocol.LinesOpen) -> None:
@@ -374,6 +466,4 @@ _HANDLERS: dict[type, Callable[[WorkerConsumer, Any], Awaitable[None]]] = {
 
 def _token_lives(pk: int) -> bool:
     token = Token.objects.filter(pk=pk).first()
-    return (
-        token is not None and token.revoked_at is None and (not token.expires_at or token.expires_at > timezone.now())
-    )
+    return token is not None and token.lives(timezone.now())

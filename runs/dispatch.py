@@ -6,13 +6,15 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
 from django.db.models import Case, QuerySet, When
 from perfect_client.protocol import Ancestor, CancelRun, DropRun, HoldRun, OfferRun, StartRun
 
-from flows.models import Schedule
+from flows import sealing, versions
+from flows.models import Schedule, Version
 from runs import live
 from runs.book import Book, shelf
 from runs.closing import CANCELLED, cancel_reasons
@@ -24,7 +26,16 @@ from runs.states import HELD, LIVE, RunState
 OFFER_LASTS = timedelta(seconds=20)
 CANCEL_GRACE_S = 10.0
 QUEUE_REMEMBERED = 2_000
+SKIP_LOCKED = " FOR NO KEY UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
 MAX_LINEAGE = 50
+
+
+class Offered(NamedTuple):
+    """What a worker says of a flow: why its newest code is not used there, or nothing; and which version it has."""
+
+    problem: str
+    version: int | None
+    fingerprint: str | None
 
 
 @dataclass(frozen=True)
@@ -45,31 +56,39 @@ def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
         for flow in _offered_by(pk):
             able.setdefault(flow, []).append(pk)
     offers: list[Offer] = []
-    for run in _waiting(list(able), sum(left.values())):
+    waiting = _waiting(list(able), sum(left.values()))
+    for run in waiting:
         home = run.resume_of.worker_id if run.resume_of else None
         worker = max(
-            (pk for pk in able[run.flow_id] if left[pk] > 0), key=lambda pk: (pk == home, left[pk]), default=None
-        )
+            (pk for pk in able[run.flow_id] if left[pk] > 0 and _takes(pk, run)),
+            key=lambda pk: (pk == home, left[pk]), default=None,
+        )  # fmt: skip
         if worker is not None and not _queued(run) and (made := _offer(run, worker, now)):
             left[worker] -= 1
             offers.append(made)
+    if SKIP_LOCKED and 0 < len(offers) < len(waiting):
+        live.touch(live.WORK)  # another server passed these by while they were locked, and may have room
     return offers
 
 
 # What offering needs over and over, and what rarely changes. Both are only memories: without them it is read.
-_offered: dict[UUID, dict[int, str]] = {}  # by the workers connected to this process
+_offered: dict[UUID, dict[int, Offered]] = {}  # by the workers connected to this process
+_specs: dict[int, dict[str, Any]] = {}  # of versions that are not their flow's newest
 _queue: OrderedDict[UUID, Run] = OrderedDict()  # runs that this process has just queued
+_unreadable: set[UUID] = set()  # waiting runs whose parameters this process has no key for; they hold nobody up
 
 
 def forget(worker: UUID) -> None:
     """The worker's flows have changed, or it has gone."""
     _offered.pop(worker, None)
+    _specs.clear()
 
 
 def forget_all() -> None:
     """For tests, whose databases come and go."""
     _offered.clear()
     _queue.clear()
+    _unreadable.clear()
 
 
 def remember(runs: Sequence[Run]) -> None:
@@ -82,28 +101,47 @@ def remember(runs: Sequence[Run]) -> None:
         _queue.popitem(last=False)
 
 
-def _offered_by(worker: UUID) -> dict[int, str]:
-    """The flows that it offers, and why the newest code of each is not used there, or nothing."""
+def _offered_by(worker: UUID) -> dict[int, Offered]:
+    """The flows that it offers."""
     if worker not in _offered:
-        _offered[worker] = dict(Offering.objects.filter(worker_id=worker).values_list("flow_id", "problem"))
+        rows = Offering.objects.filter(worker_id=worker)
+        found = rows.values_list("flow_id", "problem", "version_id", "version__fingerprint")
+        _offered[worker] = {flow: Offered(problem, version, mark) for flow, problem, version, mark in found}
     return _offered[worker]
 
 
+def _takes(worker: UUID, run: Run) -> bool:
+    """Whether the worker's version of the flow can be given the run's parameters: the newest one was asked."""
+    offered = _offered_by(worker)[run.flow_id]
+    if offered.version is None or offered.fingerprint == run.flow.fingerprint:
+        return True
+    if offered.version not in _specs:
+        _specs.update(Version.objects.filter(pk=offered.version).values_list("pk", "spec"))
+    return versions.takes(_specs.get(offered.version, {}), run)
+
+
 def _waiting(flows: list[int], limit: int) -> list[Run]:
-    """The oldest waiting runs of these flows."""
+    """The oldest waiting runs of these flows whose parameters can be read. Servers that look at once find others."""
     if not flows:
         return []
     marks = ", ".join(["%s"] * len(flows))
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT id FROM runs_run WHERE state = %s AND flow_id IN ({marks}) ORDER BY id LIMIT %s",
-            [RunState.PENDING, *flows, limit],
+            f"SELECT id FROM runs_run WHERE state = %s AND flow_id IN ({marks}) ORDER BY id LIMIT %s{SKIP_LOCKED}",
+            [RunState.PENDING, *flows, limit + len(_unreadable)],
         )
-        keys = [Run._meta.pk.to_python(key) for (key,) in cursor.fetchall()]
+        found = [Run._meta.pk.to_python(key) for (key,) in cursor.fetchall()]
+    keys = [key for key in found if key not in _unreadable][:limit]
     known = {key: _queue.pop(key) for key in keys if key in _queue}
     others = [key for key in keys if key not in known]
     if others:
-        known.update(Run.objects.select_related("flow", "resume_of").in_bulk(others))
+        read = Run.objects.select_related("flow", "resume_of").in_bulk(others)
+        locked = {key for key, run in read.items() if sealing.unreadable(run.parameters)}
+        if locked:
+            _unreadable.update(locked)
+            _queue.update(known)
+            return _waiting(flows, limit)
+        known.update(read)
     return [known[key] for key in keys if key in known]
 
 
@@ -170,7 +208,8 @@ def _claim(book: Book, worker: UUID, run_id: str, now: datetime) -> StartRun | D
         return None
     if run.state != RunState.OFFERED:
         return StartRun(attempt.pk) if run.state in HELD else DropRun(attempt.pk, f"the run is {run.state}")
-    problem = _offered_by(worker).get(run.flow_id, "")
+    offered = _offered_by(worker).get(run.flow_id)
+    problem = offered.problem if offered else ""
     claimed = {"claimed_at": now, **({"problem": problem} if problem else {})}
     # Whatever else happened to the run or the attempt since the offer, one of these two sees it.
     if not swap(Attempt, {"id": attempt.pk, "worker_id": worker, "revoked_at": None}, claimed):
@@ -193,10 +232,14 @@ def release(*, worker: UUID, now: datetime, why: str, fences: list[int] | None =
     return _back(offered, now, why)
 
 
-def expire(*, now: datetime) -> int:
-    """Take back offers that no worker claimed in time."""
-    stale = Attempt.objects.filter(claimed_at=None, revoked_at=None, offered_at__lte=now - OFFER_LASTS)
-    fences = list(stale.filter(run__state=RunState.OFFERED).values_list("pk", flat=True))
+def unclaimed() -> list[int]:
+    """The fences of the offers that wait for their claim; which of them wait too long says the clock."""
+    fences = Run.objects.filter(state=RunState.OFFERED, fence__isnull=False).order_by().values_list("fence", flat=True)
+    return [fence for fence in fences if fence is not None]
+
+
+def expire(*, fences: Collection[int], now: datetime) -> int:
+    """Take back these offers, which no worker claimed in time."""
     return _back(Run.objects.filter(state=RunState.OFFERED, fence__in=fences), now, "the worker did not answer in time")
 
 

@@ -162,7 +162,7 @@ _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 TOPICS: list[tuple[re.Pattern[str], str, Draw]] = [  # what it is called, who may watch, who draws
     (re.compile("overview"), "runs.view_run", _overview),
     (re.compile("runs"), "runs.view_run", _runs),
-    (re.compile(r"flow:(?P<slug>[^/?#\s]{1,200})"), "flows.view_flow", _flow),
+    (re.compile(r"flow:(?P<slug>[^/?#\s\0]{1,200})"), "flows.view_flow", _flow),
     (re.compile(rf"run:(?P<run>{_UUID})"), "runs.view_run", _run),
     (re.compile(rf"run:(?P<run>{_UUID}):log"), "runs.view_run", _log),
     (re.compile("workers"), "runs.view_worker", _workers),

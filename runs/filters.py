@@ -16,6 +16,7 @@ from django.db.models.functions import Cast
 from django.http import QueryDict
 from perfect_client.masking import AMBIGUOUS_WORDS, SECRET_WORDS
 
+from flows import sealing
 from flows.models import Flow
 from flows.parameters import masked
 from runs.models import Run
@@ -93,7 +94,7 @@ class RunFilter(django_filters.FilterSet):
         told = Q(parameter_text__icontains=text)
         schemas = Flow.objects.annotate(text=Cast("parameters", TextField()))
         marked = schemas.filter(Q(text__contains='"writeOnly"') | Q(text__contains='"password"'))
-        secretive = Q(flow__in=list(marked.values_list("pk", flat=True)))
+        secretive = Q(flow__in=list(marked.values_list("pk", flat=True))) | Q(parameter_text__contains=sealing.MARK)
         for word in (*SECRET_WORDS, *AMBIGUOUS_WORDS):
             for separator in ("_", "-", " "):
                 secretive |= Q(parameter_text__icontains=word.replace("_", separator))

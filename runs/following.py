@@ -1,11 +1,10 @@
-"""Watch a run from a shell by reading its rows: its log as it comes, its progress, its end."""
+"""Watch a run from a shell, by its rows or through an API: its log as it comes, its progress, its end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import OutputWrapper
 from django.utils import timezone
@@ -13,7 +12,10 @@ from django.utils import timezone
 from runs import listing
 from runs.models import Run
 from runs.queries import run_json
-from runs.states import SHOWN, RunState
+from runs.states import FINAL, SHOWN, RunState
+
+Moment = tuple[dict[str, Any], list[Any]]
+Look = Callable[[str, int | None], Moment]
 
 LOOK_EVERY = 0.1  # seconds
 LAST_LOOKS = 3
@@ -25,29 +27,39 @@ EXIT_CODES = {RunState.COMPLETED: 0, RunState.CANCELLED: 3, RunState.SKIPPED: 3}
 FAILED_EXIT = 1
 
 
-def exit_code(run: Run) -> int:
+def exit_code(run: dict[str, Any]) -> int:
     """0 completed, 3 cancelled or skipped, 1 failed or crashed."""
-    return EXIT_CODES.get(RunState(run.state), FAILED_EXIT)
+    return EXIT_CODES.get(RunState(run["state"]), FAILED_EXIT)
 
 
-def moments(run_id: UUID, *, log: bool, pause: Callable[[float], None] = time.sleep) -> Iterator[tuple[Any, list[Any]]]:
+def look(run_id: str, after: int | None) -> Moment:
+    """The run as it stands in the database here, and its log lines after the number ``after``; None: no lines."""
+    run = Run.objects.select_related("flow", "worker").get(pk=run_id)
+    lines: list[Any] = []
+    while after is not None and (fresh := listing.log_lines(run, after=after, limit=PAGE)[0]):
+        lines += fresh
+        after = fresh[-1]["seq"]
+    return run_json(run, timezone.now()), lines
+
+
+def moments(
+    run_id: str, look: Look = look, *, log: bool, every: float = LOOK_EVERY,
+    pause: Callable[[float], None] = time.sleep,
+) -> Iterator[Moment]:  # fmt: skip
     """``(run's JSON, new log lines)`` again and again until the run is over.
 
     Output is a stream of its own and may come a moment after the outcome: with ``log`` the end is looked at again.
     """
     after, looks_left = 0, LAST_LOOKS if log else 0
     while True:
-        run = Run.objects.select_related("flow", "worker").get(pk=run_id)
-        lines: list[Any] = []
-        while log and (fresh := listing.log_lines(run, after=after, limit=PAGE)[0]):
-            lines += fresh
-            after = fresh[-1]["seq"]
-        yield run_json(run, timezone.now()), lines
-        if run.is_final:
+        run, lines = look(run_id, after if log else None)
+        after = lines[-1]["seq"] if lines else after
+        yield run, lines
+        if run["state"] in FINAL:
             if not looks_left:
                 return
             looks_left -= 1
-        pause(LOOK_EVERY)
+        pause(every)
 
 
 def plain(text: str) -> str:

@@ -1,44 +1,62 @@
-"""What beats in a server process: the database threads, the bell to the workers, the clock."""
+"""What beats in a server process: the database threads, the bell to the workers and to other processes, the clock."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-from runs import ingest, lanes, live
+from django.db import connection
+
+from runs import ingest, lanes, live, notifications
 from runs.consumers import fleet
 from runs.ticker import Ticker
 
-EVERYTHING = frozenset({live.WORK, live.CANCELS, live.OVERVIEW, live.WORKERS, live.SCHEDULES})
+SWEEP_EVERY = 4.0  # seconds: what every bell missed is found this soon
 
 _stops: list[Callable[[], None]] = []
+_sweeps: asyncio.Task[None] | None = None
 _ticker: Ticker | None = None
 
 
-async def start(*, clock: bool = True) -> None:
-    """Start on the running event loop. What another process wrote rings every general bell."""
-    global _ticker
+async def start(*, clock: bool = True, serve: bool = True, served: Callable[[], bool] = lambda: True) -> None:
+    """Start on the running event loop. ``serve``: workers connect here; ``served``: whether they can connect at all."""
+    global _sweeps, _ticker
     loop = asyncio.get_running_loop()
-    lanes.start(on_foreign_commit=_others_wrote)
-    lanes.write_soon(ingest.begin)  # before any worker can join
-    fleet.begin(loop)
-    _stops.append(live.listen(fleet.notice, early=True))
+    lanes.start(on_foreign_commit=lambda: _others_wrote(live.EVERYTHING))
+    await asyncio.to_thread(notifications.start, _others_wrote, serve)
+    if serve:
+        lanes.write_soon(ingest.begin)  # before any worker can join
+        fleet.begin(loop)
+        _stops.append(live.listen(fleet.notice, early=True))
+        _sweeps = loop.create_task(_sweep())
     if clock:
-        _ticker = Ticker()
+        _ticker = Ticker(served)
         _ticker.start()
 
 
-def _others_wrote() -> None:
-    live.ring(EVERYTHING)
-    fleet.wake(everything=True)
+def _others_wrote(topics: frozenset[str]) -> None:
+    live.ring(topics)
+    fleet.hear(topics)
+
+
+async def _sweep() -> None:
+    while True:
+        await asyncio.sleep(SWEEP_EVERY)
+        fleet.hear(live.EVERYTHING)
+        if connection.vendor != "sqlite":  # with it there is no other server
+            lanes.write_soon(ingest.sweep)
 
 
 async def stop() -> None:
     """Stop the clock and the bell; what waits to be written is written first."""
-    global _ticker
+    global _sweeps, _ticker
     if _ticker is not None:
         await _ticker.stop()
         _ticker = None
+    if _sweeps is not None:
+        _sweeps.cancel()
+        _sweeps = None
     while _stops:
         _stops.pop()()
     await asyncio.to_thread(lanes.stop)
+    await asyncio.to_thread(notifications.stop)

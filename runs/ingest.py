@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connection, transaction
-from perfect_client import protocol
+from django.db.models import QuerySet
+from perfect_client import masking, protocol
 from perfect_client.protocol import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
 
 from flows.services import announce as announce_flows
-from runs import answers, dispatch, live, offerings
+from runs import answers, dispatch, live, notifications, offerings
 from runs.book import Book, Outdated, shelf
 from runs.closing import close
 from runs.models import Attempt, Quarantine, Run, RunQuerySet, Worker
@@ -25,6 +26,7 @@ PROBLEMS_KEPT = 50
 ALIVE = timedelta(seconds=15)  # a second worker of the same identity is refused while the first was heard this recently
 
 OPEN_LINES = 20  # of one attempt
+DEAD_TOLD = 20  # processes whose connections other servers close
 
 
 class WorkerRefused(Exception):
@@ -36,30 +38,59 @@ class WorkerRefused(Exception):
 
 
 def begin() -> None:
-    """A server begins. With SQLite it is the only one: whoever was connected was so to a process that is gone, and a
-    worker that was killed together with it must not wait until that is forgotten."""
-    if connection.vendor == "sqlite":
-        Worker.objects.filter(connected=True).update(connected=False, left_reason="the server ended")
-        Worker.objects.exclude(draining={}).update(draining={})
+    """A server begins. A worker that was killed together with the one before must not wait until that is forgotten."""
+    _cut_off(_left_behind())
 
 
-def join(*, message: protocol.Joined, now: datetime) -> Accept:
+_missing: set[int] = set()  # servers that the last sweep did not find
+
+
+def sweep() -> None:
+    """Other servers may be gone. One look is not enough: a server whose connection was cut is back in a moment."""
+    rows = _left_behind()
+    gone = set(rows.values_list("server", flat=True))
+    _cut_off(rows.filter(server__in=gone & _missing))
+    _missing.clear()
+    _missing.update(gone)
+
+
+def _left_behind() -> QuerySet[Worker]:
+    """Workers that count as connected, to a server process that is gone. With SQLite this one is the only one."""
+    there = Worker.objects.exclude(connected=False, draining={})
+    return there if connection.vendor == "sqlite" else there.exclude(server__in=notifications.living())
+
+
+def _cut_off(workers: QuerySet[Worker]) -> None:
+    if workers.update(connected=False, left_reason="the server ended", draining={}):
+        live.touch(live.WORKERS, live.OVERVIEW)
+
+
+def join(*, message: protocol.Joined, now: datetime, token: int | None = None) -> Accept:
     """Take a worker in: note who it is, settle what became of its attempts. Raises ``WorkerRefused``.
 
-    Of the processes of one worker, the newest is the one that the row describes. An older one that drains may be
-    connected beside it; what that one holds is no business of the newest one's.
+    ``token`` is the key of the token that it came with. Of the processes of one worker, the newest is the one that the
+    row describes. An older one that drains may be connected beside it; what that one holds is no business of the
+    newest one's.
     """
     if message.protocol > protocol.VERSION:
         raise WorkerRefused(
             f"this worker speaks protocol {message.protocol}, the server {protocol.VERSION}; update the server",
             protocol.TOO_OLD,
         )
-    identity = _identity(message.worker)
-    known = Worker.objects.filter(pk=identity).first()
+    identity = identity_of(message)
+    known = Worker.objects.select_related("token").filter(pk=identity).first()
+    if known:
+        _refuse_stranger(known, message, token, now)
     if known and known.boot != message.boot:
         if message.draining:
             return _join_beside(known, message, now)
         _refuse_double(known, message, now)
+    if known is None and token is not None and not offerings.make_room(token=token, now=now):
+        raise WorkerRefused(
+            f"its token is used by {offerings.MOST_WORKERS:,} workers that are connected or have runs;"
+            " make another with: manage.py createtoken NAME --scope worker",
+            protocol.FORBIDDEN,
+        )
     draining = {boot: runs for boot, runs in (known.draining if known else {}).items() if boot in message.older}
     if message.draining:
         draining[message.boot[:64]] = len(message.held)
@@ -70,6 +101,7 @@ def join(*, message: protocol.Joined, now: datetime) -> Accept:
             "pid": max(0, message.pid), "python": message.python[:32], "sdk": message.sdk[:32],
             "slots": max(0, message.slots), "pools": message.pools[:50], "connected": True, "joined_at": now,
             "last_seen_at": now, "left_reason": "", "forgotten_at": None, "draining": draining,
+            "server": notifications.SERVER, "token_id": token,
         },
     )  # fmt: skip
     dispatch.forget(identity)
@@ -78,9 +110,27 @@ def join(*, message: protocol.Joined, now: datetime) -> Accept:
     return _accept(identity, message, now)
 
 
+def _refuse_stranger(known: Worker, message: protocol.Joined, token: int | None, now: datetime) -> None:
+    """A worker's id can be read by many. With another token nobody takes its place, nor its runs, while the token that
+    it joined with is valid; but for a process that knows the boot of the one before, as only the worker's disk does."""
+    own = known.token
+    if own is not None and own.pk != token and own.lives(now) and known.boot not in message.older:
+        raise WorkerRefused(
+            f"worker {known.name!r} joined with the token {own.name!r}, which is still valid, and this is another one;"
+            " revoke that token, or forget the worker in the console, or start this one with another --name",
+            protocol.FORBIDDEN,
+        )
+
+
 def _refuse_double(known: Worker, message: protocol.Joined, now: datetime) -> None:
-    """Two processes with one identity would take each other's runs, unless the older one drains."""
-    if known.connected and now - known.last_seen_at < ALIVE and known.boot not in (*message.older, *known.draining):
+    """Two processes with one identity would take each other's runs, unless the older one drains, or is dead: the end
+    of its connection may be lost on the way. Its boot, and that its lock is free, only the worker's disk tells."""
+    if (
+        known.connected
+        and now - known.last_seen_at < ALIVE
+        and known.boot not in (*message.older, *message.dead, *known.draining)
+        and (connection.vendor == "sqlite" or known.server in notifications.living())
+    ):
         raise WorkerRefused(
             f"worker {known.name!r} is connected already, from host {known.host} with pid {known.pid};"
             " start this one with another --name",
@@ -97,7 +147,11 @@ def _join_beside(worker: Worker, message: protocol.Joined, now: datetime) -> Acc
 def _accept(worker: UUID, message: protocol.Joined, now: datetime) -> Accept:
     answers.send_again(worker=worker)
     dispatch.tell_holds_again(worker=worker)
-    live.touch(live.WORKERS, live.OVERVIEW, live.WORK, live.ANSWERS, *offerings.topics_of(worker))
+    live.touch(
+        live.WORKERS, live.OVERVIEW, live.WORK, live.ANSWERS,
+        *(live.joined_topic(worker, boot) for boot in (message.boot, *message.dead[:DEAD_TOLD])),
+        *offerings.topics_of(worker),
+    )  # fmt: skip
     verdicts = [_verdict(worker, item, now) for item in {item.fence: item for item in message.held}.values()]
     return Accept(server_time=now.timestamp(), attempts=verdicts, draining=True)
 
@@ -114,9 +168,10 @@ def drains(*, worker: UUID, boot: str, running: int | None, now: datetime) -> No
     live.touch(live.WORKERS, live.OVERVIEW)
 
 
-def _identity(text: str) -> UUID:
+def identity_of(message: protocol.Joined) -> UUID:
+    """Raises ``WorkerRefused``."""
     try:
-        return UUID(text)
+        return UUID(message.worker)
     except ValueError:
         raise WorkerRefused("Joined.worker must be a UUID", protocol.MALFORMED) from None
 
@@ -144,8 +199,8 @@ def _verdict(worker: UUID, item: protocol.Held, now: datetime) -> Verdict:
 
 def announce(*, worker: UUID, message: protocol.FlowsAnnounced, now: datetime) -> list[str]:
     """The worker has these flows, and no others. Returns a sentence for all that was refused, for its terminal."""
-    offers, refused = announce_flows(specs=message.flows, now=now)
-    row = Worker.objects.filter(pk=worker).first()
+    row = Worker.objects.select_related("token").filter(pk=worker).first()
+    offers, refused = announce_flows(specs=message.flows, now=now, worker=row)
     if row is not None:
         offerings.replace(worker=row, offers=offers, now=now)
         dispatch.forget(worker)
@@ -175,11 +230,15 @@ def _back(runs: RunQuerySet, now: datetime) -> None:
         live.touch(live.run_topic(run.pk))
 
 
-def leave(*, worker: UUID, boot: str, now: datetime, why: str) -> None:
-    """The connection is gone. Its offers go back; its runs go on until it is back or too long silent."""
+def leave(*, worker: UUID, boot: str, now: datetime, why: str, joined: datetime | None = None) -> None:
+    """The connection is gone. Its offers go back; its runs go on until it is back or too long silent.
+
+    ``joined`` is when this connection joined: this may be written late, and another one counts that has joined since.
+    """
     if Worker.objects.filter(pk=worker, draining__has_key=boot[:64]).exists():
         drains(worker=worker, boot=boot, running=None, now=now)
-    gone = Worker.objects.filter(pk=worker, boot=boot[:64])
+    mine = {"server": notifications.SERVER, **({"joined_at": joined} if joined else {})}  # it may be elsewhere by now
+    gone = Worker.objects.filter(pk=worker, boot=boot[:64], **mine)
     if gone.update(connected=False, last_seen_at=now, left_reason=clean_text(why, 500)):
         dispatch.forget(worker)
         dispatch.release(worker=worker, now=now, why="the worker left before it claimed the run")
@@ -246,6 +305,8 @@ def set_aside(*, worker: UUID, message: FactsRecorded, now: datetime, why: str) 
 
 
 def _quarantine(book: Book, stream: str, seq: int, data: object, why: str, now: datetime) -> None:
+    if isinstance(data, dict) and "body" in data:  # what the code asked; a variable or a form's input may be secret
+        data = {**data, "body": masking.MASK}
     Quarantine.objects.create(
         attempt_id=book.attempt.pk, stream=stream, seq=seq, time=now,
         fact=clean_text(repr(data), 4_000), reason=clean_text(why, 1_000),

@@ -16,6 +16,7 @@ from runs.models import LogLine, Run
 
 WINDOW = 500
 DOWNLOADED_AT_ONCE = 1000
+DOWNLOADED_CHARACTERS = 500_000  # at once, and one line
 Piece = tuple[str, str]  # classes, text
 Writer = Callable[[LogLine, dict[tuple[int, int], str]], str]
 LEVELS: dict[str, tuple[int, int]] = {
@@ -187,7 +188,13 @@ async def download(run: Run, form: str) -> AsyncIterator[bytes]:
 
 
 def _chunk(run: Run, seq: int, write: Writer) -> tuple[bytes, int]:
-    lines = list(queries.log_of(run).filter(seq__gt=seq).order_by("seq")[:DOWNLOADED_AT_ONCE])
+    lines, size = list[LogLine](), 0
+    window = queries.log_of(run).filter(seq__gt=seq).order_by("seq")[:DOWNLOADED_AT_ONCE]
+    for line in window.iterator(chunk_size=100):
+        lines.append(line)
+        size += len(line.message)
+        if size > DOWNLOADED_CHARACTERS:
+            break
     names = _names(run, lines)
     text = "".join(write(line, names) for line in lines)
     return text.encode("utf-8", "backslashreplace"), lines[-1].seq if lines else seq

@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 from django.db import models, transaction
 from django.db.models import F, Q
 from django.urls import reverse
+from perfect_client.masking import Schema, is_secret
 
-from flows.fields import OrderedJSONField
-from flows.models import Flow, Schedule
+from flows.fields import OrderedJSONField, SealedJSONField
+from flows.models import Flow, Schedule, Version
+from flows.sealing import ALL
 from runs.access import SignInLink, Token
 from runs.statements import insert, swap
 from runs.states import FINAL, HELD, LIVE, MOVES, RunState, TaskState, seen, sources
@@ -66,10 +68,17 @@ class Worker(models.Model):
     pools = models.JSONField(default=list, blank=True)
     problems = models.JSONField(default=list, blank=True)
     connected = models.BooleanField(default=False)
+    server = models.IntegerField(
+        default=0, db_default=0, help_text="The server process that it is, or was last, connected to"
+    )
     joined_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()
     left_reason = models.CharField(max_length=500, blank=True)
     forgotten_at = models.DateTimeField(null=True, blank=True)
+    token = models.ForeignKey(
+        Token, null=True, blank=True, on_delete=models.SET_NULL, related_name="workers",
+        help_text="With which it joined: its identity is this token's while that is valid",
+    )  # fmt: skip
     draining = models.JSONField(
         default=dict, blank=True, help_text="Connected processes of it that take no new run: boot → runs they wait for"
     )
@@ -108,6 +117,9 @@ class Offering(models.Model):
 
     worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="offerings")
     flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="offerings")
+    version = models.ForeignKey(
+        Version, null=True, on_delete=models.SET_NULL, related_name="offerings", help_text="Of its code there"
+    )
     start = models.CharField(max_length=20, blank=True, help_text="How a run's process begins: fork or fresh")
     start_reason = models.TextField(blank=True, help_text="Why not by a fork")
     problem = models.TextField(blank=True, help_text="Why the newest code of its file is not used")
@@ -175,7 +187,7 @@ class Run(models.Model):
     state_reason = models.TextField(blank=True)
     state_name = models.CharField(max_length=200, blank=True, help_text="What the code calls the state it ended in")
     name = models.CharField(max_length=200, blank=True, help_text="From flow_run_name; empty: the flow's")
-    parameters = OrderedJSONField(default=dict)
+    parameters = SealedJSONField(default=dict, schema=lambda row: row.flow.parameters)
     configuration = models.CharField(max_length=200, blank=True)
     tags = models.JSONField(default=list)
     trigger = models.CharField(max_length=10, choices=Trigger)
@@ -184,6 +196,7 @@ class Run(models.Model):
     due_at = models.DateTimeField(null=True, blank=True, help_text="The schedule's nominal time")
     scheduled_for = models.DateTimeField(null=True, blank=True, help_text="Not to start before")
     idempotency_key = models.CharField(max_length=200, null=True, blank=True, unique=True)
+    request_digest = models.CharField(max_length=64, blank=True, help_text="Of the request that the key was used for")
     rerun_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="reruns")
     resume_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="resumes")
     resume_from = models.CharField(max_length=200, blank=True, help_text="Key of the task from which all run again")
@@ -482,11 +495,26 @@ class Limit(models.Model):
         return max(0.0, self.level - (now - self.level_at).total_seconds() * self.per_second)
 
 
+def _schema_under(name: Any) -> Schema:
+    """Of any value under this name: it is secret as a whole if the name says so."""
+    return ALL if is_secret(str(name), {}, "text") else {}
+
+
+def _schema_of_answer(question: Question) -> Schema:
+    """What a person filled into a form, or the value of a variable."""
+    form = question.body.get("schema")
+    if isinstance(form, dict):
+        return {"properties": {"input": form}, "$defs": form.get("$defs") or {}}
+    return {"properties": {"value": _schema_under(question.body.get("name"))}}
+
+
 class Variable(models.Model):
     """A named JSON value that people and flows share."""
 
     name = models.CharField(max_length=200, unique=True)
-    value = OrderedJSONField(null=True, blank=True, help_text="Any JSON; empty: null")
+    value = SealedJSONField(
+        null=True, blank=True, schema=lambda row: _schema_under(row.name), help_text="Any JSON; empty: null"
+    )
     tags = models.JSONField(default=list, blank=True)
     changed_at = models.DateTimeField()
     changed_by = models.CharField(max_length=200)
@@ -508,7 +536,7 @@ class Question(models.Model):
     body = OrderedJSONField()
     task = models.PositiveIntegerField(null=True, blank=True, help_text="Number of the task run that asked")
     asked_at = models.DateTimeField()
-    answer = OrderedJSONField(null=True, blank=True)
+    answer = SealedJSONField(null=True, blank=True, schema=lambda row: _schema_of_answer(row))
     sent_at = models.DateTimeField(null=True, blank=True, help_text="When the answer went to the worker that is there")
 
     class Meta:

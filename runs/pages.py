@@ -10,16 +10,17 @@ from django.contrib import messages
 from django.contrib.auth.decorators import permission_required
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from flows.parameters import Conflict, Missing, Refused
 from runs import lanes
+from runs.outages import Outage
 
 P = ParamSpec("P")
 T = TypeVar("T")
 View = Callable[..., HttpResponseBase]
-WRITE_WITHIN = 30.0  # seconds
 
 
 def page(permission: str) -> Callable[[View], View]:
@@ -49,7 +50,7 @@ def status_of(refused: Refused) -> int:
 
 def wish(deed: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Have the one writer do it; returns after the commit. Raises what the deed raises."""
-    return lanes.write_soon(deed, *args, **kwargs).result(timeout=WRITE_WITHIN)
+    return lanes.write_and_wait(deed, *args, **kwargs)
 
 
 def who(request: HttpRequest) -> str:
@@ -73,6 +74,19 @@ def say(
         messages.success(request, sentence)
         return HttpResponseRedirect(link or to)
     context = {"sentence": sentence, "link": link, "link_text": link_text, "bad": bad}
-    response = render(request, "_toast.html", context, status=status)
+    return _toast(render(request, "_toast.html", context, status=status))
+
+
+def say_outage(request: HttpRequest, outage: Outage) -> HttpResponse:
+    """What cannot be done now, and why; without asking the database anything."""
+    headers = {"Retry-After": str(outage.retry_after), "Cache-Control": "no-store"}
+    context = {"sentence": outage.sentence, "status": outage.status, "bad": True}
+    if getattr(request, "htmx", False):
+        page = render_to_string("_toast.html", context)
+        return _toast(HttpResponse(page, status=outage.status, headers=headers))
+    return HttpResponse(render_to_string("503.html", context), status=outage.status, headers=headers)
+
+
+def _toast(response: HttpResponse) -> HttpResponse:
     response.headers["HX-Retarget"], response.headers["HX-Reswap"] = "#toasts", "afterbegin"
     return response

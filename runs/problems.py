@@ -8,6 +8,8 @@ from http import HTTPStatus
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from runs.outages import Outage
+
 CONTENT_TYPE = "application/problem+json"
 
 # What to say where the error came from below the API and carries no sentence of its own.
@@ -21,6 +23,7 @@ SENTENCES = {
     415: "Send JSON with Content-Type: application/json.",
     429: "Too many requests; wait a moment.",
     500: "The server failed; its log says why.",
+    503: "The server is busy; try again in a moment.",
 }
 
 
@@ -42,6 +45,10 @@ def problem(status: int, detail: str = "", field: str = "", headers: dict[str, s
     if field:
         document["field"] = field
     return HttpResponse(json.dumps(document), status=status, content_type=CONTENT_TYPE, headers=headers or {})
+
+
+def problem_of(outage: Outage) -> HttpResponse:
+    return problem(outage.status, outage.sentence, headers={"Retry-After": str(outage.retry_after)})
 
 
 def as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

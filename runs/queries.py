@@ -12,15 +12,18 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
+from flows import sealing, versions
 from flows.models import Flow
 from flows.parameters import masked, masked_schema
 from runs import answers, history, nested, progress
-from runs.models import Attempt, LogLine, Run, TaskRun, Worker
+from runs.dispatch import OFFER_LASTS
+from runs.models import Attempt, LogLine, Offering, Run, TaskRun, Worker
 from runs.states import HELD, SHOWN, WAITING, RunState
 
 Eta = tuple[float, float]  # seconds left, low and high
 REST, MOST_REST = 10, timedelta(seconds=0.3)  # times what working it out took
 STANDING_KEPT = 200
+SOON = "about to be offered to a worker"
 
 
 class OpenLine(NamedTuple):
@@ -241,7 +244,21 @@ def waiting_reason(run: Run) -> str:
         return answers.waiting([run.fence]).get(run.fence or 0, "")
     if run.state != RunState.PENDING:
         return ""
-    return flow_waits_for(run.flow)
+    if sealing.unreadable(run.parameters):
+        return f"a secret parameter of it cannot be read: {sealing.NO_KEY}"
+    reason = flow_waits_for(run.flow)
+    return _waits_for_version(run) or reason if reason == SOON else reason
+
+
+def _waits_for_version(run: Run) -> str:
+    """That of the workers which are free none has a version of the flow that takes the run's parameters; else empty."""
+    offers = list(
+        Offering.objects.filter(flow=run.flow, worker__connected=True).select_related("version", "worker")[:50]
+    )
+    if any(versions.suits(row.version, run) for row in offers):
+        return ""
+    names = ", ".join(sorted(row.worker.name for row in offers[:5]))
+    return f"its parameters are for another version of the flow than the connected workers have: {names}"
 
 
 def flow_waits_for(flow: Flow) -> str:
@@ -255,10 +272,19 @@ def flow_waits_for(flow: Flow) -> str:
     workers = [worker for worker in workers if worker.takes_runs]
     if not workers:
         return f"every worker with this flow is draining and takes no new run: {', '.join(draining[:5])}"
-    taken = [f"{_in_use(worker)} of {worker.slots} on {worker.name}" for worker in workers]
-    if all(_in_use(worker) >= worker.slots for worker in workers):
-        return "slots full: " + ", ".join(taken[:5])
-    return "about to be offered to a worker"
+    taken = {worker: _in_use(worker) for worker in workers}
+    full = [f"{used} of {worker.slots} on {worker.name}" for worker, used in taken.items() if used >= worker.slots]
+    deaf = [worker.name for worker, used in taken.items() if used < worker.slots and _let_its_last_offer_expire(worker)]
+    if len(full) + len(deaf) < len(workers):
+        return SOON
+    unanswered = f"no answer to an offer from {', '.join(deaf[:5])}, asked again after a minute" if deaf else ""
+    return "; ".join(part for part in ("slots full: " + ", ".join(full[:5]) if full else "", unanswered) if part)
+
+
+def _let_its_last_offer_expire(worker: Worker) -> bool:
+    last = Attempt.objects.filter(worker=worker).order_by("-pk").values_list("claimed_at", "offered_at", "revoked_at")
+    claimed, offered, revoked = last.first() or (None, None, None)
+    return not claimed and offered is not None and revoked is not None and revoked - offered >= OFFER_LASTS
 
 
 def _in_use(worker: Worker) -> int:

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from django.db import Error
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
 from flows.parameters import Conflict, Missing, Refused
-from runs.problems import Problem, problem
+from runs import outages
+from runs.problems import Problem, problem, problem_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,8 @@ def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     path = [str(part) for part in first["loc"]][1:]
     names = [part for part in path if part not in BODY_NAMES]
     what = ".".join(names) or "body"
-    return problem(422, f"{what}: {first['msg'][:1].lower()}{first['msg'][1:]}", field=what)
+    said = first["msg"].removeprefix("Value error, ")  # a sentence of ours
+    return problem(422, f"{what}: {said[:1].lower()}{said[1:]}", field=what)
 
 
 def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
@@ -47,6 +50,14 @@ def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
 
 def _missing(request: HttpRequest, error: Http404) -> HttpResponse:
     return problem(404)
+
+
+def _database_failed(request: HttpRequest, error: Error) -> HttpResponse:
+    outage = outages.of(error)
+    if outage is None:
+        return _failed(request, error)
+    outages.log_failure(logger, f"{request.method} {request.path}", error)
+    return problem_of(outage)
 
 
 def _failed(request: HttpRequest, error: Exception) -> HttpResponse:
@@ -60,5 +71,6 @@ HANDLERS: dict[type[Exception], Callable[[HttpRequest, Any], HttpResponse]] = {
     ValidationError: _invalid,
     HttpError: _http_error,
     Http404: _missing,
+    Error: _database_failed,
     Exception: _failed,
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from django.utils.crypto import constant_time_compare, salted_hmac
 from perfect_client.protocol import MAX_NAME, clean_text
 
 from flows.models import Flow, Schedule
@@ -52,7 +54,7 @@ def trigger(
     tags: Sequence[str] = (),
     before: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Queue one run. The same ``idempotency_key`` gives the same run again. Raises ``Refused``.
+    """Queue one run. The same request with the same ``idempotency_key`` gives the same run again. Raises ``Refused``.
 
     A secret that is still masked in ``parameters`` is the one in ``before``.
     """
@@ -64,13 +66,17 @@ def trigger_many(*, items: Sequence[Wish], now: datetime, trigger: str, who: str
     """Queue all of them or, if one is refused, none; in one transaction. Raises ``Refused``."""
     if len(items) > BULK_LIMIT:
         raise Refused("items", f"{len(items):,} runs at once are too many; {BULK_LIMIT:,} are allowed")
-    known = _known([item.idempotency_key for item in items if item.idempotency_key])
+    known = _known([_checked_key(item.idempotency_key) for item in items if item.idempotency_key is not None])
     runs: list[Run] = []
     fresh: list[Run] = []
     for item in items:
         run = known.get(item.idempotency_key or "")
-        if run is None:
-            run = _build(item, now, trigger, who)
+        if run is None or not _is_repeated(item, run):
+            new = _build(item, now, trigger, who)  # what is wrong with the request itself is said first
+            if run is not None:
+                sentence = f"this idempotency key was used for another request (flow {run.flow.slug}, run {run.pk})"
+                raise Refused("idempotency_key", sentence)
+            run = new
             fresh.append(run)
             if item.idempotency_key:
                 known[item.idempotency_key] = run
@@ -105,10 +111,33 @@ def _known(keys: Sequence[str]) -> dict[str, Run]:
     }
 
 
+def _checked_key(key: Any) -> str:
+    if not isinstance(key, str) or not 1 <= len(key) <= MAX_NAME or key != clean_text(key):
+        raise Refused("idempotency_key", f"idempotency_key must be a text of 1 to {MAX_NAME} characters, without NUL")
+    return key
+
+
+def _is_repeated(wish: Wish, run: Run) -> bool:
+    """Whether the run was made for this very request; of a run without a digest its flow alone is known."""
+    if not run.request_digest:
+        return run.flow_id == wish.flow.pk
+    try:
+        return constant_time_compare(run.request_digest, _digest_of(wish))
+    except (TypeError, ValueError, RecursionError):  # no JSON, so no run was ever made for it
+        return False
+
+
+def _digest_of(wish: Wish) -> str:
+    """The request as it was given, without what the flow's code fills in: that may change before it is repeated.
+
+    Keyed, since a plain digest would let who reads a backup try out what a secret parameter might be.
+    """
+    at = wish.run_at.astimezone(UTC).isoformat() if wish.run_at else None
+    given = [wish.flow.pk, wish.parameters or {}, wish.configuration or "", at, list(wish.tags)]
+    return salted_hmac("runs.services.request", json.dumps(given, sort_keys=True), algorithm="sha256").hexdigest()
+
+
 def _build(wish: Wish, now: datetime, trigger: str, who: str) -> Run:
-    key = wish.idempotency_key
-    if key is not None and (not isinstance(key, str) or not key or len(key) > MAX_NAME):
-        raise Refused("idempotency_key", f"idempotency_key must be a text of 1 to {MAX_NAME} characters")
     configuration = configuration_of(wish.flow, wish.configuration)
     later = wish.run_at is not None and wish.run_at > now
     return Run(
@@ -120,7 +149,8 @@ def _build(wish: Wish, now: datetime, trigger: str, who: str) -> Run:
         trigger=trigger,
         triggered_by=clean_text(who, MAX_NAME),
         scheduled_for=wish.run_at if later else wish.due_at,
-        idempotency_key=clean_text(key) if key else None,
+        idempotency_key=wish.idempotency_key,
+        request_digest=_digest_of(wish) if wish.idempotency_key else "",
         rerun_of=wish.rerun_of,
         resume_of=wish.resume_of,
         resume_from=wish.resume_from.key if wish.resume_from else "",
@@ -143,21 +173,23 @@ def _tags(tags: Sequence[Any]) -> list[str]:
 def cancel(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:
     """End a run that waits; ask the worker to end one that runs. Raises ``Conflict`` if the run is final.
 
-    A second cancel of a running run changes nothing.
+    A second cancel of a running run changes nothing, but asks its worker again.
     """
-    run = _run(run_id)
+    run = _run(run_id, changing=True)
     if run.state in FINAL:
         raise Conflict("state", f"the run is {run.state} already, so there is nothing to cancel")
     _refuse_sub_run(run, "cancel")
     reason = f"{CANCELLED} by {who}" + (f": {clean_text(why, 500)}" if why else "")
     if run.state not in HELD:
         close(run, RunState.CANCELLED, now=now, who=who, why=reason)
-    elif run.cancel_requested_at is None:
+        return _run(run_id)
+    if run.cancel_requested_at is None:
         Run.objects.filter(pk=run.pk).update(
             cancel_requested_at=now, cancel_requested_by=clean_text(who, MAX_NAME), version=run.version + 1
         )
         Event.objects.create(run=run, time=now, who=who, why=request_of(reason))
-        live.touch(live.CANCELS, live.OVERVIEW, live.run_topic(run.pk))
+        live.touch(live.OVERVIEW, live.run_topic(run.pk))
+    live.touch(live.CANCELS)
     return _run(run_id)
 
 
@@ -224,7 +256,7 @@ def pause(*, run_id: UUID, now: datetime, who: str) -> Run:
 
     Raises ``Conflict`` for a run that does not run.
     """
-    run = _run(run_id)
+    run = _run(run_id, changing=True)
     _refuse_sub_run(run, "pause")
     if run.state != RunState.RUNNING or run.cancel_requested_at is not None:
         told = "is to be cancelled" if run.state == RunState.RUNNING else f"is {run.seen_state}"
@@ -238,7 +270,7 @@ def pause(*, run_id: UUID, now: datetime, who: str) -> Run:
 def go_on(*, run_id: UUID, given: Mapping[str, Any] | None, now: datetime, who: str) -> Run:
     """Let a paused run go on, with what its form asks for. Raises ``Conflict`` if it does not wait for a person,
     ``Refused`` for input that does not fit."""
-    run = _run(run_id)
+    run = _run(run_id, changing=True)
     _refuse_sub_run(run, "let go on")
     if run.state == RunState.PAUSED and Attempt.objects.filter(pk=run.fence or 0, hold=True).update(hold=False):
         run.move(answers.state_of_held(run), now=now, who=who, why=f"let go on by {who}")
@@ -251,7 +283,7 @@ def go_on(*, run_id: UUID, given: Mapping[str, Any] | None, now: datetime, who: 
 
 def give_up(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:
     """The operator's word on a run whose worker is out of contact: it counts as crashed, its attempt as stale."""
-    run = _run(run_id)
+    run = _run(run_id, changing=True)
     _refuse_sub_run(run, "give up")
     if run.state != RunState.LOST:
         raise Conflict("state", f"only a lost run can be given up; this one is {run.seen_state}")
@@ -269,8 +301,12 @@ def _refuse_sub_run(run: Run, verb: str) -> None:
         )
 
 
-def _run(run_id: UUID) -> Run:
-    run = Run.objects.select_related("flow", "root__flow").filter(pk=run_id).first()
+def _run(run_id: UUID, *, changing: bool = False) -> Run:
+    """``changing``: what is decided by its state stays true until the commit, whatever other servers do."""
+    rows = Run.objects.select_related("flow", "root__flow")
+    if changing:
+        rows = rows.select_for_update(of=("self",), no_key=True)
+    run = rows.filter(pk=run_id).first()
     if run is None:
         raise Missing("run", f"there is no run {run_id}")
     return run

@@ -35,7 +35,7 @@ def flow_json(flow: Flow) -> dict[str, Any]:
 
 
 def flow_detail_json(flow: Flow) -> dict[str, Any]:
-    """With its parameters' schema, its plan, its schedules and the workers that offer it: three more queries."""
+    """With its parameters' schema, its plan, its schedules, its workers and what changed: four more queries."""
     offers = list(flow.offerings.select_related("worker").order_by("-worker__connected", "worker__name"))
     return {
         **flow_json(flow),
@@ -56,6 +56,7 @@ def flow_detail_json(flow: Flow) -> dict[str, Any]:
             {"worker": row.worker.name, "worker_id": str(row.worker_id), "connected": row.worker.connected, **said(row)}
             for row in offers
         ],
+        "changes": [{"time": iso(row.time), "who": row.who, "what": row.what} for row in flow.changes.all()[:10]],
     }  # fmt: skip
 
 

@@ -19,6 +19,8 @@ CONCURRENCY, RATE = "concurrency", "rate_limit"
 WAITERS = (CONCURRENCY, RATE)
 MOST_LIMITS = 1_000
 MOST_VARIABLES = 10_000
+LEAST_RATE, MOST_RATE = 1e-6, 1e9  # slots a second: one in twelve days; more than a server could count
+CLOCK_SET_BACK = timedelta(minutes=1)  # by less than this two servers' clocks may differ
 
 _NEVER = datetime.max.replace(tzinfo=UTC)  # only when somebody gives back
 
@@ -26,11 +28,12 @@ _NEVER = datetime.max.replace(tzinfo=UTC)  # only when somebody gives back
 # ----------------------------------------------------------------------------------------------------------- limits
 
 
-def settle(*, now: datetime) -> datetime | None:
+def settle(*, now: datetime, by_clock: bool = False) -> datetime | None:
     """Grant what can be granted, in the order in which it was asked for; when a rate lets the next one pass, if any.
 
     Who waits for several limits keeps all of them from those behind it, so that nobody is overtaken for ever. To be
-    called whenever slots came free, a limit changed, or time went on.
+    called whenever slots came free, a limit changed, or time went on: by the clock, which comes back in time by
+    itself, and is told by whoever else finds that something waits.
     """
     questions = list(waiting())
     if not questions:
@@ -54,7 +57,8 @@ def settle(*, now: datetime) -> datetime | None:
         live.touch(live.ANSWERS)
     if soonest is None or soonest == _NEVER:
         return None
-    live.touch(live.RATES)
+    if not by_clock:
+        live.touch(live.RATES)
     return soonest
 
 
@@ -70,6 +74,10 @@ class _Limits:
         self.now = now
         rows = Limit.objects.select_for_update()  # on PostgreSQL another server may settle at the same time
         self._all = {limit.name: limit for limit in rows}
+        for limit in rows:
+            if limit.level_at is not None and limit.level_at > now + CLOCK_SET_BACK:
+                limit.level_at = now  # else nothing would come back before the clock is there again
+                limit.save(update_fields=["level_at"])
         self._held: dict[int, int] = dict(Holding.objects.order_by().values_list("limit").annotate(Sum("slots")))
         self._blocked: set[str] = set()
 
@@ -161,6 +169,13 @@ def find_limit(name: str) -> Limit:
     return row
 
 
+def checked_rate(per_second: float | None) -> float | None:
+    """The rate, if slots can come back at it; None is no rate. Raises ``Refused``."""
+    if per_second is not None and not LEAST_RATE <= per_second <= MOST_RATE:
+        raise Refused("per_second", f"per_second must be a number from {LEAST_RATE:f} to {MOST_RATE:,.0f}")
+    return per_second
+
+
 def create_limit(*, name: str, slots: int, per_second: float | None, now: datetime) -> Limit:
     """Raises ``Conflict`` if there is one of that name."""
     if name != clean_text(name, 800):
@@ -169,7 +184,7 @@ def create_limit(*, name: str, slots: int, per_second: float | None, now: dateti
         raise Conflict("limits", f"there are {MOST_LIMITS:,} limits already")
     try:
         with transaction.atomic():
-            Limit.objects.create(name=name, slots=slots, per_second=per_second)
+            Limit.objects.create(name=name, slots=slots, per_second=checked_rate(per_second))
     except IntegrityError:
         raise Conflict("name", f"there is a limit {name!r} already") from None
     return find_limit(name)
@@ -178,6 +193,7 @@ def create_limit(*, name: str, slots: int, per_second: float | None, now: dateti
 def change_limit(*, name: str, values: Mapping[str, Any], now: datetime) -> Limit:
     """Whoever waits may pass at once; who holds slots keeps them, also beyond a smaller number."""
     row = find_limit(name)
+    checked_rate(values.get("per_second"))
     Limit.objects.filter(pk=row.pk).update(
         **{key: value for key, value in values.items() if key != "slots" or value is not None}
     )

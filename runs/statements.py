@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from django.db import connection, models
 
+from flows.fields import SealedJSONField
+
 Model = type[models.Model]
 M = TypeVar("M", bound=models.Model)
 Prepare = Callable[[Any, Any], Any]
@@ -92,16 +94,20 @@ def _insert_of(model: Model, replacing: tuple[str, ...]) -> tuple[str, Callable[
         unique = ", ".join(_column(model, name) for name in replacing)
         others = [_column(model, field.attname) for field in fields if field.attname not in replacing]
         sql += f" ON CONFLICT ({unique}) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in others)
-    return sql, _reader([field.attname for field in fields], [_preparation(model, f.attname) for f in fields])
+    return sql, _reader(model, fields)
 
 
-def _reader(names: Sequence[str], preparations: Sequence[Prepare]) -> Callable[[Any], list[Any]]:
+def _reader(model: Model, fields: Sequence[models.Field[Any, Any]]) -> Callable[[Any], list[Any]]:
     """A row's values as the driver takes them. Most are that already, and many are None: those cost nothing more."""
-    read = attrgetter(*names)
+    read = attrgetter(*[field.attname for field in fields])
+    preparations = [_preparation(model, field.attname) for field in fields]
     others = [(index, prepare) for index, prepare in enumerate(preparations) if prepare is not _as_it_is]
+    sealed = [(index, field) for index, field in enumerate(fields) if isinstance(field, SealedJSONField)]
 
     def values_of(row: Any) -> list[Any]:
         values = list(read(row))
+        for index, field in sealed:  # what is secret in it, its row says
+            values[index] = field.pre_save(row, add=True)
         for index, prepare in others:
             if values[index] is not None:
                 values[index] = prepare(values[index], connection)

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from runs import lanes, live
 from runs.clock import SWEEP, Clock
+from runs.outages import log_failure
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,8 @@ logger = logging.getLogger(__name__)
 class Ticker:
     """The clock's task on the server's event loop; it sleeps until something is due."""
 
-    def __init__(self) -> None:
+    def __init__(self, served: Callable[[], bool] = lambda: True) -> None:
+        self._served = served  # as in ``Clock``
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._deaf: Callable[[], None] = lambda: None
@@ -38,13 +40,13 @@ class Ticker:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        clock = Clock(timezone.now())
+        clock = Clock(served=self._served)
         while True:
             try:
                 again = await lanes.write(clock.step, timezone.now())
-                pause = (again - timezone.now()).total_seconds()
-            except Exception:
-                logger.exception("the clock's step failed; it is tried again")
+                pause = min((again - timezone.now()).total_seconds(), SWEEP.total_seconds())
+            except Exception as error:
+                log_failure(logger, "the clock's step failed; it is tried again", error)
                 pause = SWEEP.total_seconds()
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout=max(pause, 0.05))

@@ -29,7 +29,8 @@ class Upkeep:
         self._writes += 1
 
     def others_committed(self) -> bool:
-        """Whether another connection has committed since the last call (``PRAGMA data_version``)."""
+        """Whether another connection has committed since the last call (``PRAGMA data_version``); on PostgreSQL
+        ``runs.notifications`` tells."""
         if connection.vendor != "sqlite":
             return False
         with connection.cursor() as cursor:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.core.cache import cache
 from django.utils import timezone
 
 from runs.access import Token
@@ -20,10 +19,9 @@ TokenMaker = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
-    """No memory of tokens or failed sign-ins from the test before."""
+    """No memory of tokens from the test before."""
     yield
     tokens.clear()
-    cache.clear()
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
-WITH_PROCESSES = {"3.8", "3.13"}  # the worker's process journeys, on the oldest and the newest
-PACKAGES = ["pytest", "hypothesis"]
+ENDS = {"3.8", "3.13"}  # the wire and the worker's processes are tried on the oldest and the newest alone
+PACKAGES = ["pytest", "pytest-xdist", "hypothesis"]
 FEW = "--hypothesis-profile=few"  # registered by tests/sdk
-AT_ONCE = 3  # two that compute, and one of those with processes, which mostly wait
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")  # tests with processes mostly wait
+AT_ONCE = 3  # two that compute, and one of those with processes
 THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -35,11 +36,12 @@ def interpreter(version: str) -> str | None:
 
 def environment(version: str, python: str) -> Path:
     folder = ROOT / ".venvs" / version
-    if not (folder / ".ready").exists():
+    ready = folder / ".ready"
+    if not ready.exists() or ready.read_text().split() != PACKAGES:
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         subprocess.run([*pip, *PACKAGES], check=True)
-        (folder / ".ready").touch()
+        ready.write_text(" ".join(PACKAGES))
     return folder / "bin" / "python"
 
 
@@ -66,16 +68,12 @@ def main() -> int:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         pythons = dict(zip(found, pool.map(lambda item: item[1] and environment(*item), found.items())))
         there = {version: python for version, python in pythons.items() if python}
-        processes = ["tests/worker", "--ignore=tests/worker/test_libraries.py"]  # they are not installed there
-        # How raw output and prints are ordered is no matter of the version, and these watch it at full load.
-        for name in (
-            "test_the_order_survives_lost_connections_and_the_workers_death",
-            "test_raw_output_stands_in_its_place_among_the_printed_lines",
-        ):
-            processes += ["--deselect", f"tests/worker/test_last_words.py::{name}"]
-        jobs = [(version, pool.submit(test, there[version], *processes)) for version in WITH_PROCESSES & set(there)]
+        # The libraries are not installed there.
+        processes = ["tests/worker", "--ignore=tests/worker/test_libraries.py", *SIDE_BY_SIDE]
+        jobs = [(version, pool.submit(test, there[version], *processes)) for version in ENDS & set(there)]
         jobs += [
-            (version, pool.submit(test, python, "tests/sdk", "tests/wire", FEW)) for version, python in there.items()
+            (version, pool.submit(test, python, "tests/sdk", *(["tests/wire"] if version in ENDS else []), FEW))
+            for version, python in there.items()
         ]
         results += [(version, *job.result()) for version, job in jobs]
     for version, code, words in sorted(results, key=lambda result: VERSIONS.index(result[0])):

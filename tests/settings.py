@@ -17,3 +17,5 @@ os.environ["PERFECT_SECRET_KEY"] = "only-for-tests-" + "x" * 40
 from perfect_site.settings import *  # noqa: E402, F403 - after the environment
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a slow hash is not what is tested
+# A test's threads end without giving their connections back; each opens its own.
+DATABASES["default"].get("OPTIONS", {}).pop("pool", None)  # noqa: F405

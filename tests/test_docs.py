@@ -15,7 +15,7 @@ from runs.states import RunState
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), ROOT / "docs" / "benchmarks.md"]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("name", sorted(env.KNOWN - {"PERFECT_RUN"}))  # the mark that a run's processes inherit
@@ -55,3 +55,13 @@ def test_each_dependency_is_bounded():
     text = (ROOT / "requirements.txt").read_text() + (ROOT / "examples" / "requirements.txt").read_text()
     loose = [line for line in text.splitlines() if line and not line.startswith(("#", "-")) and "<" not in line]
     assert not loose
+
+
+def test_each_test_that_a_promise_names_is_there():
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", (ROOT / "docs" / "reliability.md").read_text())
+    missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in _text_of(ROOT / path)]
+    assert len(named) > 30 and not missing
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

@@ -294,8 +294,8 @@ class LineStream(io.TextIOBase):
             record.__dict__[_MARK] = True
             # Lines have a time and a level of their own; only what is no text yet needs the handler's formatting.
             message = _PLAIN.format(record) if isinstance(record.msg, str) else text.rstrip("\n")
-            _raw_output_is_older(self._open_lines, record)
-            self._run.log(clean_text(message), record.levelno, record.created, _task_of(record))
+            at = _time_of(self._open_lines, self._run, record.created)
+            self._run.log(clean_text(message), record.levelno, at, _task_of(record))
         return len(text)
 
     def _write_loguru(self, text: str) -> bool:
@@ -307,9 +307,8 @@ class LineStream(io.TextIOBase):
         if origin is None or _MARK not in origin.__dict__:
             if origin is not None:
                 origin.__dict__[_MARK] = True
-            if self._open_lines is not None:
-                self._open_lines.moment(lambda: said.time)
-            self._run.log(clean_text(said.message), said.level, said.time)
+            at = _time_of(self._open_lines, self._run, said.time)
+            self._run.log(clean_text(said.message), said.level, at)
         return True
 
     def writelines(self, lines: Iterable[Any]) -> None:
@@ -359,10 +358,9 @@ class LineStream(io.TextIOBase):
         """Accepted and without effect: lines are UTF-8, and told when they end."""
 
 
-def _raw_output_is_older(open_lines: Optional[OpenLines], record: logging.LogRecord) -> None:
-    """What was written to the run's pipes so far comes before this record."""
-    if open_lines is not None:
-        open_lines.moment(lambda: record.created)
+def _time_of(open_lines: Optional[OpenLines], run: Run, created: float) -> float:
+    """Of a record that is told now: what was written to the run's pipes so far comes before it."""
+    return created if open_lines is None else open_lines.moment(run.clock, created)
 
 
 def _task_of(record: logging.LogRecord) -> str:
@@ -384,8 +382,8 @@ class RunHandler(logging.Handler):
         try:
             record.__dict__[_MARK] = True
             if context.active is self._run:
-                _raw_output_is_older(self._open_lines, record)
-                self._run.log(clean_text(self.format(record)), record.levelno, record.created, _task_of(record))
+                at = _time_of(self._open_lines, self._run, record.created)
+                self._run.log(clean_text(self.format(record)), record.levelno, at, _task_of(record))
             else:  # in a forked child
                 sys.stderr.write(self.format(record) + "\n")
         except Exception:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import errno
 import faulthandler
+import functools
 import json
 import os
 import signal
@@ -282,21 +283,43 @@ def _die_at_end_of(lifeline: int) -> None:
 
 
 class Ready(NamedTuple):
-    """A run that has only to begin: what was ordered, where its files are (without their endings), and where
-    the server's answers come in."""
+    """A run that has only to begin: what was ordered, where its files are (without their endings), where the server's
+    answers come in, and what its facts go through."""
 
     order: protocol.OfferRun
     files: str
     answers: int
-    ended: Optional[Dict[str, Any]]  # how the run has ended, if this process is only to call its hooks
+    emit: Emitter
+    open_lines: Optional[OpenLines]
 
 
-def _make_ready(start: Start, place: Place) -> Optional[Ready]:
-    """None when the journal is gone."""
+class Aftermath(NamedTuple):
+    """A run that has ended, and whose hooks this process is to call: they hear how it has ``ended``."""
+
+    order: protocol.OfferRun
+    files: str
+    ended: Dict[str, Any]
+
+
+def _make_ready(start: Start, place: Place, stop: Stop) -> Union[Ready, Aftermath, None]:
+    """Everything but what the user's code can notice. None when the journal is gone."""
     _take_over(start, place)
     files = os.path.join(place.runs, str(start.fence))
     entry = journal.load(Path(files + ".json"))
-    return None if entry is None else Ready(entry.order, files, start.answers, entry.ended)
+    if entry is None:
+        return None
+    if entry.ended is not None:
+        return Aftermath(entry.order, files, entry.ended)
+
+    def cancel_reason() -> Optional[str]:
+        now = journal.load(Path(files + ".json"))
+        return None if now is None else now.cancel
+
+    open_lines = openlines.create(files + ".open")
+    if open_lines is not None:
+        open_lines.use_bell(place.bell)
+    emit = Emitter(spool.Writer(files + ".facts"), place.bell, cancel_reason, stop, open_lines, files + ".tail")
+    return Ready(entry.order, files, start.answers, emit, open_lines)
 
 
 @task
@@ -305,23 +328,27 @@ def _no_task() -> None:
 
 
 @flow
-def _nothing() -> None:
+def _nothing(text: str = "") -> None:
     """The flow that warms up."""
+    print(text)
     _no_task()
 
 
-def _await(channel: Channel, place: Place, alone: bool) -> Optional[Ready]:
+def _await(channel: Channel, place: Place, find: Find, stop: Stop, alone: bool) -> Union[Ready, Aftermath, None]:
     """In reserve: wait for an order, and leave without a word when none can come any more.
 
     Once its offer is claimed the run is prepared here; the user's code waits for the start.
     """
     warm_up()
-    ready: Optional[Ready] = None
+    ready: Union[Ready, Aftermath, None] = None
     try:
         while True:
             for message, fds in channel.receive():
                 if fds:
-                    ready = _make_ready(Start(int(message.get("prepare") or message["start"]), *fds), place)
+                    ready = _make_ready(Start(int(message.get("prepare") or message["start"]), *fds), place, stop)
+                    if ready is not None:
+                        with contextlib.suppress(NotImported):
+                            find(ready.order.flow)  # it is remembered
                 if "start" in message:
                     channel.close()
                     return ready
@@ -337,47 +364,46 @@ def warm_up() -> None:
     In the zygote it is done often enough that the interpreter has settled on how to run this code: it notes that
     within the code, which would be such writes in every run.
     """
-    order = protocol.OfferRun(1, "", "", {})
+    order = protocol.OfferRun(1, "", "", {"text": ""})
     protocol.from_dict(protocol.OfferRun, json.loads(protocol.dumps(protocol.to_dict(order))))
-    engine.execute(_nothing, order, lambda fact: None)
     procs.process_name(1, "")
     journal.load(Path(os.devnull))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    open_lines, writer = openlines.in_memory(), spool.Writer(os.devnull)
+    open_lines.use_bell(nowhere)
+    try:
+        engine.execute(_nothing, order, Emitter(writer, nowhere, str, Stop(), open_lines), open_lines=open_lines)
+    finally:
+        writer.close()
+        open_lines.close()
+        os.close(nowhere)
 
 
-def _execute(ready: Optional[Ready], bell: int, find: Find, stop: Stop) -> int:
+def _execute(ready: Union[Ready, Aftermath, None], bell: int, find: Find, stop: Stop) -> int:
     """Run the flow; the process's exit code. The outcome is in the spool, the code only says why when it is not."""
     if ready is None:
         os.write(2, b"the journal of this run is gone\n")
         return os.EX_IOERR
-    if ready.ended is not None:
+    guard = Guard(bell, ready.order.fence)
+    if isinstance(ready, Aftermath):
         with contextlib.suppress(NotImported):
-            last_hooks.call(find, ready.order, ready.files, ready.ended, Guard(bell, ready.order.fence))
+            last_hooks.call(find, ready.order, ready.files, ready.ended, guard)
         return 0
-
-    def cancel_reason() -> Optional[str]:
-        now = journal.load(Path(ready.files + ".json"))
-        return None if now is None else now.cancel
-
-    open_lines = openlines.create(ready.files + ".open")
-    if open_lines is not None:
-        open_lines.use_bell(bell)
-    emit = Emitter(spool.Writer(ready.files + ".facts"), bell, cancel_reason, stop, open_lines, ready.files + ".tail")
-    code = 0
+    order, emit = ready.order, ready.emit
     hooks.witness = last_hooks.Witness(ready.files, stop)
-    lineage.begin(ready.order.run, ready.order.lineage)
+    lineage.begin(order.run, order.lineage)
     try:
-        guard = Guard(bell, ready.order.fence)
-        flow = find(ready.order.flow)
-        engine.execute(flow, ready.order, emit, guard=guard, answers=ready.answers, open_lines=open_lines)
+        flow = find(order.flow)
+        engine.execute(flow, order, emit, guard=guard, answers=ready.answers, open_lines=ready.open_lines)
     except NotImported as wrong:
         emit(protocol.RunEnded(time.time(), "FAILED", reason=str(wrong), error=str(wrong)))
     except (Cancelled, KeyboardInterrupt):
         emit(protocol.RunEnded(time.time(), "CANCELLED"))
     stop.over = True
     lineage.end()
-    if emit.withheld:
-        code = procs.EXIT_STOPPED if stop.seen else procs.EXIT_INTERRUPTED
-    return code
+    if not emit.withheld:
+        return 0
+    return procs.EXIT_STOPPED if stop.seen else procs.EXIT_INTERRUPTED
 
 
 def leave() -> None:
@@ -395,9 +421,10 @@ def run(born: Union[Start, Channel], place: Place, find: Find, alone: bool = Fal
     """The whole life of a run's process; never returns. ``find`` gives the flow of a name, or raises ``NotImported``.
     ``alone``: this process imports for itself, and cleans up after itself."""
     code, stop = 1, Stop()
+    find = functools.lru_cache(maxsize=None)(find)
     try:
         _settle(stop)
-        ready = _await(born, place, alone) if isinstance(born, Channel) else _make_ready(born, place)
+        ready = _await(born, place, find, stop, alone) if isinstance(born, Channel) else _make_ready(born, place, stop)
         code = _execute(ready, place.bell, find, stop)
     except BaseException:
         stop.over = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from functools import partial
 from typing import Callable, Dict, Optional, Sequence, Set
 
 from perfect_client import procs
@@ -65,21 +66,26 @@ class Custody:
         self._gone(attempt, procs.Exited(message["pid"], message["status"], message["peak_kb"]))
 
     def _gone(self, attempt: Attempt, gone: Optional[procs.Exited], trouble: str = "") -> None:
-        attempt.look()
-        attempt.exited(gone, trouble)
+        try:
+            attempt.look()
+        finally:  # a spool that cannot be read now must not keep its end a secret
+            attempt.exited(gone, trouble)
 
     # --------------------------------------------------------------------------------------------------------- deaths
 
     def reap(self) -> None:
         """SIGCHLD: zygotes, runs whose zygote is gone, and orphans of runs."""
         for gone in procs.reap(self.others()):
-            leader = self.leaders().get(gone.pid)
-            if gone.pid in self.launcher.all:
-                self.launcher.died(gone)
-            elif leader is not None:
-                self._gone(leader, gone)
+            self._loop.guarded(partial(self._reaped, gone))  # nobody tells of the others a second time
         for attempt in list(self._attempts.values()):
-            attempt.sweep()
+            self._loop.guarded(attempt.sweep)
+
+    def _reaped(self, gone: procs.Exited) -> None:
+        leader = self.leaders().get(gone.pid)
+        if gone.pid in self.launcher.all:
+            self.launcher.died(gone)
+        elif leader is not None:
+            self._gone(leader, gone)
 
     def orphaned(self, zygote: Zygote) -> None:
         """A zygote is dead: its runs are this process's own children now, unless they ended unreported."""

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import os
 from dataclasses import replace
-from typing import Any
+from typing import Any, Optional
 
 from perfect_client import discovery, moments
 from perfect_client.decorators import Flow
@@ -37,7 +37,17 @@ def flow_spec(flow: Flow[Any, Any]) -> FlowSpec:
     )  # fmt: skip
     described = dumps({**to_dict(spec), "file": "", "line": 0, "source": _source(flow)})
     digest = hashlib.sha256(described.encode("utf-8", "backslashreplace")).hexdigest()
-    return replace(spec, fingerprint=digest[:32], start=flow.start, notes=moments.remarks(flow.fn))
+    changed = _changed_at(spec.file)
+    return replace(
+        spec, fingerprint=digest[:32], start=flow.start, notes=moments.remarks(flow.fn), source_time=changed
+    )  # fmt: skip
+
+
+def _changed_at(file: str) -> Optional[float]:
+    try:
+        return os.stat(file).st_mtime
+    except (OSError, ValueError):  # code that is in no file
+        return None
 
 
 def _text(text: str) -> str:

@@ -4,7 +4,7 @@
 with the spools ``<fence>.facts`` and ``<fence>.raw`` beside it, and what belongs to these (``KINDS``). The one process
 that takes runs holds ``lock``; each process holds the file of its boot, also one that drains and has let go of
 ``lock``. So an attempt whose boot's file is locked has a living owner; any other attempt is taken over by who holds
-``lock``.
+``lock``. The file of a boot that was killed stays until the server has been told that it is dead.
 
 A journal is replaced by a rename, so that a kill at any moment leaves the old text or the new one. It is not synced:
 after a power cut an attempt's journal may be gone, and the server, not hearing of the attempt again, says CRASHED.
@@ -17,16 +17,18 @@ import errno
 import fcntl
 import json
 import os
+import socket
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Collection, Dict, List, Optional, Set
+from typing import Any, Collection, Dict, List, Optional, Set, Tuple
 
 from perfect_client import protocol
 
 # Beside an attempt's journal: its spools and their common order, unfinished lines, the last lines of a full log.
 # An earlier version wrote ``output`` and numbered it by itself.
 KINDS = ("facts", "raw", "order", "open", "rawopen", "tail", "rawtail", "output", "hooks")
+DEAD_KEPT = 20  # boots: of a worker that is killed again and again while no server is there
 
 
 class Occupied(Exception):
@@ -89,6 +91,15 @@ def _locked(fd: int) -> bool:
     return True
 
 
+def _mark(fd: int) -> bytes:
+    """What stands in a boot's file: that this kernel keeps its lock, and that the file is no copy of another one."""
+    try:
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        kernel = socket.gethostname()
+    return ("%s %d\n" % (kernel, os.fstat(fd).st_ino)).encode("utf-8", "backslashreplace")
+
+
 class Folder:
     """The folder of one worker. ``path`` is made when missing."""
 
@@ -118,6 +129,8 @@ class Folder:
         self._lock = fd
         self._boot_lock = os.open(self._boots / self.boot, os.O_RDWR | os.O_CREAT, 0o600)
         _locked(self._boot_lock)
+        with contextlib.suppress(OSError):  # a full disk: then its death will not be proved
+            os.write(self._boot_lock, _mark(self._boot_lock))
 
     def hand_over(self) -> None:
         """Let another process of this worker take runs; what this one holds stays its own."""
@@ -136,23 +149,41 @@ class Folder:
 
     def living(self) -> Set[str]:
         """The boots of other processes of this worker that live: they drain. Only for who holds the lock."""
-        return {path.name for path in self._boots.iterdir() if path.name != self.boot and self._lives(path)}
+        return {name for name, (lives, _) in self._others().items() if lives}
 
-    @staticmethod
-    def _lives(path: Path) -> bool:
-        """Whether a process holds this boot's file; one that is left over is removed."""
-        try:
-            fd = os.open(path, os.O_RDWR)
-        except FileNotFoundError:  # it has ended just now
-            return False
-        try:
-            free = _locked(fd)
-            if free:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-            return not free
-        finally:
-            os.close(fd)
+    def dead(self) -> List[str]:
+        """The boots of this worker that are surely dead, the newest first. Only for who holds the lock.
+
+        A free lock proves that only to the kernel that kept it, and for the very file that was locked: not in a copy
+        of the folder, and not to another machine that shares it. What proves nothing is removed.
+        """
+        free = {name: marked for name, (lives, marked) in self._others().items() if not lives}
+        found = sorted((name for name in free if free[name]), key=lambda name: free[name], reverse=True)
+        self.bury(set(free) - set(found[:DEAD_KEPT]))
+        return found[:DEAD_KEPT]
+
+    def bury(self, boots: Collection[str]) -> None:
+        """Forget these dead boots."""
+        for boot in boots:
+            with contextlib.suppress(OSError):
+                (self._boots / boot).unlink()
+
+    def _others(self) -> Dict[str, Tuple[bool, int]]:
+        """Of each other boot: whether a process holds its file, and when its mark was made (ns; 0: not here)."""
+        found = {}
+        for path in self._boots.iterdir():
+            if path.name == self.boot:
+                continue
+            try:
+                fd = os.open(path, os.O_RDWR)
+            except FileNotFoundError:  # it has ended just now
+                continue
+            try:
+                marked = os.fstat(fd).st_mtime_ns if os.read(fd, 300) == _mark(fd) else 0
+                found[path.name] = not _locked(fd), marked
+            finally:
+                os.close(fd)
+        return found
 
     def identity(self) -> str:
         """This worker's UUID, made at its first start."""

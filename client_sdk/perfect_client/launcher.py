@@ -145,7 +145,11 @@ class Launcher:
             # Stamps from before the import: a file that changes while it is imported counts as changed.
             self._files.look_again()
             self._rounds = 0
-            self._spawn(sorted(self._deadly))
+            try:
+                self._spawn(sorted(self._deadly))
+            except OSError as wrong:  # no process, or no descriptor, to be had now
+                self._hears.say("the process that starts runs could not be started (%s); trying again" % wrong)
+                self._later(self._import)
 
     def _spawn(self, skip: Sequence[Unit]) -> None:
         self._numbers += 1
@@ -224,6 +228,7 @@ class Launcher:
         """Once a second."""
         if not self._looks:
             return
+        self._loop.after(_LOOK_S, self._look)  # first: whatever fails below is tried again
         if self._code.reload and self.outdated():
             self._hears.say("the source changed; importing it again")
             self.renew()
@@ -233,7 +238,6 @@ class Launcher:
         elif self._coming is None and self._is_too_old(_EARLY):
             self.renew(at_once=self._forker is not None and self._is_too_old())
         self._reserves.look()
-        self._loop.after(_LOOK_S, self._look)
 
     def outdated(self) -> bool:
         """Whether the imports are not what they would be now: a file has changed, or it is another day."""
@@ -412,7 +416,11 @@ class Launcher:
                 self._queue.append(waiting)
                 missing += [entry] if entry is not None and not entry.is_forked else []
             else:
-                made = waiting.pipes()
+                try:
+                    made = waiting.pipes()
+                except OSError as wrong:  # no descriptor left; those behind it must not be lost with it
+                    self._hears.failed(waiting.fence, str(wrong))
+                    continue
                 if made is not None:
                     with _closing(made) as fds:
                         self._start(entry, waiting.fence, fds)

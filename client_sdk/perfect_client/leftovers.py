@@ -271,6 +271,6 @@ def _counted(text: str, count: int) -> str:
     return text if count == 1 or text == "an event loop" else "%s (%d times)" % (text, count)
 
 
-def of_seed() -> Left:
-    """That the code sets the state of random numbers, which each run is to begin with anew."""
-    return Left("seed", "seed", "a seed for random numbers")
+def of_call(text: str) -> Left:
+    """That the code makes something that each run is to have of its own: the state of random numbers, a folder."""
+    return Left("made", text, text)

@@ -1,8 +1,8 @@
 """What a run's completed tasks returned, kept so that a later run can resume it.
 
-Each run appends to a file of its own, ``PERFECT_HOME/results/runs/<run>``: one record a completed call, whole or not
-there. A record is found by its *slot*: the flow, the task, the digest of the arguments, and the how-manieth call with
-just these it was. Before the first result of some code there is a record of what this code consists of. A run that
+Each run appends to a file of its own, ``PERFECT_HOME/results/runs/<hour>/<run>``: one record a completed call, whole or
+not there. A record is found by its *slot*: the flow, the task, the digest of the arguments, and the how-manieth call
+with just these it was. Before the first result of some code there is a record of what this code consists of. A run that
 resumes another one looks into that one's file, then into what that one itself resumed.
 """
 
@@ -18,10 +18,12 @@ from hashlib import blake2b
 from typing import Dict, List, NamedTuple, Optional, Sequence, Set
 from zlib import crc32
 
+from perfect_client import bounding
 from perfect_client.protocol import Ancestor
 from perfect_client.results import RUNS, FolderStore, default_store
 
 SMALL_BYTES = 10 << 20  # results up to here are kept without being asked for
+UNSEEN_BYTES, UNSEEN_S = 1 << 20, 3600.0  # what a file grows by until the next sweep is made to see it
 _RESULT = b"PfR2"
 _PARTS = b"PfP2"  # of the code of results: its slot is their ``source``
 _OLD_RESULT = b"PfR1"  # its source is that of the task's own function: what this one calls may have changed unseen
@@ -54,7 +56,7 @@ class Past:
 
     def __init__(self, store: FolderStore, ancestor: Ancestor) -> None:
         self.run, self._before = ancestor.run, ancestor.before
-        self._store, self._path = store, path_of(store, ancestor.run)
+        self._store, self._path = store, _where_it_is(store, ancestor.run)
         self._lock = threading.Lock()
         self._places: Optional[Dict[bytes, _Place]] = None
         self._fd = -1
@@ -127,7 +129,8 @@ class Lineage:
         self._calls: Dict[bytes, int] = {}
         self._lock = threading.Lock()
         self._fd = -1
-        self._size = 0
+        self._size = self._unseen = 0
+        self._seen_at = time.monotonic()
         self._over = not store.max_bytes
         self._told = False
         self._described: Set[bytes] = set()
@@ -188,6 +191,7 @@ class Lineage:
     def _append(self, record: bytes) -> None:
         if self._fd < 0:
             self.store.make(RUNS)
+            self.store.make(os.path.relpath(os.path.dirname(self._path), self.store.path))
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
             self._fd = os.open(self._path, flags, 0o600)
             self._size = os.fstat(self._fd).st_size
@@ -200,6 +204,11 @@ class Lineage:
                 os.ftruncate(self._fd, self._size)  # half a record would hide those after it
             raise
         self._size += len(record)
+        self._unseen += len(record)
+        if self._unseen > UNSEEN_BYTES or time.monotonic() - self._seen_at > UNSEEN_S:
+            self._unseen, self._seen_at = 0, time.monotonic()
+            with contextlib.suppress(OSError):
+                os.utime(os.path.dirname(self._path))  # the folder has changed: it is to be counted anew
 
     def close(self) -> None:
         with self._lock:
@@ -221,7 +230,14 @@ def path_of(store: FolderStore, run: str) -> str:
     name = run if run and all(c.isascii() and (c.isalnum() or c == "-") for c in run) and len(run) <= 64 else (
         blake2b(run.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
     )  # fmt: skip
-    return os.path.join(store.path, RUNS, name)
+    return os.path.join(store.path, RUNS, bounding.hour_of(run), name)
+
+
+def _where_it_is(store: FolderStore, run: str) -> str:
+    """An earlier version put all runs into one folder."""
+    path = path_of(store, run)
+    earlier = os.path.join(store.path, RUNS, os.path.basename(path))
+    return earlier if os.path.isfile(earlier) and not os.path.exists(path) else path
 
 
 current: Optional[Lineage] = None

@@ -69,9 +69,14 @@ def same_name(first: Flow[Any, Any], second: Flow[Any, Any]) -> str:
     return "Two flows are named %r: %s and %s; the first one is used." % (first.name, *places)
 
 
-def folder_of(unit: Unit) -> str:
-    """The folder whose modules a unit's ``import`` statements find first, as if it was run as a script."""
-    return os.getcwd() if unit.kind == MODULE else str(_in_package(Path(unit.name))[0])
+def folders_of(unit: Unit) -> Tuple[str, str]:
+    """The folder whose modules a unit's ``import`` statements find first, as if it was run as a script, and the one
+    that they find last: that of a file in a package, which is imported from above."""
+    if unit.kind == MODULE:
+        return os.getcwd(), ""
+    file = Path(unit.name)
+    root = _in_package(file)[0]
+    return str(root), "" if root == file.parent else str(file.parent)
 
 
 class Loader:
@@ -105,7 +110,7 @@ class Loader:
     def load_unit(self, unit: Unit) -> Imported:
         """Import one unit."""
         before = len(self.problems)
-        self.modules.enter(folder_of(unit))
+        self.modules.enter(*folders_of(unit))
         sys.argv = [unit.name]  # as ``python file.py`` has it: what imports make of arguments is theirs
         if unit.kind == MODULE:
             module = self._guarded(unit.name, lambda: importlib.import_module(unit.name))
@@ -197,7 +202,8 @@ class Loader:
         except KeyboardInterrupt:  # a cancel, too
             raise
         except BaseException as error:  # SystemExit too: a script without a main guard may call sys.exit()
-            self.problems.append("%s does not import: %s" % (_place(error) or what, error_text(error)))
+            hidden = _hidden_module(error, os.path.dirname(what))
+            self.problems.append("%s does not import: %s%s" % (_place(error) or what, error_text(error), hidden))
             return None
 
 
@@ -226,6 +232,16 @@ def _is_skipped(path: str, name: str) -> bool:
 def _file_of(module: ModuleType) -> Optional[str]:
     file = getattr(module, "__file__", None)
     return os.path.realpath(file) if file else None
+
+
+def _hidden_module(error: BaseException, folder: str) -> str:
+    """What to do about a file beside the flow that has the name of a module of Python itself, which is loaded."""
+    name = error.name if isinstance(error, ImportError) else getattr(getattr(error, "obj", None), "__name__", "")
+    path = os.path.join(folder, "%s.py" % name)
+    known = _file_of(sys.modules[name]) if name in sys.modules else None
+    if not os.path.isfile(path) or known in (None, os.path.realpath(path)):
+        return ""
+    return ". Python has a module %r of its own, and finds that: rename %s" % (name, path)
 
 
 def _place(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import time
 from typing import Callable, Dict, Iterable, List, Optional, Tuple
 
 Callback = Callable[[], None]
-PATIENCE = 100
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25  # between turns in which something failed
 
 
 class Timer:
@@ -28,12 +28,13 @@ class Timer:
 class Loop:
     """``turn`` waits for the next thing to do and does it. ``now`` is the monotonic time of the current turn.
 
-    An exception of a callback goes to ``on_error``; after ``PATIENCE`` of them without a success in between it is
-    raised, for then the loop would only spin.
+    An exception of a callback goes to ``on_error``, and the loop goes on. While turn after turn something fails, each
+    waits longer (at most 0.25 s) before it begins: what is still readable would otherwise make the loop spin.
     """
 
     def __init__(self, on_error: Callable[[Exception], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._on_error, self._failures = clock, on_error, 0
+        self._clock, self._on_error = clock, on_error
+        self._failed, self._pause = False, 0.0
         self._selector = selectors.DefaultSelector()
         self._readers: Dict[int, Callback] = {}
         self._writers: Dict[int, Callback] = {}
@@ -112,12 +113,22 @@ class Loop:
         with contextlib.suppress(BlockingIOError):
             for number in set(os.read(self._wake_out, 4096)):
                 for callback in self._on_wake if number == 0 else filter(None, [self._on_signal.get(number)]):
-                    callback()
+                    self.guarded(callback)
 
     # ----------------------------------------------------------------------------------------------------------- turn
 
     def turn(self, longest: Optional[float] = None) -> None:
         """Wait (at most ``longest`` seconds) until something is due, then do all that is due once."""
+        if self._failed:
+            self._failed = False
+            self._pause = min(_LONGEST_PAUSE_S, 2 * self._pause or _SHORTEST_PAUSE_S)
+            time.sleep(self._pause)
+            longest = 0.0  # what failed is to be tried again
+        else:
+            self._pause = 0.0
+        self.guarded(lambda: self._turn(longest))
+
+    def _turn(self, longest: Optional[float]) -> None:
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
         wait = longest
@@ -136,16 +147,14 @@ class Loop:
     def _call(self, callbacks: Dict[int, Callback], fd: int) -> None:
         callback = callbacks.get(fd)  # an earlier callback of this turn may have forgotten it
         if callback is not None:
-            self._guarded(callback)
+            self.guarded(callback)
 
-    def _guarded(self, callback: Callback) -> None:
+    def guarded(self, callback: Callback) -> None:
+        """Call it; if it fails, say so and begin the next turn without waiting for anything but a pause."""
         try:
             callback()
-            self._failures = 0
         except Exception as wrong:
-            self._failures += 1
-            if self._failures >= PATIENCE:
-                raise
+            self._failed = True
             self._on_error(wrong)
 
     def _run_timers(self) -> None:
@@ -155,7 +164,7 @@ class Loop:
         for timer in due:
             callback, timer.callback = timer.callback, None
             if callback is not None:
-                self._guarded(callback)
+                self.guarded(callback)
 
     def close(self) -> None:
         with contextlib.suppress(ValueError):

@@ -31,10 +31,11 @@ except ImportError:  # Windows: it has no workers, so nobody makes such a file
 SLOTS = 64  # lines that can be open at once: of a thread, in a stream
 MARKS = 256  # of lines that were told after raw output, until the supervisor has read that output
 RING_AGAIN_S = 0.05  # a bell that nobody has heard for so long is rung again
-READING_S = 0.5  # the longest that a line waits for the supervisor to be done with reading a pipe
+READING_S = 0.5  # the longest that a line waits for the supervisor to be done with reading, or to take marks
 
+_TAKING_S = 0.001  # between two looks whether it has taken them
 _PAGE = 4096
-_USED, _READS, _MARKED, _RUNG = 0, 8, 32, 40  # where they stand in the file's head
+_USED, _READS, _MARKED, _RUNG, _TAKEN = 0, 8, 32, 40, 48  # where they stand in the file's head
 _MARKS_AT, _SLOTS_AT = 64, 2 * _PAGE
 _TEXT_AT, _SLOT_BYTES = 32, MAX_LINE_BYTES + _PAGE
 
@@ -71,7 +72,7 @@ class OpenLines:
         self._used = 0
         self._lock = threading.Lock()
         self._pipes: Tuple[int, ...] = ()
-        self._last, self._read_at, self._stuck = (0, 0), 0, -1
+        self._last, self._stuck, self._untaken = (0, 0), -1, -1
         self._bell, self._rung_at = -1, 0.0
         self._seen = 0  # marks that the supervisor has taken
 
@@ -125,39 +126,61 @@ class OpenLines:
         for fd in pipes:
             os.close(fd)
 
-    def moment(self, clock: Callable[[], float]) -> float:
-        """The time of a line that is told now. What was written to the pipes before is marked as older."""
+    def moment(self, clock: Callable[[], float], created: Optional[float] = None) -> float:
+        """The time of a line that is told now, or that of a record that was ``created`` a moment ago. What was written
+        to the pipes before is marked as older."""
         if not self._pipes:
-            return clock()
-        written = self._written()
+            return clock() if created is None else created
+        reads, written, is_read = self._written()
         if written == self._last:
-            return clock()
+            return clock() if created is None else created
+        self._wait_for_room()
         with self._lock:
-            at, self._last = clock(), written
+            # What was read unmarked counts as written when it was read, which may be after the record was created.
+            at = clock() if created is None or is_read else created
+            self._last = written
             count: int = _number.unpack_from(self._map, _MARKED)[0]
             _mark.pack_into(self._map, _MARKS_AT + count % MARKS * _mark.size, *written, at)
             _number.pack_into(self._map, _MARKED, count + 1)
-            if _number.unpack_from(self._map, _READS)[0] != self._read_at:
+            if _number.unpack_from(self._map, _READS)[0] != reads:
                 self._written()  # it was read before it was marked, and counts as written when that was over
                 return clock()
         return at
 
-    def _written(self) -> Tuple[int, int]:
-        """Bytes that were ever written to each pipe: what the supervisor has read, and what still waits."""
-        give_up = time.monotonic() + READING_S
+    def _written(self) -> Tuple[int, Tuple[int, int], bool]:
+        """Bytes that were ever written to each pipe: what the supervisor has read, and what still waits. Before them
+        how often it had read; behind them whether it has read something that no line has marked."""
+        give_up, late = time.monotonic() + READING_S, False
         while True:
             reads, out, err = _reads.unpack_from(self._map, _READS)
             if not reads & 1:
                 waiting = _waiting(self._pipes[0]), _waiting(self._pipes[1])
                 if _number.unpack_from(self._map, _READS)[0] == reads:
-                    self._read_at = reads
-                    return out + waiting[0], err + waiting[1]
+                    is_read = out > self._last[0] or err > self._last[1]
+                    return reads, (out + waiting[0], err + waiting[1]), is_read
             elif reads == self._stuck:
-                return self._last
-            if time.monotonic() > give_up:
+                return reads, self._last, False
+            if late:
                 self._stuck = reads  # the supervisor was killed while it read: no other line waits for it
-                return self._last
+                return reads, self._last, False
             time.sleep(0)  # the supervisor is reading this very moment
+            late = time.monotonic() > give_up  # one more look: it may be this process that stood still
+
+    def _wait_for_room(self) -> None:
+        """A run that is faster than its supervisor must not write over marks that this has not taken: the raw lines
+        before them would lose their place. Half of the room is for threads that pass here at the same time."""
+        give_up, late = time.monotonic() + READING_S, False
+        while True:
+            taken: int = _number.unpack_from(self._map, _TAKEN)[0]
+            if _number.unpack_from(self._map, _MARKED)[0] - taken < MARKS // 2 or taken == self._untaken:
+                return
+            if late:
+                self._untaken = taken  # the supervisor hangs or was killed: no other line waits for it
+                return
+            if self._bell >= 0:
+                self.ring()
+            time.sleep(_TAKING_S)
+            late = time.monotonic() > give_up
 
     @contextlib.contextmanager
     def writing(self, stream: int) -> Iterator[None]:
@@ -172,6 +195,7 @@ class OpenLines:
     def use_bell(self, bell: int) -> None:
         """``ring`` writes to this pipe."""
         self._bell = bell
+        self.looked()  # the first write to a mapped file is slow
 
     def ring(self) -> None:
         """Tell the supervisor that there is something to look at, unless it was told and has not looked yet."""
@@ -203,6 +227,8 @@ class OpenLines:
         count: int = _number.unpack_from(self._map, _MARKED)[0]
         first, self._seen = max(self._seen, count - MARKS), count
         found = [_mark.unpack_from(self._map, _MARKS_AT + n % MARKS * _mark.size) for n in range(first, count)]
+        if found:
+            _number.pack_into(self._map, _TAKEN, count)
         return [Mark((out, err), at) for out, err, at in found]
 
     def lines(self) -> List[OpenLine]:
@@ -247,14 +273,13 @@ def _locked(fd: int, at: int, wanted: bool) -> bool:
 
 
 def _allocate(fd: int, at: int, size: int) -> bool:
-    """Whether the file has blocks there now."""
+    """Whether the file has blocks there now, which are zeros."""
     if fd < 0:  # it is memory
         return True
     try:
-        os.posix_fallocate(fd, at, size)
-    except (OSError, AttributeError):
+        return os.pwrite(fd, bytes(size), at) == size  # not fallocate: the first write to such blocks takes 0.2 ms more
+    except OSError:
         return False
-    return True
 
 
 _FILE_BYTES = _SLOTS_AT + SLOTS * _SLOT_BYTES

@@ -96,6 +96,7 @@ class Output:
         self._waiting: List[protocol.Logged] = []  # read, but one pipe may still hold something older
         self._held: Optional[OpenLines] = None  # this process's own: unfinished raw lines
         self.told: Optional[OpenLines] = None  # the run's, once its process has made them
+        self._told_at: Optional[Path] = None
 
     def pipe(self, level: int) -> int:
         """A new pipe; its writing end, for the child. The reading end joins ``open_pipes``."""
@@ -156,7 +157,7 @@ class Output:
 
     def _take(self, fd: int, pipe: _Pipe) -> Tuple[Optional[bytes], float]:
         """What the pipe holds now (None: nothing, empty: it is at its end), and a time that is no earlier."""
-        told = self.told
+        told = self._attached()
         if told is not None:
             told.begin_reading()
         try:
@@ -166,6 +167,7 @@ class Output:
         except OSError:
             data = b""
         now = self._clock()
+        told = told or self._attached()  # what was read may have come from code that has begun just now
         self._read[pipe.index] += len(data or b"")
         if told is not None:
             told.end_reading(*self._read)
@@ -199,9 +201,17 @@ class Output:
 
     def listen(self, path: Path) -> None:
         """What the run's process marks in this file puts raw lines in their place; once it has made it."""
-        self.told = openlines.attach(str(path))
-        if self.told is not None:
-            self.told.end_reading(*self._read)
+        self._told_at = path
+        self._attached()
+
+    def _attached(self) -> Optional[OpenLines]:
+        if self.told is None and self._told_at is not None:
+            self.told = openlines.attach(str(self._told_at))
+            if self.told is not None:
+                out, err = self._read  # its process does not know of them until now
+                self._marks += [Mark((a + out, b + err), at) for (a, b), at in self.told.marks()]
+                self.told.end_reading(out, err)
+        return self.told
 
     def unfinished(self) -> List[OpenLine]:
         """Lines that have begun in the pipes and not ended."""
@@ -262,7 +272,7 @@ class Output:
         for mapped in (self._held, self.told):
             if mapped is not None:
                 mapped.close()
-        self._held = self.told = None
+        self._held = self.told = self._told_at = None
 
     def _opened(self) -> spool.Writer:
         if self._writer is None:

@@ -18,14 +18,19 @@ from importlib.util import spec_from_file_location
 from types import CodeType, ModuleType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from perfect_client.leftovers import Left, Process, of_seed
+from perfect_client.leftovers import Left, Process, of_call
+from perfect_client.process_state import ProcessState
 from perfect_client.sources import FOREIGN
 
 _MARK = "__perfect_statement__"
-_SEEDS = frozenset({
-    "seed", "manual_seed", "set_seed", "set_random_seed", "seed_everything",
-    "Random", "RandomState", "default_rng",  # generators of one's own: two forks would draw the same numbers
-})  # fmt: skip
+_SEED, _FOLDER = "a seed for random numbers", "a temporary folder or file that forks would share"
+_NAME = "an id that forks would share"
+_ONCE = {  # what each run is to have of its own, by the function that is called for it
+    **dict.fromkeys(("seed", "manual_seed", "set_seed", "set_random_seed", "seed_everything"), _SEED),
+    **dict.fromkeys(("Random", "RandomState", "default_rng"), _SEED),  # two forks would draw the same numbers
+    **dict.fromkeys(("mkdtemp", "mkstemp", "mktemp", "TemporaryDirectory", "NamedTemporaryFile"), _FOLDER),
+    **dict.fromkeys(("uuid1", "uuid4", "token_hex", "token_urlsafe", "token_bytes", "getpid"), _NAME),
+}
 _MAX_FILE_NAME = 255
 _MAX_DATA_FILES = 1000
 _HERE = os.path.dirname(os.path.realpath(__file__)) + os.sep
@@ -38,12 +43,12 @@ Whereabouts = Tuple[str, ...]  # the file of a module, or the folders of one tha
 
 
 class Statement(NamedTuple):
-    """A statement of a module's top level: its line (0: it is not known which one), and the package from elsewhere that
-    it imports."""
+    """A statement of a module's top level: its line (0: it is not known which one), the package from elsewhere that it
+    imports, and what it makes that each run is to have of its own."""
 
     line: int
     imports: str = ""
-    seeds: bool = False
+    makes: str = ""
 
 
 class Trace(NamedTuple):
@@ -66,7 +71,7 @@ class Watch:
     read."""
 
     def __init__(self) -> None:
-        self.process = Process()
+        self.process, self.state = Process(), ProcessState()
         self.traces: List[Trace] = []
         self.imports: Dict[str, Set[str]] = {}  # file → names that its code imports, wherever that stands
         self.names: Dict[str, str] = {}  # file → name of its module
@@ -85,6 +90,7 @@ class Watch:
 
     def enter(self, module: str, file: str) -> None:
         self.look()
+        self._note_state()
         self._places.append(_Place(module, file))
         self.names[file] = module
 
@@ -92,15 +98,23 @@ class Watch:
         self.look()
         self._places[-1].statement = Statement(0)
         self.look(thorough=True)
+        self._note_state()
         self._places.pop()
 
     def at(self, statement: Statement) -> None:
         """The innermost module comes to this statement."""
         self.look()
         place = self._places[-1]
+        if statement.imports or place.statement.imports:
+            self._note_state()
         place.statement = statement
-        if statement.seeds:
-            self.traces.append(Trace(place.file, statement, of_seed()))
+        if statement.makes:
+            self.traces.append(Trace(place.file, statement, of_call(statement.makes)))
+
+    def _note_state(self) -> None:
+        """What changed in the state of this process is the innermost module's, unless it imports a package just now."""
+        place = self._places[-1] if self._places else _Place("", "")
+        self.state.note("" if place.statement.imports else place.file)
 
     def look(self, thorough: bool = False) -> None:
         """Note what is new as left by the statement that the innermost module has come to."""
@@ -147,9 +161,10 @@ class OwnModules:
         self.tried: Set[str] = set()  # their files, those included that failed
         self._folders = [os.path.realpath(folder) for folder in folders]
         self._roots: Set[str] = set(self._folders)
-        self._root = ""
+        self._root = self._added = ""
+        self._entered = ("", "")
         self._aside: Dict[str, Dict[Whereabouts, Dict[str, ModuleType]]] = {}  # top name → its versions
-        self._found: Dict[Tuple[str, str], Whereabouts] = {}  # root and top name → what ``import`` finds there
+        self._found: Dict[Tuple[str, str, str], Whereabouts] = {}  # root, beside, top name → what ``import`` finds
 
     def install(self) -> None:
         """Be asked before Python's own search of ``sys.path``, after built-in modules."""
@@ -161,18 +176,24 @@ class OwnModules:
 
     # ------------------------------------------------------------------------------------------------------- folders
 
-    def enter(self, root: str) -> None:
-        """From here on ``import x`` looks into ``root`` first, and finds no ``x`` of another folder in its place."""
-        if root == self._root:
+    def enter(self, root: str, beside: str = "") -> None:
+        """From here on ``import x`` looks into ``root`` first and into ``beside`` last, and finds no ``x`` of another
+        folder in its place."""
+        if (root, beside) == self._entered:
             return
         loaded = self._loaded()
+        if self._added and self._added in sys.path:
+            sys.path.remove(self._added)
         if self._root and self._root not in self._folders and self._root in sys.path:
             sys.path.remove(self._root)
-        self._root = root
-        self._roots.add(root)
+        self._root, self._entered, self._added = root, (root, beside), ""
+        self._roots.update({root, beside} - {""})
         if root in sys.path:
             sys.path.remove(root)
         sys.path.insert(0, root)
+        if beside and beside not in sys.path:
+            sys.path.append(beside)
+            self._added = beside
         self._swap(loaded)
 
     def _loaded(self) -> Dict[str, Whereabouts]:
@@ -202,7 +223,7 @@ class OwnModules:
                 sys.modules.update(self._aside.get(name, {}).pop(found, {}))
 
     def _search(self, name: str) -> Whereabouts:
-        key = (self._root, name)
+        key = (*self._entered, name)
         if key not in self._found:
             spec = PathFinder.find_spec(name)
             self._found[key] = _whereabouts(spec.origin, spec.submodule_search_locations or ()) if spec else ()
@@ -344,8 +365,13 @@ def _statement(node: ast.stmt, owner: OwnModules, path: str) -> Statement:
             _note_file(part.value, os.path.dirname(path), owner.watch)
     called = (part.func for part in parts if isinstance(part, ast.Call))
     names = {func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "") for func in called}
-    seeds = bool(names & _SEEDS) and not isinstance(node, ast.ClassDef)
-    return Statement(node.lineno, _imported_from_elsewhere(node, owner), seeds)
+    makes = [_ONCE[name] for name in sorted(names & _ONCE.keys())] if _runs_now(node) else []
+    return Statement(node.lineno, _imported_from_elsewhere(node, owner), makes[0] if makes else "")
+
+
+def _runs_now(node: ast.stmt) -> bool:
+    """Whether the calls in a statement are made when it is executed: not those in methods and lambdas."""
+    return not isinstance(node, ast.ClassDef) and not any(isinstance(part, ast.Lambda) for part in ast.walk(node))
 
 
 def _is_main_guard(node: ast.stmt) -> bool:

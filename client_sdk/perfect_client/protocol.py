@@ -127,6 +127,7 @@ class FlowSpec:
 
     ``start`` says how the processes of its runs begin: ``fork`` or ``fresh``; ``start_reason`` why not by a fork, in
     a sentence. ``problem`` says why the newest code of its file is not used. ``notes`` are remarks about its code.
+    ``source_time`` is when its file was last changed, in seconds since 1970.
     """
 
     name: str
@@ -143,6 +144,7 @@ class FlowSpec:
     start_reason: str = ""
     problem: str = ""
     notes: List[str] = field(default_factory=list)
+    source_time: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ class Ancestor:
 @dataclass(frozen=True)
 class Joined:
     """``draining``: this process takes nothing new. ``older`` are the boots of processes of this worker that drain
-    beside this one, and ``beside`` the fences of the attempts that they hold.
+    beside this one, and ``beside`` the fences of the attempts that they hold. ``dead`` are the boots of processes of
+    this worker that are surely gone, though their connections may still look alive.
     """
 
     worker: str
@@ -198,6 +201,7 @@ class Joined:
     draining: bool = False
     older: List[str] = field(default_factory=list)
     beside: List[int] = field(default_factory=list)
+    dead: List[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

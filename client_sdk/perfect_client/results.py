@@ -14,15 +14,16 @@ import os
 import stat
 import time
 from hashlib import blake2b
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Union
 
+from perfect_client import bounding
+from perfect_client.bounding import LEAST_BYTES
 from perfect_client.errors import ConfigurationError
 
 SIZE_SETTING, AGE_SETTING = "PERFECT_RESULTS_MB", "PERFECT_RESULTS_DAYS"
 DEFAULT_MB, DEFAULT_DAYS = 1024.0, 30.0
 RUNS = "runs"  # the sub-folder of what runs may resume from
 _SWEEP_EVERY_S = 600.0
-_LEFT_OVER_S = 3600.0  # a temporary file this old has no writer any more
 _MAX_FILE_NAME = 100
 _MAGIC = b"perfect-result 1\n"
 _counter = itertools.count()
@@ -93,7 +94,7 @@ class FolderStore:
             with contextlib.suppress(OSError):
                 os.unlink(fresh)
             raise
-        self.grown(len(data))
+        self.grown(max(len(data), LEAST_BYTES))
 
     def exists(self, key: str) -> bool:
         return os.path.isfile(self.path_of(key))
@@ -154,41 +155,12 @@ class FolderStore:
             self.sweep()
 
     def sweep(self) -> None:
-        """Remove what is older than the bound, then the oldest until the rest fits. Others may sweep as well."""
+        """Remove what is older than the bound, then the oldest until the rest fits."""
         self._written = 0.0
         if self.max_bytes == math.inf and self.max_age_s == math.inf:
             return
-        now, total = time.time(), 0
-        kept: List[Tuple[float, int, str]] = []
-        for path, found in self._files():
-            if now - found.st_mtime > (_LEFT_OVER_S if path.endswith(".new") else self.max_age_s):
-                _unlink(path)
-            else:
-                kept.append((found.st_mtime, found.st_size, path))
-                total += found.st_size
-        kept.sort()
-        for _, size, path in kept:
-            if total <= self.max_bytes:
-                return
-            _unlink(path)
-            total -= size
-
-    def _files(self) -> Iterator[Tuple[str, os.stat_result]]:
-        for folder in (self.path, os.path.join(self.path, RUNS)):
-            try:
-                entries = list(os.scandir(folder))
-            except OSError:
-                continue
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    found = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(found.st_mode) and entry.name != ".swept":
-                        yield entry.path, found
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+        runs = os.path.join(self.path, RUNS)
+        bounding.sweep([self.path, runs], runs, self.max_bytes, self.max_age_s)
 
 
 _stores: Dict[Tuple[str, str, str], FolderStore] = {}

@@ -117,6 +117,10 @@ class Session:
         """These older processes of this worker drain, and hold these attempts. Told at each join."""
         self._me = replace(self._me, older=sorted(older), beside=sorted(fences))
 
+    def outlive(self, dead: Iterable[str]) -> None:
+        """These processes of this worker are surely gone. Told at each join."""
+        self._me = replace(self._me, dead=list(dead))
+
     @property
     def lets_drain(self) -> bool:
         """Whether the server, as it was when it was last there, lets a newer process join while this one drains."""

@@ -1,4 +1,8 @@
-"""Older processes of this worker that drain: while one lives, its attempts are its own; then they are taken over."""
+"""Older processes of this worker that drain: while one lives, its attempts are its own; then they are taken over.
+
+One that was killed may leave a connection that the server takes for alive, since its end was lost on the way. Its lock
+tells that it is dead, and the server is told.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +27,23 @@ class Elders:
         self._loop, self._folder, self._worker, self._session = loop, folder, worker, session
         self._inherit = inherit
         self._living: Set[str] = set()
+        self._dead: List[str] = []
 
     def begin(self) -> List[Entry]:
         """End what a killed process of this worker has left running; the entries of its attempts."""
         self._living = self._folder.living()
         entries = self._folder.entries(self._living)
+        self._dead = self._folder.dead()
+        self._session.outlive(self._dead)
         custody.end_what_was_left(self._worker, entries)
         self._watch()
         return entries
+
+    def accepted(self) -> None:
+        """The server has let this process in, so it counts none before it as connected."""
+        self._folder.bury(self._dead)
+        self._dead = []
+        self._session.outlive(())
 
     def _watch(self) -> None:
         if self._living:  # first: a disk that cannot be read now is looked at again

@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from perfect_client import protocol
@@ -37,6 +38,7 @@ STOP_GRACE_S = 10.0  # what running flows get when the worker is stopped
 GOODBYE_S = 5.0  # for delivering what is left when the worker is stopped
 BELL_REST_S = 0.01  # between two looks at the spools, so that a chatty run does not own the loop
 NAMES_SHOWN = 8
+MISHAPS_TOLD = frozenset(10**n for n in range(1, 10))
 WORKER_KILLED = "the worker process was killed"
 
 
@@ -111,6 +113,7 @@ class Supervisor:
         self._flows_told = False
         self._starts_told: Dict[str, str] = {}
         self._refusals: List[str] = []  # told already
+        self._mishaps: Dict[str, int] = {}  # how often, by their traceback
 
     def _server(self) -> Tuple[str, str]:
         """Where the server is now, and with which token: a server of this machine may come back on another port."""
@@ -157,7 +160,7 @@ class Supervisor:
     def step(self, longest: Optional[float] = None) -> None:
         """One turn of the loop; ``longest`` limits the wait, in seconds."""
         self.loop.turn(longest)
-        self._deliver()
+        self.loop.guarded(self._deliver)
 
     def _close(self) -> None:
         self.wire.abort()
@@ -184,16 +187,16 @@ class Supervisor:
 
     def _held(self) -> List[protocol.Held]:
         self._offers.clear()  # the server takes back what was not claimed
-        for attempt in self.attempts.values():
-            attempt.look()
+        self._look_at_all()
         return [attempt.held() for attempt in self.attempts.values()]
 
     def _obey(self, order: Any) -> None:
         handle = _ORDERS.get(type(order))
         if handle is not None:
-            handle(self, order)
+            self.loop.guarded(lambda: handle(self, order))
 
     def _accepted(self, order: protocol.Accept) -> None:
+        self.elders.accepted()
         self._tell_free()
 
     def _offered(self, order: protocol.OfferRun) -> None:
@@ -331,14 +334,17 @@ class Supervisor:
         self.loop.after(BELL_REST_S, self._look)
 
     def _look(self) -> None:
+        self.loop.on_read(self._bell_out, self._rung)  # first: whatever fails below, the bell is heard again
         with contextlib.suppress(BlockingIOError):
             for word in self._ear.hear(os.read(self._bell_out, 1 << 16)):
                 attempt = self.attempts.get(word.fence)
                 if attempt is not None:
                     attempt.watch(word.key, word.seconds, word.sentence, self.setup.grace_s)
-        self.loop.on_read(self._bell_out, self._rung)
-        for attempt in self.attempts.values():
-            attempt.look()
+        self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        for attempt in list(self.attempts.values()):
+            self.loop.guarded(attempt.look)
 
     def _changed(self, attempt: Attempt) -> None:
         if not attempt.busy:
@@ -347,14 +353,17 @@ class Supervisor:
 
     def _deliver(self) -> None:
         """After each turn: send what there is, forget what has arrived."""
-        self.wire.pump()
-        for fence, attempt in list(self.attempts.items()):
-            if attempt.forget_if_delivered():
-                del self.attempts[fence]
-                self._tell_free()
-                self.wire.pump()
+        self.loop.guarded(self.wire.pump)
+        for attempt in list(self.attempts.values()):
+            self.loop.guarded(partial(self._forget_if_delivered, attempt))
         if self.ending.begun:
             self._leave_when_done()
+
+    def _forget_if_delivered(self, attempt: Attempt) -> None:
+        if attempt.forget_if_delivered():
+            del self.attempts[attempt.fence]
+            self._tell_free()
+            self.wire.pump()
 
     # ------------------------------------------------------------------------------------------------------------ end
 
@@ -394,11 +403,16 @@ class Supervisor:
         self._code = 0
 
     def _mishap(self, error: Exception) -> None:
-        """A fault in this program must not cost the runs their supervisor."""
-        self._note(
-            "an error in the worker, which goes on: %s"
-            % "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        )
+        """A fault in this program must not cost the runs their supervisor. The same one is told with its traceback
+        once, then by its count."""
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        count = self._mishaps[text] = self._mishaps.get(text, 0) + 1
+        if count == 1:
+            self._note("an error in the worker, which goes on: %s" % text)
+        elif count in MISHAPS_TOLD:
+            self._note("an error in the worker, for the %dth time: %s" % (count, error))
+        if len(self._mishaps) > len(MISHAPS_TOLD):
+            self._mishaps = {text: count}
 
     def _note(self, sentence: str) -> None:
         self.say("%s  %s" % (time.strftime("%H:%M:%S"), sentence))

@@ -17,8 +17,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 from perfect_client import describe, importing, protocol, sources
 from perfect_client.hiding import of_this_process
 from perfect_client.leftovers import Left, in_words
-from perfect_client.loader import Imported, Loader, folder_of, same_name
+from perfect_client.loader import Imported, Loader, folders_of, same_name
 from perfect_client.own_modules import OwnModules, Statement, Trace, Watch
+from perfect_client.process_state import apply
 from perfect_client.sources import Unit
 
 MAX_SOURCES_BYTES = 50 * 1024 * 1024  # of all files; without them there is no last good code
@@ -38,6 +39,7 @@ class Survey:
         self._loader = Loader(self.modules, skip)
         self._script, self._say = script, say
         self._specs: Dict[str, List[Any]] = {}
+        self._states: Dict[str, Dict[Any, Any]] = {}  # flow → of its process
         self._units: List[Imported] = []
         self._skipped: List[str] = []
 
@@ -47,18 +49,29 @@ class Survey:
         importing.current = importing.Import()
         self.watch.begin()
         try:
-            for imported in self._loader.load(self.targets, self._say, self._script):
+            for imported in self._loader.load(self.targets, self._begin, self._script):
                 self._take(imported)
+            self.watch.state.become()
         finally:
             self.watch.end()
             self._skipped, importing.current = importing.current.skipped, None
-        for folder in sorted({folder_of(imported.unit) for imported in self._units}):
-            self.modules.enter(folder)  # what is found in each is known before the forks need it
+        for folders in sorted({folders_of(imported.unit) for imported in self._units}):
+            self.modules.enter(*folders)  # what is found in each is known before the forks need it
+        self._states = {name: self._state_of(unit) for name, unit in self.homes.items()}
+
+    def _state_of(self, unit: Unit) -> Dict[Any, Any]:
+        return self.watch.state.of(self._reached(unit) if self.watch.state.differs else ())
+
+    def _begin(self, unit: Unit) -> None:
+        """Each unit begins as if it was the first."""
+        self.watch.state.become()
+        self._say(unit)
 
     def enter(self, name: str) -> None:
-        """Let names lead to what the file of this flow would find."""
+        """Let names lead to what the file of this flow would find, and the process be as its import has left it."""
         unit = self.homes[name]
-        self.modules.enter(folder_of(unit))
+        self.modules.enter(*folders_of(unit))
+        apply(self._states[name])
         sys.argv = [unit.name]
 
     def _take(self, imported: Imported) -> None:
@@ -112,7 +125,7 @@ class Survey:
             return []
         gc.collect()
         there = {(left.kind, left.key) for left in self.watch.process.still_there([t.left for t in self.watch.traces])}
-        return [t for t in self.watch.traces if (t.left.kind, t.left.key) in there or t.left.kind == "seed"]
+        return [t for t in self.watch.traces if (t.left.kind, t.left.key) in there or t.left.kind == "made"]
 
     def _traces_of(self, unit: Unit, traces: List[Trace]) -> List[Trace]:
         """Those of the modules that the unit's import has reached, and those of nobody known."""
@@ -123,7 +136,7 @@ class Survey:
 
     def _reached(self, unit: Unit) -> Set[str]:
         """The files of the user's modules that a unit imports, directly or not."""
-        home, files = folder_of(unit) + os.sep, self._files_by_name()
+        home, files = folders_of(unit)[0] + os.sep, self._files_by_name()
         reached: Set[str] = set()
         left = [unit.name] if unit.name in self.watch.names else files.get(unit.name, [])
         while left:

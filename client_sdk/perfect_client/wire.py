@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, List, Optional, Tuple
+from collections import deque
+from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from perfect_client import protocol
 from perfect_client.frames import Closed, Event, Text
 from perfect_client.loop import Loop, Timer
 from perfect_client.session import Session
-from perfect_client.transport import CONNECTING, OPEN, Backoff, Link
+from perfect_client.transport import CONNECTING, GONE, OPEN, Backoff, Link
 
 _QUEUED_BYTES = 1 << 20  # above that the socket is the bottleneck: ask the session for no more
 _REFUSED_WAIT_S = 60.0  # after a refusal, while there are runs that must be told of
@@ -38,6 +39,8 @@ class Wire:
         self._backoff = Backoff()
         self._link: Optional[Link] = None
         self._fd = -1
+        self._events: Deque[Event] = deque()  # of this link, read and not handled yet
+        self._handling = False
         self._timer: Optional[Timer] = None
         self._wakes_at: Optional[float] = None
         self._refusal = ""
@@ -52,19 +55,33 @@ class Wire:
         if self._closing:
             return
         self.url, token = self._server()
-        self._link = Link(self.url, token)
+        link = Link(self.url, token)
         self._refusal = ""
-        self._link.start(self._loop.wake)
+        link.start(self._loop.wake)
+        self._link = link
+
+    def _begin_again(self) -> None:
+        """Whatever fails here (no thread to be had, an address that cannot be right by now) is tried again later."""
+        try:
+            self.begin()
+        except Exception as wrong:
+            self._lost(GONE, str(wrong))
 
     def _connected(self) -> None:
         link = self._link
         if link is None or link.state == CONNECTING or self._fd >= 0:
             return
         if link.state == OPEN:
-            self._fd = link.fileno()
-            self._opened_at = self._loop.now
-            self._loop.on_read(self._fd, self._readable)
-            self.session.open(self._loop.now, self._held())
+            try:
+                held = self._held()
+                self._fd = link.fileno()
+                self._opened_at = self._loop.now
+                self._loop.on_read(self._fd, self._readable)
+                self.session.open(self._loop.now, held)
+            except Exception:  # without a word of ours the server would wait, and nobody would come back
+                link.abort()
+                self._lost(GONE, "the worker could not say what it holds")
+                raise
         self._readable()
 
     def _readable(self) -> None:
@@ -76,13 +93,22 @@ class Wire:
             self._digest(self._link.on_writable())
 
     def _digest(self, events: List[Event]) -> None:
+        """Handle events one after another. What is read while an order is carried out waits behind it; so does, for the
+        next turn, what came after an order that failed."""
         self.session.heard(self._loop.now)
-        for event in events:
-            if isinstance(event, Text):
-                self._receive(event)
-            elif isinstance(event, Closed):
-                self._lost(event.code, event.reason)
-                return
+        self._events.extend(events)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                if isinstance(event, Text):
+                    self._receive(event)
+                elif isinstance(event, Closed):
+                    self._lost(event.code, event.reason)
+        finally:
+            self._handling = False
         self.pump()
 
     def _receive(self, text: Text) -> None:
@@ -111,6 +137,9 @@ class Wire:
         link = self._link
         if link is None or self._fd < 0:
             return
+        if self._events and not self._handling:
+            self._digest([])
+            return
         while link.state == OPEN and link.queued_bytes < _QUEUED_BYTES:
             frame = self.session.next_frame(self._loop.now)
             if frame is None:
@@ -124,7 +153,7 @@ class Wire:
                 self._loop.on_write(self._fd, self._writable)
             else:
                 self._loop.no_write(self._fd)
-        else:
+        elif not self._handling:
             self._readable()
         self._schedule()
 
@@ -142,7 +171,7 @@ class Wire:
             return
         if not self.session.tick(self._loop.now, time.time()):
             self._link.abort()
-            self._lost(1006, "the server was silent for too long")
+            self._lost(GONE, "the server was silent for too long")
             return
         self.pump()
 
@@ -152,15 +181,17 @@ class Wire:
         if link is not None and self._fd >= 0 and not self._closing:  # else what it holds is told once it connects
             self._loop.forget(self._fd)
             self._link, self._fd = None, -1
+            self._events.clear()
             self.session.closed()
             link.abort()
             self._schedule()
-            self.begin()
+            self._begin_again()
 
     # ---------------------------------------------------------------------------------------------------------- ends
 
     def _lost(self, code: int, reason: str) -> None:
         link, self._link = self._link, None
+        self._events.clear()
         if self._fd >= 0:
             self._loop.forget(self._fd)
             self._fd = -1
@@ -180,7 +211,7 @@ class Wire:
         if sentence != self._told:
             self._say("no connection to %s: %s; trying again" % (self.url, sentence))
             self._told = sentence
-        self._loop.after(wait, self.begin)
+        self._loop.after(wait, self._begin_again)
 
     @property
     def connected(self) -> bool:
@@ -204,4 +235,4 @@ class Wire:
         self._closing = True
         if self._link is not None:
             self._link.abort()
-            self._lost(1006, "")
+            self._lost(GONE, "")

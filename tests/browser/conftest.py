@@ -5,7 +5,6 @@ One house and one browser serve all of these tests, so a test looks only at runs
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import pytest
 
 from tests.journeys.checker import faults
 from tests.journeys.house import House, opened, until
+from tests.needs import missing
 
 try:
     from playwright import sync_api as playwright
@@ -38,13 +38,6 @@ WATCH_PERCENT = """() => {
   look();
   new MutationObserver(look).observe(document.body, { subtree: true, childList: true, characterData: true });
 }"""
-
-
-def missing(reason: str) -> None:
-    """A browser that is not here skips the journeys and says so; with CI=true that is a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -157,6 +157,22 @@ def test_a_run_that_ignores_the_request_is_stopped_and_the_page_shows_each_stage
     assert page.get_by_role("button", name="Cancel").count() == 0
 
 
+def test_an_answer_is_shown_although_a_live_frame_took_its_button_away(house: House, page):
+    run_id = started(house, "c-loop")
+    page.goto(f"/runs/{run_id}/")
+    page.get_by_role("button", name="Cancel").wait_for()
+
+    page.evaluate("""() => {
+      document.querySelector('.hero [hx-post$="/cancel/"]').click();
+      const hero = document.querySelector(".hero");
+      hero.outerHTML = hero.outerHTML;  // as a frame does, before the answer can be here
+    }""")
+
+    says(page, "#toasts", "stop")
+    assert page.locator("#toasts .toast").count() == 1
+    house.wait(run_id, within=15)
+
+
 def test_an_open_page_outlives_its_server_and_catches_up_with_what_it_missed(house: House, page):
     before = {run["id"] for run in house.get("/api/runs?limit=100")["items"]}
     run_id = started(house, "climb", parameters={"steps": 3, "gate": "outage"})

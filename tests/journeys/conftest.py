@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from .checker import faults
-from .house import House, opened
+from .house import POSTGRES, House, opened
+
+
+@pytest.fixture(autouse=True)
+def _on_its_database(request: pytest.FixtureRequest) -> None:
+    if POSTGRES and request.node.get_closest_marker("sqlite"):
+        pytest.skip("it runs with SQLite alone")
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""A real server and real workers as processes, in a home of their own, driven as a user's script would."""
+"""A real server and real workers as processes, in a home of their own, driven as a user's script would.
+
+With ``TESTS_DATABASE_URL`` each house has a database of its own on that PostgreSQL server instead of an SQLite file.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import functools
 import http.client
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -20,6 +24,7 @@ from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOWS = ROOT / "tests" / "journeys" / "flows" / "ledger_flows.py"
+POSTGRES = os.environ.get("TESTS_DATABASE_URL", "")
 RESTED_S = 5.0  # a connection that rested so long may be closed by the server while it is used again
 T = TypeVar("T")
 
@@ -46,13 +51,38 @@ def alive(pid: int) -> bool:
 
 
 @functools.cache
-def _prepared() -> tuple[Path, str]:
-    """A home with its tables and a token, made once for all houses of this process: each begins with a copy."""
+def _prepared() -> tuple[House, str]:
+    """A house with its tables and a token, made once for all of this process: each begins with a copy."""
     home = tempfile.mkdtemp(prefix="perfect-house-")
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     house = House(Path(home), prepared=False)
+    if POSTGRES:
+        house.use(_create_database())
+        atexit.register(_drop_database, str(house.database))
     house.manage("migrate", check=True)
-    return house.home, house.manage("createtoken", "journey", "--scope", "admin", check=True).stdout.split()[-1]
+    return house, house.manage("createtoken", "journey", "--scope", "admin", check=True).stdout.split()[-1]
+
+
+def _create_database(template: str = "template1") -> str:
+    """The address of a new database at ``POSTGRES``, a copy of ``template``."""
+    url = f"{POSTGRES.rpartition('/')[0]}/perfect_{secrets.token_hex(6)}"
+    _postgres(f"CREATE DATABASE {_name(url)} TEMPLATE {template}")
+    return url
+
+
+def _drop_database(url: str) -> None:
+    _postgres(f"DROP DATABASE {_name(url)} WITH (FORCE)")
+
+
+def _name(url: str) -> str:
+    return url.rpartition("/")[2]
+
+
+def _postgres(statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(POSTGRES, autocommit=True) as connection:
+        connection.execute(statement.encode())
 
 
 class House:
@@ -74,15 +104,22 @@ class House:
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
         self._token = ""
+        self.database: Path | str = home / "flows.db"
         if prepared:
             made, self._token = _prepared()
-            shutil.copytree(made, home, dirs_exist_ok=True)
+            shutil.copytree(made.home, home, dirs_exist_ok=True)
+            if POSTGRES:
+                self.use(_create_database(_name(str(made.database))))
+
+    def use(self, url: str) -> None:
+        """Have the database at ``url`` instead of a file in the home."""
+        self.database = self.env["PERFECT_DATABASE_URL"] = url
 
     # ------------------------------------------------------------------------------------------------------ processes
 
     def manage(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "manage.py"), *words]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60, **options)
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=180, **options)
 
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.home / f"{name}.log").open("ab") as log:
@@ -94,7 +131,7 @@ class House:
         (self.home / "server.json").unlink(missing_ok=True)
         words = ["serve", "--port", str(self.port), *options]
         self.server = self._spawn("server", [sys.executable, str(ROOT / "manage.py"), *words])
-        facts = until(self._server_facts, within=60, what=f"server up; {self.log('server')[-2000:]}")
+        facts = until(self._server_facts, within=180, what=f"server up; {self.log('server')[-2000:]}")
         self.port = int(facts["url"].rsplit(":", 1)[1].strip("/"))
         self.env["PERFECT_URL"] = f"http://127.0.0.1:{self.port}"
         self._hang_up()
@@ -143,10 +180,6 @@ class House:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(timeout=5)
-
-    @property
-    def database(self) -> Path:
-        return self.home / "flows.db"
 
     # ------------------------------------------------------------------------------------------------------------ API
 
@@ -238,3 +271,5 @@ def opened(home: Path, *, worker: bool = True) -> Iterator[House]:
         yield house
     finally:
         house.stop()
+        if POSTGRES:
+            _drop_database(str(house.database))

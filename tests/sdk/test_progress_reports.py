@@ -88,7 +88,8 @@ def test_at_most_twenty_a_second_are_told(execute: Execute) -> None:
 
     told = execute(flow(name="x")(lambda: eager()))
 
-    assert len(told.progress) <= 2 + 20 * float(told.ended.result)
+    # Besides: the first, the last, and one that was due when a busy machine let nobody tell it.
+    assert len(told.progress) <= 3 + 20 * float(told.ended.result)
 
 
 def test_the_last_value_always_gets_through(execute: Execute) -> None:

@@ -11,7 +11,7 @@ from typing import Any, List
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perfect_client import results
+from perfect_client import bounding, results
 from perfect_client.errors import ConfigurationError
 from perfect_client.results import Envelope, FolderStore, bounds, default_store, pack, store_of, unpack
 from perfect_client.serializers import PickleSerializer, TooLarge, serializer_of
@@ -131,8 +131,8 @@ def aged(store: FolderStore, key: str, size: int, age_s: float) -> None:
 
 
 def test_what_is_too_old_goes_and_then_the_oldest_until_the_rest_fits(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path, max_bytes=10_000, max_age_s=1000)
-    for key, size, age in [("ancient", 10, 2000), ("old", 400, 900), ("middle", 600, 500), ("new", 9000, 1)]:
+    store = FolderStore(tmp_path, max_bytes=40_000, max_age_s=1000)
+    for key, size, age in [("ancient", 10, 2000), ("old", 400, 900), ("middle", 600, 500), ("new", 28_000, 1)]:
         aged(store, key, size, age)
     store.make(results.RUNS)
     run = tmp_path / results.RUNS / "run-1"
@@ -143,6 +143,71 @@ def test_what_is_too_old_goes_and_then_the_oldest_until_the_rest_fits(tmp_path: 
 
     assert sorted(os.listdir(tmp_path)) == ["middle", "new", results.RUNS]
     assert not run.exists()  # between old and middle
+
+
+def test_small_files_count_with_their_disk_and_for_8_kib_at_least(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, max_bytes=20 * 8192)
+    for number in range(30):
+        aged(store, "k%02d" % number, 60, 100 - number)
+
+    store.sweep()
+
+    assert sorted(os.listdir(tmp_path)) == ["k%02d" % number for number in range(10, 30)]
+
+
+def left_by_run(store: FolderStore, hour: str, name: str, age_s: float) -> Path:
+    """A file of a run in the folder of its hour, last written so long ago."""
+    file = Path(store.make(results.RUNS)) / hour / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"x")
+    os.utime(file, (time.time() - age_s,) * 2)
+    return file
+
+
+def test_of_runs_whole_hours_go_and_of_the_last_one_a_part(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, max_bytes=15 * 8192)
+    files = [
+        left_by_run(store, hour, "run-%d" % number, age - number)
+        for hour, age in (("2026-01-01-10", 9000), ("2026-01-01-11", 6000), ("2026-01-01-12", 3000))
+        for number in range(10)
+    ]
+
+    store.sweep()
+    store.sweep()
+
+    assert [file.exists() for file in files] == [False] * 15 + [True] * 15
+    assert not files[0].parent.exists()
+
+
+def test_an_hour_that_has_not_changed_is_not_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, counted = FolderStore(tmp_path, max_bytes=1e9), []
+    count = bounding._count
+    monkeypatch.setattr(bounding, "_count", lambda path, *rest: counted.append(path) or count(path, *rest))
+    old, new = (left_by_run(store, hour, "run-1", 100) for hour in ("2026-01-01-10", "2026-01-01-11"))
+
+    store.sweep()
+    left_by_run(store, new.parent.name, "run-2", 50)
+    store.sweep()
+    store.sweep()
+
+    assert sorted(counted) == sorted(map(str, [old.parent, new.parent, new.parent]))
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[1]", b'{"2026-01-01-10": 7}', b'{"2026-01-01-10": [1, "x", null]}'])
+def test_what_was_noted_of_the_hours_may_be_damaged(tmp_path: Path, garbage: bytes) -> None:
+    store = FolderStore(tmp_path, max_bytes=8192)
+    files = [left_by_run(store, "2026-01-01-1%d" % hour, "run-1", 900 - hour) for hour in range(3)]
+    (tmp_path / results.RUNS / ".counted").write_bytes(garbage)
+
+    store.sweep()
+
+    assert [file.exists() for file in files] == [False, False, True]
+
+
+def test_the_folder_of_a_run_is_the_hour_in_which_it_was_made() -> None:
+    assert bounding.hour_of("019ad9c8-b200-7000-8000-000000a36520") == "2025-12-01-12"
+    assert bounding.hour_of("00000000-0000-4000-8000-000000000000") == "others"
+    assert bounding.hour_of("../x") == "others"
 
 
 def test_a_store_sweeps_itself_as_it_grows(tmp_path: Path) -> None:

@@ -171,8 +171,10 @@ def test_who_is_done_in_time_is_left_alone(execute: Execute) -> None:
 # ------------------------------------------------------------------------------------------------------------ stopping
 
 INTERRUPTED = """if True:
-    import _thread, os, threading, time
+    import _thread, os, signal, threading, time
     from perfect_client import flow, task
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it puts behind ignore it
 
     @task
     def spins(number):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from perfect_client import protocol
 
 from flows.models import Flow
-from runs import book, dispatch, history, ingest, services
+from runs import book, dispatch, history, ingest, notifications, services
+from runs.clock import SWEEP, Clock
 from runs.models import Run
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -74,6 +76,15 @@ SPEC = protocol.FlowSpec(
 )
 
 
+def tick(clock: Clock, since: datetime, until: datetime) -> None:
+    """The clock's sweeps from ``since`` to ``until``, while the monotonic clock goes along with that on the wall."""
+    at = since
+    while at < until:
+        clock.step(at, at.timestamp())
+        at += SWEEP
+    clock.step(until, until.timestamp())
+
+
 @pytest.fixture(autouse=True)
 def nothing_learned_elsewhere() -> None:
     """What a process remembers of other tests' databases is forgotten."""
@@ -93,6 +104,14 @@ def worker(db: None) -> FakeWorker:
     worker = FakeWorker(SPEC)
     worker.join()
     return worker
+
+
+@pytest.fixture
+def serving(db: None) -> Iterator[None]:
+    """This process counts as a server that lives, also to others on PostgreSQL."""
+    notifications.start(lambda topics: None)
+    yield
+    notifications.stop()
 
 
 @pytest.fixture

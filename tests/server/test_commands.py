@@ -121,7 +121,7 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RunState], Non
             error = "ValueError: x" if state == "FAILED" else ""
             close(Run.objects.get(), state, now=now, who="t", why="", error=error)
 
-        monkeypatch.setattr(following.moments, "__kwdefaults__", {"pause": pause})
+        monkeypatch.setattr(following.moments, "__kwdefaults__", {"every": 0.0, "pause": pause})
 
     yield end_with
 
@@ -155,7 +155,7 @@ def test_ctrl_c_leaves_the_run_alone(flow: Flow, monkeypatch: pytest.MonkeyPatch
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(following.moments, "__kwdefaults__", {"pause": interrupt})
+    monkeypatch.setattr(following.moments, "__kwdefaults__", {"every": 0.0, "pause": interrupt})
     ended = command("triggerflow", flow.name, "--follow")
 
     assert ended.code == 130
@@ -165,7 +165,7 @@ def test_ctrl_c_leaves_the_run_alone(flow: Flow, monkeypatch: pytest.MonkeyPatch
 
 def test_the_progress_line_tells_why_a_run_waits(flow: Flow) -> None:
     run = services.trigger(flow=flow, now=timezone.now(), trigger="shell", who="ana")
-    moment, _ = next(following.moments(run.pk, log=False))
+    moment, _ = next(following.moments(str(run.pk), log=False))
     assert following.bar_text(moment).startswith("◷ Pending ░░░")
     assert moment["state_reason"] in following.bar_text(moment)
 

@@ -8,9 +8,10 @@ import pytest
 from perfect_client import protocol as p
 
 from runs import dispatch, ingest, services
+from runs.clock import Clock
 from runs.models import Run
 
-from .conftest import NOW, SPEC, FakeWorker
+from .conftest import NOW, SPEC, FakeWorker, tick
 
 pytestmark = pytest.mark.django_db
 
@@ -83,7 +84,7 @@ def test_another_worker_cannot_claim_it(worker, run):
 def test_an_offer_that_nobody_claims_goes_back_without_using_up_an_attempt(worker, run):
     (order,) = worker.offers()
 
-    dispatch.expire(now=NOW + timedelta(seconds=21))
+    tick(Clock(), NOW, NOW + timedelta(seconds=20))
 
     run.refresh_from_db()
     assert (run.state, run.attempt, run.fence) == ("PENDING", 0, None)
@@ -93,7 +94,10 @@ def test_an_offer_that_nobody_claims_goes_back_without_using_up_an_attempt(worke
 def test_an_offer_is_not_taken_back_too_early(worker, run):
     worker.offers()
 
-    assert dispatch.expire(now=NOW + timedelta(seconds=19)) == 0
+    tick(Clock(), NOW, NOW + timedelta(seconds=19))
+
+    run.refresh_from_db()
+    assert run.state == "OFFERED"
 
 
 def test_the_offers_of_a_worker_that_left_go_back(worker, run):
@@ -107,7 +111,7 @@ def test_the_offers_of_a_worker_that_left_go_back(worker, run):
 
 def test_fences_only_grow(worker, run):
     (first,) = worker.offers()
-    dispatch.expire(now=NOW + timedelta(seconds=21))
+    dispatch.expire(fences=[first.fence], now=NOW)
 
     (second,) = worker.offers()
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from perfect_client import protocol as p
 
 from flows.models import Flow
-from runs import answers, dispatch, ingest, queries, services
+from runs import answers, dispatch, ingest, live, queries, services
 from runs.models import Question, Run, Worker
 from runs.overview import workers
 
@@ -140,7 +140,18 @@ def test_a_server_that_begins_knows_of_no_draining_process(worker, order):
     assert Worker.objects.get().draining == {}
 
 
-def test_a_third_process_is_refused_while_the_newest_one_is_alive(worker, order):
+def test_a_process_whose_end_was_lost_on_the_way_is_closed_wherever_it_is_connected(worker, run, monkeypatch):
+    worker.take()
+    rung: list[str] = []
+    monkeypatch.setattr(ingest.live, "touch", lambda *topics: rung.extend(topics))
+
+    ingest.join(message=p.Joined(str(worker.id), "boot-2", dead=["boot-1"]), now=LATER)
+
+    assert {live.joined_topic(worker.id, "boot-1"), live.joined_topic(worker.id, "boot-2")} <= set(rung)
+    assert Run.objects.get().state == "CRASHED"
+
+
+def test_a_third_process_is_refused_while_the_newest_one_is_alive(serving, worker, order):
     newer(worker, [order.fence])
     worker.boot = "boot-3"
 

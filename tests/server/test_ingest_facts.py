@@ -270,6 +270,21 @@ def test_what_a_person_said_to_a_cancel_is_said_once_and_before_how_it_ended(wor
     assert run.state_reason == "cancelled by ana: wrong day; killed after the grace of 10 s"
 
 
+@pytest.mark.parametrize("first", ["", "wrong day"])
+@pytest.mark.parametrize("told", ["cancelled by ana", "cancelled by ana: wrong day", "cancelled by bo: me too"])
+def test_the_reason_of_a_run_that_was_cancelled_twice_is_said_once(worker, run, first, told):
+    from runs import services
+
+    order = worker.take()
+    worker.say(order, *started())
+    services.cancel(run_id=run.pk, now=NOW, who="ana", why=first)
+
+    worker.say(order, p.RunEnded(seconds(2), "CANCELLED", told), first=2)
+
+    run.refresh_from_db()
+    assert run.state_reason == ("cancelled by ana: wrong day" if first else "cancelled by ana")
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_cancel_request_makes_a_stopped_run_cancelled(worker, run, told):
     from runs import services

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
+from collections.abc import Iterator
 from concurrent.futures import wait
 from functools import partial
 
 import pytest
-from django.db import connection, transaction
+from asgiref.sync import async_to_sync
+from django.db import DatabaseError, OperationalError, connection, transaction
 
 from flows.models import Flow
-from runs import lanes
+from runs import lanes, outages, upkeep
 
 from .conftest import NOW
+from .test_serving import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,6 +34,42 @@ def foreign():
 def only_on_sqlite() -> None:
     if connection.vendor != "sqlite":
         pytest.skip("the database is not SQLite")
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Another process, as far as SQLite can tell, holds the write lock."""
+    only_on_sqlite()
+    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None, timeout=5, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.close()
+
+
+@contextlib.contextmanager
+def full(spare: int = 0) -> Iterator[None]:
+    """The database may grow by ``spare`` pages and no more, as far as the writer can tell: SQLite's own full disk."""
+    only_on_sqlite()
+    with contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"])) as other:
+        other.execute("VACUUM")  # what earlier tests have used is no room
+    ask = partial(lanes.write_and_wait, pragma)
+    before = ask("max_page_count")
+    ask(f"max_page_count = {ask('page_count') + spare}")
+    try:
+        yield
+    finally:
+        ask(f"max_page_count = {before}")
+
+
+def pragma(text: str) -> int:
+    with connection.cursor() as cursor:
+        return cursor.execute(f"PRAGMA {text}").fetchone()[0]
+
+
+def make_large(name: str) -> Flow:
+    return Flow.objects.create(name=name, slug=name, description="x" * 100_000, created_at=NOW, updated_at=NOW)
 
 
 def make(name: str) -> Flow:
@@ -187,3 +227,136 @@ def test_nothing_follows_from_a_job_that_failed(foreign):
     lanes.write_soon(lambda: None).result(5)
 
     assert seen == []
+
+
+@pytest.mark.parametrize("way", ["thread", "loop"])
+def test_a_write_that_cannot_begin_in_time_is_left_out_and_its_caller_told(foreign, monkeypatch, way):
+    monkeypatch.setattr(lanes, "WRITE_WITHIN", 0.2)
+    ask = lanes.write_and_wait if way == "thread" else async_to_sync(lanes.write)
+
+    with locked(), pytest.raises(outages.NotWritten) as refused:
+        ask(make, "given up")
+    lanes.write_soon(make, "later").result(20)
+
+    assert refused.value.outage is outages.WAITED
+    assert list(Flow.objects.values_list("name", flat=True)) == ["later"]
+
+
+def test_a_write_that_has_begun_is_waited_for(foreign, monkeypatch):
+    monkeypatch.setattr(lanes, "WRITE_WITHIN", 0.05)
+    gate = threading.Event()
+
+    def slow() -> Flow:
+        threading.Timer(0.2, gate.set).start()
+        gate.wait(5)
+        return make("slow")
+
+    assert lanes.write_and_wait(slow).name == "slow"
+
+
+def test_while_another_process_holds_the_lock_it_is_said_and_reads_go_on(foreign, monkeypatch):
+    monkeypatch.setattr(lanes, "PROBE_EVERY", 0.0)
+    assert lanes.trouble() == ""
+    monkeypatch.setattr(lanes, "PROBE_WITHIN", 0.2)
+
+    with locked():
+        assert "do not come back" in lanes.trouble()
+        assert async_to_sync(lanes.read)(Flow.objects.count) == 0
+    lanes.write_soon(make, "later").result(20)
+
+    monkeypatch.setattr(lanes, "PROBE_WITHIN", 20.0)
+    assert lanes.trouble() == ""
+
+
+def test_a_full_disk_is_told_and_forgotten_when_there_is_room(foreign, caplog, monkeypatch):
+    monkeypatch.setattr(lanes, "RETRY_EVERY", 60.0)
+    with full():
+        with pytest.raises(OperationalError) as refused:
+            lanes.write_and_wait(make_large, "large")
+        assert outages.of(refused.value) is outages.FULL
+        assert lanes.trouble() == outages.FULL.sentence
+        assert async_to_sync(lanes.read)(Flow.objects.count) == 0
+        monkeypatch.setattr(lanes, "RETRY_EVERY", 0.0)
+        with pytest.raises(OperationalError):
+            lanes.write_and_wait(make_large, "large")
+    lanes.write_and_wait(make_large, "large")
+
+    until(lambda: lanes.trouble() == "")
+    assert "Traceback" not in caplog.text
+
+
+def test_what_must_be_written_is_written_when_there_is_room(foreign, monkeypatch):
+    monkeypatch.setattr(lanes, "RETRY_EVERY", 0.05)
+    with full():
+        job = lanes.write_surely(make_large, "surely")
+        with pytest.raises(OperationalError):
+            lanes.write_and_wait(make_large, "given up")
+        assert not job.done()
+
+    assert job.result(20).name == "surely"
+    assert list(Flow.objects.values_list("name", flat=True)) == ["surely"]
+
+
+def swallow(name: str) -> None:
+    """As the clock does, which goes on with its next part."""
+    with contextlib.suppress(DatabaseError), transaction.atomic():
+        make_large(name)
+
+
+@pytest.mark.parametrize("spare", [0, 1, 30, 60])
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("fill", [make_large, swallow])
+def test_what_is_called_written_on_a_full_disk_is_written(foreign, fill, place, spare):
+    """The n-th write of a group meets the full disk, for each n, at the first page or a later one."""
+    with full(spare):
+        gate = threading.Event()
+        lanes.write_soon(gate.wait, 5)
+        jobs = [lanes.write_soon(fill if n == place else make, f"f{n}") for n in range(4)]
+        gate.set()
+        wait(jobs, timeout=20)
+
+    there = set(Flow.objects.values_list("name", flat=True))
+    called = {f"f{n}" for n, job in enumerate(jobs) if job.exception() is None}
+    assert there == called - ({f"f{place}"} if fill is swallow and f"f{place}" not in there else set())
+
+
+def test_a_checkpoint_that_fails_does_not_end_the_thread(foreign, monkeypatch):
+    only_on_sqlite()
+    monkeypatch.setattr(upkeep, "CHECKPOINT_AFTER_WRITES", 1)
+    lanes.write_and_wait(pragma, "busy_timeout = 50")
+    with contextlib.ExitStack() as stack:
+
+        def make_and_lock() -> None:
+            make("a")
+            transaction.on_commit(lambda: stack.enter_context(locked()))
+
+        lanes.write_and_wait(make_and_lock)
+        waiting = lanes.write_soon(make, "b")
+        assert waiting.exception(20) is None or outages.of(waiting.exception()) is outages.LOCKED
+
+    lanes.write_and_wait(make, "c")
+    assert {"a", "c"} <= set(Flow.objects.values_list("name", flat=True))
+
+
+def test_what_depends_on_a_lost_group_is_undone(foreign):
+    undone = []
+
+    def ask_and_fill() -> None:
+        lanes.if_lost(lambda: undone.append(1))
+        make("a")
+        transaction.set_rollback(True)
+
+    with pytest.raises(outages.NotWritten):
+        lanes.write_and_wait(ask_and_fill)
+    lanes.write_and_wait(lambda: lanes.if_lost(lambda: undone.append(2)))
+
+    assert undone == [1]
+
+
+def test_what_was_committed_is_called_written_whatever_follows_it(foreign, caplog):
+    def make_and_fail_later() -> Flow:
+        transaction.on_commit(lambda: fail("follows"))
+        return make("kept")
+
+    assert lanes.write_and_wait(make_and_fail_later).name == "kept"
+    assert "what was to follow a commit failed" in caplog.text

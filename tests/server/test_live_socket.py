@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.testing import WebsocketCommunicator
+from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
 from runs import browser, live
-from runs.browser import FORBIDDEN, MALFORMED, SIGNED_OUT, LiveConsumer
+from runs.browser import FORBIDDEN, MALFORMED, OVERFLOW, SIGNED_OUT, LiveConsumer
 from runs.drawings import draw
 from runs.hub import hub
 from runs.models import Run, TaskRun
@@ -132,9 +133,87 @@ def test_a_user_who_is_switched_off_hears_no_more(pass_of: str, viewer: Any, mon
     tell(story)
 
 
+def sign_out(user: Any, cookies: str) -> None:
+    client = Client()
+    client.cookies.load(cookies)
+    assert client.post("/logout/").status_code == 302
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        sign_out,
+        lambda user, _: (setattr(user, "is_active", False), user.save()),
+        lambda user, _: (user.set_password("another-one"), user.save()),
+        lambda user, _: user.groups.clear(),
+        lambda user, _: Group.objects.get(name="viewer").permissions.clear(),
+        lambda user, _: Group.objects.get(name="viewer").delete(),
+        lambda user, _: user.delete(),
+    ],
+    ids=["signed out", "deactivated", "new password", "demoted", "group without rights", "no group", "deleted"],
+)
+def test_who_may_not_any_more_hears_no_more_at_once(
+    viewer: Any, change: Any, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    monkeypatch.setattr(browser, "CHECK_EVERY", 1e9)
+    cookies = cookies_of(viewer)
+
+    def act() -> None:
+        with django_capture_on_commit_callbacks(execute=True):
+            change(viewer, cookies)
+
+    async def story() -> None:
+        tab = await Tab(cookies).open(overview=0)
+        await tab.until(lambda message: True)
+        await sync_to_async(act)()
+        assert await tab.code() == SIGNED_OUT
+
+    tell(story)
+
+
+def test_others_stay_when_somebody_leaves(viewer: Any, operator: Any, django_capture_on_commit_callbacks: Any) -> None:
+    leaving = cookies_of(viewer)
+
+    def act() -> None:
+        with django_capture_on_commit_callbacks(execute=True):
+            sign_out(viewer, leaving)
+
+    async def story() -> None:
+        tab = await Tab(cookies_of_operator).open()
+        await sync_to_async(act)()
+        await tab.send({"sub": {"admin": 0}})
+        assert (await tab.until(of_kind("refused")))["topic"] == "admin"
+        await tab.leave()
+
+    cookies_of_operator = cookies_of(operator)
+    tell(story)
+
+
+def test_a_page_that_asks_for_more_is_looked_at_first(
+    pass_of: str, viewer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another process changed is not heard here."""
+    monkeypatch.setattr(browser, "CHECK_EVERY", 1e9)
+    monkeypatch.setattr(browser, "BELIEVED", 0.0)
+
+    async def story() -> None:
+        tab = await Tab(pass_of).open()
+        await sync_to_async(User.objects.update)(is_active=False)
+        await tab.send({"sub": {"overview": 0}})
+        assert await tab.code() == SIGNED_OUT
+
+    tell(story)
+
+
+def test_what_another_process_changed_is_found_in_seconds() -> None:
+    assert browser.CHECK_EVERY <= 5
+
+
 @pytest.mark.parametrize(
     "message",
-    ["null", "{", "[]", '"x"', '{"nope": 1}', '{"sub": 1}', '{"sub": {"overview": "x"}}', '{"ack": 7}', '{"ack": "x"}',
+    ['{"sub": {"overview": 1e400}}', '{"sub": {"overview": true}}', '{"sub": {"overview": 1e18}}', '{"ack": 1e400}',
+     '{"ack": -1}', '{"ack": false}', '{"hidden": "no"}', '{"sub": {"overview": 9223372036854775808}}',
+     "null", "{", "[]", '"x"', '{"nope": 1}', '{"sub": 1}', '{"sub": {"overview": "x"}}', '{"ack": 7}', '{"ack": "x"}',
      "x" * 5000, "[" * 4000],
 )  # fmt: skip
 def test_nonsense_ends_the_connection_without_an_error(
@@ -147,6 +226,16 @@ def test_nonsense_ends_the_connection_without_an_error(
 
     tell(story)
     assert not caplog.records
+
+
+def test_a_page_that_never_stops_talking_is_sent_away(pass_of: str) -> None:
+    async def story() -> None:
+        tab = await Tab(pass_of).open()
+        for _ in range(3_000):  # more than a slow machine can take in the time that earns credit for as many
+            await tab.send({"hidden": False})
+        assert await tab.code() == OVERFLOW
+
+    tell(story)
 
 
 def test_unknown_topics_are_refused_one_by_one_and_too_many_end_it(pass_of: str) -> None:

@@ -19,6 +19,7 @@ from flows import services as flow_services
 from flows.models import Flow
 from flows.parameters import Conflict
 from runs import ingest, live, offerings, services
+from runs.access import Token
 from runs.clock import Clock
 from runs.models import Attempt, Event, Offering, Run, Worker
 from runs.queries import run_json, waiting_reason
@@ -186,7 +187,7 @@ def withdrawn(worker: FakeWorker, after: timedelta = MINUTE) -> None:
 def test_a_schedule_rests_when_no_worker_has_its_flow(worker, flow, schedule):
     withdrawn(worker)
 
-    again = Clock(NOW).step(NOW + 60 * MINUTE)
+    again = Clock().step(NOW + 60 * MINUTE)
 
     assert not Run.objects.exists()
     schedule.refresh_from_db()
@@ -200,10 +201,10 @@ def test_a_schedule_rests_when_no_worker_has_its_flow(worker, flow, schedule):
 def test_it_goes_on_by_itself_and_catches_up_as_it_says(worker, flow, schedule, rule, due):
     flow.schedules.update(catch_up=rule)
     withdrawn(worker)
-    Clock(NOW).step(NOW + 62 * MINUTE)
+    Clock().step(NOW + 62 * MINUTE)
     worker.join(now=NOW + 62 * MINUTE)
 
-    Clock(NOW).step(NOW + 62 * MINUTE)
+    Clock().step(NOW + 62 * MINUTE)
 
     assert [(at - NOW) / MINUTE for at in Run.objects.order_by("due_at").values_list("due_at", flat=True)] == due
     schedule.refresh_from_db()
@@ -213,7 +214,7 @@ def test_it_goes_on_by_itself_and_catches_up_as_it_says(worker, flow, schedule, 
 def test_a_worker_that_is_only_offline_keeps_its_flows(worker, flow, schedule):
     ingest.leave(worker=worker.id, boot=worker.boot, now=NOW, why="gone")
 
-    Clock(NOW).step(NOW + 5 * MINUTE)
+    Clock().step(NOW + 5 * MINUTE)
 
     (run,) = Run.objects.all()
     assert run.state == "PENDING"
@@ -252,7 +253,7 @@ def test_an_archived_flow_leaves_the_library_and_its_schedules_rest(call, flow, 
     assert (status, data["archived"], data["archived_by"]) == (200, True, "token admin")
     assert call("GET", "/flows")[1]["items"] == []
     assert [item["slug"] for item in call("GET", "/flows?archived=true")[1]["items"]] == ["daily-sales-etl"]
-    Clock(NOW).step(NOW + 60 * MINUTE)
+    Clock().step(NOW + 60 * MINUTE)
     assert not Run.objects.exists()
     assert call("GET", "/schedules")[1]["items"][0]["rests"] == "rests: token admin archived the flow"
 
@@ -279,7 +280,7 @@ def test_unarchived_it_goes_on_from_now_and_catches_nothing_up(flow, schedule):
     flow_services.archive(flow_id=flow.pk, now=NOW, who="ana")
 
     flow_services.unarchive(flow_id=flow.pk, now=NOW + 61 * MINUTE, who="bo")
-    Clock(NOW).step(NOW + 62 * MINUTE)
+    Clock().step(NOW + 62 * MINUTE)
 
     assert not Run.objects.exists()
     schedule.refresh_from_db()
@@ -424,3 +425,88 @@ def test_the_rows_of_before_survive_the_new_columns():
     resting = dict(Flow.objects.values_list("name", "resting_since"))
     assert resting["kept"] is None and resting["alone"] is not None
     Offering.objects.create(worker_id=worker.pk, flow_id=alone.pk)  # its key counts on
+
+
+# ------------------------------------------------------------------------------------------------ who is gone for long
+
+
+def joins(token: str, name: str, now=NOW) -> Worker:
+    """A worker with a new identity comes and goes."""
+    fake = FakeWorker(SPEC, name=name)
+    key = Token.objects.get(name=token).pk
+    message = p.Joined(str(fake.id), fake.boot, name=name, slots=1)
+    ingest.join(message=message, now=now, token=key)
+    ingest.announce(worker=fake.id, message=p.FlowsAnnounced(fake.specs), now=now)
+    ingest.leave(worker=fake.id, boot=fake.boot, now=now, why="cut")
+    return Worker.objects.get(pk=fake.id)
+
+
+def names() -> list[str]:
+    return list(Worker.objects.known().order_by("joined_at").values_list("name", flat=True))
+
+
+def test_one_token_makes_so_many_workers_and_then_the_one_that_is_gone_for_longest_goes(make_token, monkeypatch):
+    monkeypatch.setattr(offerings, "MOST_WORKERS", 3)
+    make_token("worker", "ours")
+    make_token("worker", "theirs")
+    joins("theirs", "other", NOW - MINUTE)
+
+    for n in range(5):
+        joins("ours", f"w{n}", NOW + n * MINUTE)
+
+    assert names() == ["other", "w2", "w3", "w4"]
+    assert Worker.objects.count() == 4
+
+
+def test_a_worker_is_refused_where_all_of_its_token_are_there_or_hold_runs(make_token, monkeypatch):
+    monkeypatch.setattr(offerings, "MOST_WORKERS", 2)
+    make_token("worker", "ours")
+    holds, there = joins("ours", "holds"), joins("ours", "there")
+    Run.objects.create(
+        flow=Flow.objects.get(), state="RUNNING", worker=holds, trigger="page", created_at=NOW, started_at=NOW
+    )
+    Worker.objects.filter(pk=there.pk).update(connected=True)
+
+    with pytest.raises(ingest.WorkerRefused, match="its token is used by 2 workers"):
+        joins("ours", "third")
+    assert set(names()) == {"holds", "there"}
+
+
+def test_a_known_worker_comes_back_however_many_there_are(make_token, monkeypatch):
+    make_token("worker", "ours")
+    first = joins("ours", "first")
+    joins("ours", "second", NOW - MINUTE)
+    monkeypatch.setattr(offerings, "MOST_WORKERS", 1)
+
+    key = Token.objects.get().pk
+    ingest.join(message=p.Joined(str(first.pk), "boot-2", name="first"), now=NOW + MINUTE, token=key)
+
+    assert set(names()) == {"first", "second"}
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_worker_that_is_gone_for_long_is_forgotten_by_the_clock(make_token, worker, used):
+    make_token("worker", "ours")
+    gone = joins("ours", "gone")
+    worker.join()
+    if used:
+        run = Run.objects.create(
+            flow=Flow.objects.get(), state="COMPLETED", worker=gone, trigger="page", created_at=NOW, finished_at=NOW,
+            progress=100,
+        )  # fmt: skip
+        Attempt.objects.create(run=run, worker=gone, number=1, offered_at=NOW, claimed_at=NOW)
+    clock = Clock(0.0)
+    kept_for = offerings.GONE_FOR if used else offerings.UNUSED_FOR
+
+    def step(after: timedelta, lived: timedelta | None = None) -> None:
+        clock.step(NOW + after, (lived or after).total_seconds())
+
+    step(timedelta())
+    step(kept_for - MINUTE)
+    step(2 * kept_for, kept_for + 60 * MINUTE)  # the clock was set ahead
+    assert set(names()) == {"gone", "w1"}
+    step(2 * kept_for + 60 * MINUTE, kept_for + 120 * MINUTE)
+
+    assert names() == ["w1"]  # it is connected
+    assert Worker.objects.filter(name="gone").exists() is used  # the history of its run keeps the name
+    assert not Offering.objects.filter(worker=gone).exists()

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from perfect_client import protocol as p
 
 from flows.parameters import Conflict, Refused
-from runs import answers, book, clock, dispatch, services, sharing
+from runs import answers, book, clock, dispatch, live, services, sharing
 from runs.closing import close
 from runs.models import Attempt, Holding, Limit, Question, Run, Variable
 from runs.shown import Reader
 from runs.states import RunState
 
-from .conftest import NOW, FakeWorker, seconds
+from .conftest import NOW, FakeWorker, seconds, tick
 
 pytestmark = pytest.mark.django_db
 FORM = {
@@ -239,13 +239,30 @@ def test_slots_of_a_rate_come_back_with_time(code):
     sharing.create_limit(name="api", slots=2, per_second=0.5, now=NOW)
     one, two, three = (code.slots("api", kind="rate_limit") for _ in range(3))
     assert (code.answer(one), code.answer(two), code.answer(three)) == ({}, {}, None)
-    ticking = clock.Clock(NOW)
+    ticking = clock.Clock()
 
     assert ticking.step(NOW + timedelta(seconds=1)) == NOW + timedelta(seconds=2)
     assert code.answer(three) is None
     ticking.step(NOW + timedelta(seconds=2))
 
     assert code.answer(three) == {}
+
+
+def test_the_clock_is_told_of_a_wait_for_a_rate_by_others_alone(code, django_capture_on_commit_callbacks):
+    """Else each of its steps, and those of other clocks, would call for the next one at once."""
+    sharing.create_limit(name="api", slots=1, per_second=0.01, now=NOW)
+    heard = []
+    stop = live.listen(lambda topics: heard.append(live.RATES in topics))
+    with django_capture_on_commit_callbacks(execute=True):
+        for _ in range(2):
+            code.slots("api", kind="rate_limit")
+    asked = any(heard)
+    heard.clear()
+    with django_capture_on_commit_callbacks(execute=True):
+        clock.Clock().step(NOW)
+    stop()
+
+    assert asked and not any(heard)
 
 
 def test_a_limit_without_a_rate_is_no_rate_limit(code, db_limit):
@@ -362,8 +379,7 @@ def test_code_that_waits_no_more_runs_again(code):
 
 def test_a_paused_run_whose_worker_is_silent_is_lost_and_comes_back_paused(code, worker):
     code.ask("pause", schema=FORM)
-    ticking = clock.Clock(NOW)
-    ticking.step(NOW + timedelta(seconds=90))
+    tick(clock.Clock(), NOW, NOW + timedelta(seconds=90))
     code.run.refresh_from_db()
     assert code.run.state == "LOST"
 

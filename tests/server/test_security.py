@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import time_machine
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
 from perfect_site import accounts
-from runs import gate
-from runs.access import SignInLink, Token
+from runs import gate, lanes
+from runs.access import SignInAttempts, SignInAttemptsQuerySet, SignInLink, Token
 
 
 @pytest.fixture
@@ -88,28 +92,148 @@ def test_a_redirect_after_signing_in_stays_here(client: Client, viewer: User) ->
     assert client.post("/login/", data).headers["Location"] == "/"
 
 
-def test_five_failures_from_an_address_close_the_door_for_a_minute(client: Client, viewer: User) -> None:
-    for n in range(5):
-        assert sign_in(client, f"somebody-{n}", "wrong").status_code == 200
-    response = sign_in(client, "viewer", "secret-enough")
+def elsewhere(number: int = 1) -> dict[str, Any]:
+    return {"REMOTE_ADDR": f"203.0.113.{number}"}
 
-    assert response.status_code == 429
-    assert response.headers["Retry-After"] == "60"
-    assert sign_in(client, "viewer", "secret-enough", REMOTE_ADDR="10.0.0.9").status_code == 302
+
+def guess(count: int, name: str = "viewer", **more: Any) -> None:
+    for _ in range(count):
+        assert sign_in(Client(), name, "wrong", **more).status_code == 200
+
+
+def test_who_guesses_waits_longer_each_time(viewer: User) -> None:
+    guess(5, **elsewhere())
+    at, waits = timezone.now(), []
+    for _ in range(8):
+        with time_machine.travel(at, tick=False):
+            refused = sign_in(Client(), "viewer", "wrong", **elsewhere())
+        assert refused.status_code == 429
+        waits.append(int(refused.headers["Retry-After"]))
+        at += timedelta(seconds=waits[-1] + 1)
+        with time_machine.travel(at, tick=False):
+            guess(1, **elsewhere())
+
+    assert waits[0] <= 15 and waits[1:] == [30, 60, 120, 240, 480, 900, 900]
+
+
+def test_even_the_right_password_waits_where_somebody_guessed(client: Client, viewer: User) -> None:
+    guess(5, **elsewhere())
+    assert sign_in(client, "viewer", "secret-enough", **elsewhere()).status_code == 429
     with time_machine.travel(timezone.now() + timedelta(seconds=61)):
-        assert sign_in(Client(), "viewer", "secret-enough").status_code == 302
+        assert sign_in(client, "viewer", "secret-enough", **elsewhere()).status_code == 302
 
 
-def test_ten_failures_for_an_account_close_it_for_an_hour(client: Client, viewer: User) -> None:
-    for n in range(10):
-        sign_in(client, "Viewer", "wrong", REMOTE_ADDR=f"10.0.0.{n}")
-    assert sign_in(client, "viewer", "secret-enough", REMOTE_ADDR="10.0.1.1").status_code == 429
+def test_nobody_else_waits_for_who_guesses(viewer: User, operator: User) -> None:
+    guess(5, **elsewhere())
+    guess(5, "viewer", **elsewhere(2))
+
+    assert sign_in(Client(), "viewer", "secret-enough", **elsewhere(3)).status_code == 302  # another client
+    assert sign_in(Client(), "operator", "secret-enough", **elsewhere()).status_code == 302  # another account
+
+
+def test_a_browser_that_was_signed_in_passes_where_somebody_guesses(client: Client, viewer: User) -> None:
+    sign_in(client, "viewer", "secret-enough", **elsewhere())
+    cookie = client.cookies[accounts.DEVICE_COOKIE]
+    client.post("/logout/")
+    guess(5, **elsewhere())
+
+    assert cookie["httponly"] and cookie["samesite"] == "Lax" and cookie["path"] == "/login/"
+    assert "viewer" not in cookie.value
+    assert sign_in(client, "viewer", "secret-enough", **elsewhere()).status_code == 302
+
+
+def test_a_link_makes_the_browser_known_too(client: Client, link: str, viewer: User) -> None:
+    client.post("/welcome/", {"t": secret_of(link)})
+    assert accounts.DEVICE_COOKIE in client.cookies
+
+
+def test_a_known_browser_guesses_no_better(client: Client, viewer: User, operator: User) -> None:
+    sign_in(client, "viewer", "secret-enough")
+    client.post("/logout/")
+    for n in range(5):
+        assert sign_in(client, "viewer", "wrong", **elsewhere(n)).status_code == 200
+    assert sign_in(client, "viewer", "secret-enough", **elsewhere(9)).status_code == 429
+    guess(5, "operator", **elsewhere())
+    assert sign_in(client, "operator", "secret-enough", **elsewhere()).status_code == 429  # known for another account
+
+
+@pytest.mark.parametrize("value", ["", "x", "x:y:z", "WyJ2aWV3ZXIiLCJ4Il0:1:2"])
+def test_a_cookie_that_was_not_given_makes_nobody_known(client: Client, viewer: User, value: str) -> None:
+    guess(5, **elsewhere())
+    client.cookies[accounts.DEVICE_COOKIE] = value
+    assert sign_in(client, "viewer", "secret-enough", **elsewhere()).status_code == 429
+
+
+def test_one_address_that_tries_all_accounts_waits_and_this_machine_does_not(db: None, viewer: User) -> None:
+    for n in range(100):
+        assert sign_in(Client(), f"somebody-{n}", "wrong", **elsewhere()).status_code == 200
+        assert sign_in(Client(), f"somebody-{n}", "wrong").status_code == 200  # a proxy that was not set as trusted
+    refused = sign_in(Client(), "viewer", "secret-enough", **elsewhere())
+
+    assert refused.status_code == 429 and int(refused.headers["Retry-After"]) <= 15
+    assert sign_in(Client(), "viewer", "secret-enough").status_code == 302
+
+
+def test_a_right_password_takes_back_its_own_attempt_alone(viewer: User) -> None:
+    guess(3, "somebody", **elsewhere())
+    sign_in(Client(), "viewer", "secret-enough", **elsewhere())
+    assert sorted(SignInAttempts.objects.values_list("count", flat=True)) == [3, 3]
 
 
 def test_a_client_cannot_choose_its_address(client: Client, viewer: User) -> None:
     for n in range(5):
-        sign_in(client, "x", "wrong", headers={"X-Forwarded-For": f"10.0.0.{n}"})
+        sign_in(client, "viewer", "wrong", headers={"X-Forwarded-For": f"10.0.0.{n}"})
     assert sign_in(client, "viewer", "secret-enough", headers={"X-Forwarded-For": "10.9.9.9"}).status_code == 429
+
+
+def test_a_trusted_proxy_says_whom_it_speaks_for(viewer: User, settings: Any) -> None:
+    settings.PERFECT_TRUSTED_PROXIES = (ipaddress.ip_network("127.0.0.1"),)
+    guess(5, headers={"X-Forwarded-For": "1.2.3.4, 203.0.113.1"})
+
+    refused = sign_in(Client(), "viewer", "secret-enough", headers={"X-Forwarded-For": "4.3.2.1, 203.0.113.1"})
+    welcome = sign_in(Client(), "viewer", "secret-enough", headers={"X-Forwarded-For": "203.0.113.2"})
+
+    assert (refused.status_code, welcome.status_code) == (429, 302)
+
+
+def test_guesses_from_everywhere_do_not_fill_the_table(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SignInAttemptsQuerySet, "MAX_ROWS", 20)
+    for n in range(60):
+        sign_in(Client(), f"somebody-{n}", "wrong", REMOTE_ADDR=f"2001:db8:{n}::1")
+        assert SignInAttempts.objects.count() <= 22
+    with time_machine.travel(timezone.now() + timedelta(hours=2)):
+        sign_in(Client(), "late", "wrong", **elsewhere())
+    assert SignInAttempts.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_attempts_at_the_same_moment_are_all_counted() -> None:
+    """As several processes make them: each thread has a connection of its own."""
+    barrier = threading.Barrier(8)
+
+    def attempt() -> float:
+        barrier.wait(timeout=30)
+        try:
+            return SignInAttempts.objects.begin({"somebody": accounts.GUESSING}, timezone.now())
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        waits = [each.result() for each in [pool.submit(attempt) for _ in range(8)]]
+
+    assert waits.count(0.0) == 5
+    assert SignInAttempts.objects.get().count == 5
+
+
+def test_a_clock_that_is_set_back_locks_nobody_out(viewer: User) -> None:
+    guess(5, **elsewhere())
+    with time_machine.travel(timezone.now() - timedelta(days=30)):
+        assert int(sign_in(Client(), "viewer", "wrong", **elsewhere()).headers["Retry-After"]) <= 15
+
+
+def test_names_and_addresses_are_not_stored(viewer: User) -> None:
+    guess(1, "viewer", **elsewhere())
+    assert not any("viewer" in key or key[:3] == "203" for key in SignInAttempts.objects.values_list("key", flat=True))
 
 
 def test_an_unknown_name_and_a_wrong_password_read_alike(client: Client, viewer: User) -> None:
@@ -170,6 +294,29 @@ def test_metrics_are_for_this_machine_or_a_token(client: Client, make_token: Cal
         assert client.get("/metrics", headers=headers, **elsewhere).status_code == status
 
 
+@pytest.mark.parametrize("name", ["Via", "X-Real-IP", "Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host"])
+def test_metrics_are_not_for_whom_a_proxy_passes_on(client: Client, db: None, name: str) -> None:
+    assert client.get("/metrics", headers={name: "x"}).status_code == 401
+
+
+def test_metrics_ask_everybody_for_a_token_where_people_come_through_a_proxy(
+    client: Client, db: None, settings: Any
+) -> None:
+    settings.PERFECT_URL = "http://127.0.0.1:8700"
+    assert client.get("/metrics").status_code == 200
+    settings.PERFECT_URL = "http://perfect.example.org"
+    assert client.get("/metrics").status_code == 401
+    settings.PERFECT_URL, settings.PERFECT_TRUSTED_PROXIES = "", (ipaddress.ip_network("10.0.0.0/8"),)
+    assert client.get("/metrics").status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_health_is_only_looked_at(client: Client, path: str, method: str) -> None:
+    response = client.generic(method, path)
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
+
+
 def test_metrics_count_the_runs(client: Client, run: Any) -> None:
     text = client.get("/metrics").content.decode()
     assert 'perfect_runs{state="PENDING"} 1.0' in text
@@ -218,16 +365,20 @@ def test_a_token_of_a_deactivated_person_is_refused(client: Client, viewer: User
     assert ask(client, secret).status_code == 401
 
 
+@pytest.mark.django_db(transaction=True)
 def test_the_last_use_of_a_token_is_noted_once_a_minute(client: Client, make_token: Callable[..., str]) -> None:
     secret = make_token("read")
-    ask(client, secret)
-    first = Token.objects.get().last_used_at
-    ask(client, secret)
-    assert first is not None and Token.objects.get().last_used_at == first
 
+    def used() -> Any:
+        lanes.start()
+        assert ask(client, secret).status_code == 200
+        lanes.stop()  # what nobody waits for is written now
+        return Token.objects.get().last_used_at
+
+    first = used()
+    assert first is not None and used() == first
     with time_machine.travel(timezone.now() + timedelta(seconds=61)):
-        ask(client, secret)
-        assert Token.objects.get().last_used_at > first
+        assert used() > first
 
 
 def test_a_token_in_the_address_is_no_token(client: Client, make_token: Callable[..., str]) -> None:

@@ -1,4 +1,8 @@
-"""Every address × every role, generated from the resolver: an address that is not listed here fails."""
+"""Every address × every role × every method, and every action of the console × every role.
+
+Generated from the resolver and the registry, and closed by default: an address or an action that is not listed fails.
+What the sockets take is in ``test_security_sockets``, what the console's lists answer in ``test_console_lookups``.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,18 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.test import Client
-from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from flows.models import Flow, Schedule
+from runs import services
 from runs.access import Token
-from runs.models import Artifact, Event, Run
+from runs.models import Artifact, Event, Limit, Run, Variable, Worker
 
 OPEN, VIEWER, OPERATOR, ADMIN = range(4)
-ROLES = ("anonymous", "viewer", "operator", "admin")
+ROLES = {"anonymous": OPEN, "nobody": OPEN, "viewer": VIEWER, "operator": OPERATOR, "admin": ADMIN}
 SCOPES = {"worker": OPEN, "read": VIEWER, "run": OPERATOR, "admin": ADMIN}
 
 # Address: the least role for each method. Other methods must change nothing for anybody.
@@ -96,6 +102,23 @@ API: dict[str, dict[str, int]] = {
 }
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
+# Action of the console: the least role that is offered it.
+ACTIONS = {
+    "runs.run.cancel_runs": OPERATOR,
+    "runs.run.run_again": OPERATOR,
+    "runs.run.resume_runs": OPERATOR,
+    "runs.worker.forget": ADMIN,
+    "runs.token.revoke": ADMIN,
+    "runs.limit.delete_selected": ADMIN,
+    "runs.variable.delete_selected": ADMIN,
+    "flows.flow.run_now": OPERATOR,
+    "flows.flow.archive": ADMIN,
+    "flows.flow.unarchive": ADMIN,
+    "flows.schedule.pause": OPERATOR,
+    "flows.schedule.resume": OPERATOR,
+    "auth.group.delete_selected": ADMIN,
+}
+
 
 def routes(resolver: URLResolver, before: str = "") -> Iterator[str]:
     for entry in resolver.url_patterns:
@@ -108,6 +131,7 @@ def routes(resolver: URLResolver, before: str = "") -> Iterator[str]:
 
 ALL = list(routes(get_resolver()))
 CONSOLE = [route for route in ALL if route.startswith("admin/")]
+OPEN_CONSOLE = ("login/", "jsi18n/")  # the way to the site's own sign-in, and words for scripts
 
 
 @pytest.fixture
@@ -141,8 +165,8 @@ def path_of(run: Run, row: Schedule, shown: Artifact) -> Callable[[str], str]:
 
 
 def state_of_everything() -> dict[str, list[Any]]:
-    """All rows but sessions and last-use times: what a refused request must leave as it is."""
-    skip = {"sessions.Session", "admin.LogEntry", "runs.Token", "auth.User"}
+    """All rows but sessions, counts of sign-ins and last-use times: what a refused request must leave as it is."""
+    skip = {"sessions.Session", "admin.LogEntry", "runs.SignInAttempts", "runs.Token", "auth.User"}
     models = [model for model in apps.get_models() if model._meta.label not in skip]
     found = {model._meta.label: list(model._default_manager.order_by("pk").values()) for model in models}
     found["users"] = list(User.objects.order_by("pk").values_list("username", "password", "is_superuser", "is_staff"))
@@ -154,15 +178,20 @@ def client_of(role: str, *, csrf: bool = False) -> Client:
     client = Client(enforce_csrf_checks=csrf, raise_request_exception=False)
     if role != "anonymous":
         user = User.objects.create_user(f"{role}-of-the-matrix")
-        user.groups.add(Group.objects.get(name=role))
+        user.groups.set(Group.objects.filter(name=role))
         client.force_login(user)
     return client
 
 
 def is_refused(response: Any) -> bool:
     return response.status_code in (401, 403) or (
-        response.status_code == 302 and response.headers["Location"].startswith("/login/")
+        response.status_code == 302 and response.headers["Location"].startswith(("/login/", "/admin/login/"))
     )
+
+
+def address(path_of: Callable[[str], str], route: str) -> str:
+    """The path of a route, one that catches all included."""
+    return "/admin/anything" if "(?P" in route else path_of(route).replace("^", "").replace("$", "")
 
 
 def test_every_address_is_listed() -> None:
@@ -173,20 +202,33 @@ def test_every_address_is_listed() -> None:
 def test_a_page_is_for_those_with_the_role(route: str, path_of: Callable[[str], str], db: None) -> None:
     clients = {role: client_of(role) for role in ROLES}
     before = state_of_everything()
-    for method, least in PAGES[route].items():
-        for role in ROLES[:least]:
-            response = clients[role].generic(method, path_of(route))
-            assert is_refused(response), (method, role, response.status_code)
-    for method in set(METHODS) - set(PAGES[route]):
-        response = clients["admin"].generic(method, path_of(route))
-        assert response.status_code in (403, 405) or PAGES[route] == {"GET": OPEN}, (method, response.status_code)
+    for method in METHODS:
+        least = PAGES[route].get(method)
+        for role, level in ROLES.items():
+            if least is None or level < least:
+                response = clients[role].generic(method, path_of(route))
+                refused = is_refused(response) or (least is None and response.status_code == 405)
+                assert refused or PAGES[route] == {"GET": OPEN}, (method, role, response.status_code)
     assert state_of_everything() == before
 
     for method, least in PAGES[route].items():
-        for role in ROLES[least:] if route != "logout/" else ():
-            response = clients[role].generic(method, path_of(route))
-            assert not is_refused(response), (method, role, response.status_code)
-            assert response.status_code < 500, (method, role)
+        for role, level in ROLES.items():
+            if level >= least and route != "logout/":
+                response = clients[role].generic(method, path_of(route))
+                assert not is_refused(response), (method, role, response.status_code)
+                assert response.status_code < 500, (method, role)
+
+
+def test_a_token_opens_no_page(path_of: Callable[[str], str], now: Any, db: None) -> None:
+    client = Client(raise_request_exception=False)
+    secrets = [Token.objects.issue(name=scope, scope=scope, now=now)[1] for scope in SCOPES]
+    before = state_of_everything()
+    for route in [*PAGES, *CONSOLE]:
+        for secret in secrets if PAGES.get(route) != {"GET": OPEN} else ():
+            for method in ("GET", "POST"):
+                answer = client.generic(method, address(path_of, route), headers={"Authorization": f"Bearer {secret}"})
+                assert is_refused(answer) or route.endswith(OPEN_CONSOLE), (route, method, answer.status_code)
+    assert state_of_everything() == before
 
 
 @pytest.mark.parametrize("route", sorted(API))
@@ -213,7 +255,7 @@ def test_the_api_is_for_those_with_the_scope(route: str, path_of: Callable[[str]
 def test_the_api_is_for_people_with_the_role(route: str, path_of: Callable[[str], str], db: None) -> None:
     clients = {role: client_of(role) for role in ROLES}
     for method, least in API[route].items():
-        for level, role in enumerate(ROLES):
+        for role, level in ROLES.items():
             response = clients[role].generic(method, path_of(route), "{}", content_type="application/json")
             if level < least:
                 assert response.status_code == (401 if role == "anonymous" else 403), (method, role)
@@ -236,20 +278,57 @@ def test_a_form_needs_its_csrf_token(route: str, path_of: Callable[[str], str], 
 
 
 @pytest.mark.parametrize("route", CONSOLE)
-def test_the_console_shows_a_viewer_and_lets_it_change_nothing(
+def test_the_console_is_shown_to_those_with_a_role_and_lets_them_change_nothing_unasked(
     route: str, path_of: Callable[[str], str], db: None
 ) -> None:
-    path = path_of(route).replace("^", "").replace("$", "")
-    if "(?P" in path:
-        path = "/admin/anything"
-    anonymous, viewer = client_of("anonymous"), client_of("viewer")
+    path, clients = address(path_of, route), {role: client_of(role) for role in ROLES}
     before = state_of_everything()
 
     for method in ("GET", "POST"):
-        if not route.endswith(("login/", "jsi18n/")):
-            refused = anonymous.generic(method, path)
-            assert is_refused(refused) or "/admin/login/" in refused.headers.get("Location", ""), (method, refused)
-        response = viewer.generic(method, path)
-        assert response.status_code < 500, (method, response.status_code)
+        for role, level in ROLES.items():
+            response = clients[role].generic(method, path)
+            assert response.status_code < 500, (method, role, response.status_code)
+            if level == OPEN and not route.endswith((*OPEN_CONSOLE, "logout/")):
+                assert is_refused(response), (method, role, response.status_code)
 
     assert state_of_everything() == before
+
+
+def actions_of(client: Client) -> set[str]:
+    """The actions that the console offers, by model and name."""
+    request: Any = client.get("/admin/").wsgi_request
+    offered = {m._meta.label_lower: model_admin.get_actions(request) for m, model_admin in admin.site._registry.items()}
+    return {f"{label}.{name}" for label, found in offered.items() for name in found}
+
+
+@pytest.mark.parametrize("role", [role for role, level in ROLES.items() if level > OPEN])
+def test_the_console_offers_the_actions_of_the_role_and_no_others(role: str, db: None) -> None:
+    assert actions_of(client_of(role)) == {name for name, least in ACTIONS.items() if least <= ROLES[role]}
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_an_action_of_the_console_is_for_those_with_the_role(
+    name: str, run: Run, row: Schedule, now: Any, make_token: Any
+) -> None:
+    Limit.objects.create(name="gpu", slots=1)
+    Variable.objects.create(name="v", changed_at=now, changed_by="ana")
+    make_token("read")
+    services.cancel(run_id=services.trigger(flow=run.flow, now=now, trigger="page", who="ana").pk, now=now, who="ana")
+    flow = Flow.objects.create(name="Old", slug="old", archived=True, archived_by="ana", archived_at=now,
+                               created_at=now, updated_at=now)  # fmt: skip
+    Schedule.objects.create(flow=flow, name="paused", kind="interval", expression="60", paused_at=now, paused_by="ana")
+    Worker.objects.update(connected=False)
+    label, action = name.rsplit(".", 1)
+    model = apps.get_model(label)
+    body = {"action": action, "_selected_action": [str(pk) for pk in model.objects.values_list("pk", flat=True)]}
+    body["post"] = "yes"  # for those that ask once more
+    path = reverse(f"admin:{label.replace('.', '_')}_changelist")
+    clients = {role: client_of(role) for role in ROLES}
+    before = state_of_everything()
+
+    for role, level in ROLES.items():
+        if level < ACTIONS[name]:
+            clients[role].post(path, body)
+            assert state_of_everything() == before, role
+    assert clients["admin"].post(path, body).status_code < 400
+    assert state_of_everything() != before

@@ -36,7 +36,6 @@ def test_the_defaults_are_one_machine_and_one_file(tmp_path: Path) -> None:
         ("DATABASE_URL", "postgres://u:p@h", "names no database"),
         ("DATABASE_URL", "postgres://u:p@h:99999/n", "port"),
         ("DATABASE_URL", "postgres://[x/n", "not an address"),
-        ("REDIS_URL", "http://x", "redis://"),
         ("URL", "perfect.example.org", "http://"),
         ("URL", "https://x.org/perfect", "no path"),
         ("ALLOWED_HOSTS", "https://x.org", "names and addresses"),
@@ -80,6 +79,11 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
         {"PERFECT_DATABSE_URL": "x", "PERFECT_HOME": "y", "PATH": "z", "PERFECT__RUNTIME__FLOW_RUN__NAME": "of a test"}
     )
     assert sentence == "PERFECT_DATABSE_URL is not a setting of Perfect. Did you mean PERFECT_DATABASE_URL?"
+
+
+def test_a_setting_of_the_past_is_told() -> None:
+    (sentence,) = env.unknown({"PERFECT_REDIS_URL": "redis://x"})
+    assert sentence == "PERFECT_REDIS_URL is not used: several servers need nothing but PostgreSQL."
 
 
 def test_the_other_products_name_is_told() -> None:

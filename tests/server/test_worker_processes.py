@@ -67,6 +67,44 @@ def test_a_new_connection_of_a_process_ends_its_old_one(token: str) -> None:
     tell(story)
 
 
+def test_the_connection_of_a_dead_process_ends_when_the_next_one_joins(token: str) -> None:
+    async def story() -> None:
+        draining = await Process(token, "b1").join()
+        await draining.say(p.Draining([7]))
+        assert await draining.is_connected()
+        old = await Process(token, "b2").join(older=["b1"], beside=[7])
+
+        new = await Process(token, "b3").join(dead=["b2", "b1"])
+
+        assert [await old.hear(), await draining.hear()] == [p.RESTARTING, p.RESTARTING]
+        await old.wire.disconnect()
+        await draining.wire.disconnect()
+        assert await new.is_connected()
+        assert fleet.everyone() == [fleet.workers[uuid.UUID(WORKER)]]
+        row = await Worker.objects.aget()
+        assert (row.boot, row.connected, row.draining) == ("b3", True, {})
+        await new.wire.disconnect()
+
+    tell(story)
+
+
+def test_who_names_another_dead_process_than_the_connected_one_is_refused(token: str) -> None:
+    async def story() -> None:
+        old = await Process(token, "b2").join()
+        new = Process(token, "b3")
+        assert (await new.wire.connect())[0]
+
+        await new.say(p.Joined(WORKER, "b3", dead=["b1"]))
+
+        refused = await new.hear()
+        assert isinstance(refused, p.Refuse) and "is connected already" in refused.reason
+        assert await old.is_connected()
+        await new.wire.disconnect()  # what it writes at its end is written before the next test begins
+        await old.wire.disconnect()
+
+    tell(story)
+
+
 @pytest.mark.parametrize("told", ["before", "after"])
 def test_the_older_one_stays_whether_it_said_before_or_after_that_it_drains(token: str, told: str) -> None:
     async def story() -> None:
@@ -143,10 +181,11 @@ def test_what_a_process_here_cannot_hear_is_left_to_the_server_that_can_tell_it(
     monkeypatch.setattr(dispatch, "holds", lambda **reach: asked.append(reach) or [])
 
     async def story() -> None:
-        await Process(token, "b2").join(older=["b1"], beside=[7, 8])
+        new = await Process(token, "b2").join(older=["b1"], beside=[7, 8])
         fleet._told({"holds"})
-        await Process(token, "b1").join(draining=True, held=[p.Held(7, "r", started=True)])
+        old = await Process(token, "b1").join(draining=True, held=[p.Held(7, "r", started=True)])
         fleet._told({"holds"})
+        assert await new.is_connected() and await old.is_connected()
 
     tell(story)
     assert [(reach["without"], reach["besides"]) for reach in asked] == [({7, 8}, set()), ({8}, {7})]

@@ -114,9 +114,9 @@ def test_half_a_mebibyte_is_masked_in_milliseconds() -> None:
     payload, best = b"x" * (1 << 19), float("inf")
 
     for _ in range(20):
-        started = time.perf_counter()
+        started = time.process_time()
         fixed.text_bytes(payload)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
 
     # About 0.002 s on an ordinary machine; a loop over the bytes takes thirty times as long.
-    assert best < 0.02
+    assert best < 0.04

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 
 import pytest
 from perfect_client import ending
-from perfect_client.journal import Entry, Folder, Occupied
+from perfect_client.journal import DEAD_KEPT, Entry, Folder, Occupied
 from perfect_client.protocol import OfferRun
 
 from tests.worker.kit import eventually, is_alive
@@ -320,3 +321,51 @@ def test_who_owns_an_attempt_is_told_by_locks(tmp_path):
     assert os.listdir(tmp_path / "boots") == [new.boot]
     new.release()
     assert os.listdir(tmp_path / "boots") == []
+
+
+def test_a_killed_process_is_known_to_be_dead_until_the_server_has_heard_it(tmp_path):
+    killed, draining, new = Folder(tmp_path), Folder(tmp_path), Folder(tmp_path)
+    killed.lock()
+    os.close(killed._boot_lock)  # as the kernel does
+    killed.hand_over()
+    draining.lock()
+    draining.hand_over()
+    new.lock()
+
+    assert new.dead() == new.dead() == [killed.boot]
+    new.bury([killed.boot])
+    assert new.dead() == []
+    assert new.living() == {draining.boot}
+
+
+def test_neither_a_copy_of_the_folder_nor_another_machine_proves_a_death(tmp_path):
+    here = Folder(tmp_path / "here")
+    here.lock()
+    shutil.copytree(tmp_path / "here", tmp_path / "copy")
+    copy = Folder(tmp_path / "copy")
+    copy.lock()
+
+    assert copy.dead() == []
+    assert os.listdir(tmp_path / "copy" / "boots") == [copy.boot]
+
+    elsewhere = tmp_path / "here" / "boots" / here.boot
+    elsewhere.write_bytes(b"another-kernel %d\n" % elsewhere.stat().st_ino)
+    os.close(here._boot_lock)
+    here.hand_over()
+    new = Folder(tmp_path / "here")
+    new.lock()
+    assert new.dead() == []
+
+
+def test_of_many_killed_processes_the_newest_are_kept(tmp_path):
+    killed = [Folder(tmp_path) for _ in range(DEAD_KEPT + 2)]
+    for age, folder in enumerate(reversed(killed)):
+        folder.lock()
+        os.close(folder._boot_lock)
+        folder.hand_over()
+        os.utime(tmp_path / "boots" / folder.boot, (1000 - age, 1000 - age))
+    new = Folder(tmp_path)
+    new.lock()
+
+    assert new.dead() == [folder.boot for folder in reversed(killed[2:])]
+    assert len(os.listdir(tmp_path / "boots")) == DEAD_KEPT + 1

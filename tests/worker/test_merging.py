@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 from perfect_client import protocol, spool
 from perfect_client.merging import Merged
 from perfect_client.openlines import MARKS, SLOTS, attach, create
+from perfect_client.output import Output
 from perfect_client.tail import RING_BYTES, Tail, kept
 
 
@@ -43,7 +48,15 @@ class Spools:
             self.raw.refresh()
             self.merged.merge(told, self.raw)
 
+    def close(self):
+        for each in (*self.writers, self.facts, self.raw):
+            if each is not None:
+                each.close()
+
     def restart(self):
+        for reader in (self.facts, self.raw):
+            if reader is not None:
+                reader.close()
         self.facts = spool.Reader(self.paths[0])
         self.raw = spool.Reader(self.paths[1]) if self.raw is not None else None
         self.merged = Merged(self.facts, self.order)
@@ -56,8 +69,7 @@ class Spools:
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 1), st.sampled_from(["look", "restart"])), max_size=60))
 def test_every_record_is_there_once_in_the_order_of_time_and_keeps_its_number(steps):
-    with tempfile.TemporaryDirectory() as folder:
-        spools = Spools(Path(folder))
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Spools(Path(folder))) as spools:
         sent = []
         for at, step in enumerate(steps):
             if step == "look":
@@ -81,8 +93,7 @@ def test_every_record_is_there_once_in_the_order_of_time_and_keeps_its_number(st
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.tuples(st.integers(0, 1), st.floats(0, 9)), st.sampled_from(["look", "restart"]))))
 def test_whatever_the_times_are_every_record_is_there_once_and_keeps_its_number(steps):
-    with tempfile.TemporaryDirectory() as folder:
-        spools = Spools(Path(folder))
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Spools(Path(folder))) as spools:
         sent = []
         for step in [*steps, "restart", "look"]:
             if step == "restart":
@@ -195,9 +206,127 @@ def test_marks_that_nobody_read_in_time_are_left_out(tmp_path, marks, monkeypatc
     reader = attach(str(tmp_path / "1.open"))
     writer._pipes = (0, 0)
     written = iter(range(1, marks + 1))
-    monkeypatch.setattr(writer, "_written", lambda: (next(written), 0))
+    monkeypatch.setattr(writer, "_written", lambda: (0, (next(written), 0), False))
     for at in range(marks):
         writer.moment(lambda at=at: float(at))
 
     assert [mark.time for mark in reader.marks()] == [float(at) for at in range(marks)][-MARKS:]
     assert reader.marks() == []
+
+
+# --------------------------------------------------------------------------------- raw output among the told lines
+
+
+class Piped:
+    """Both ends of a run's pipes and of its mapped file, so that a test can do what each does when it wants."""
+
+    def __init__(self, folder, listen=True):
+        self.path, self.raw = folder / "1.open", folder / "1.raw"
+        self.output = Output(self.raw)
+        self.pipes = (self.output.pipe(20), self.output.pipe(30))
+        if listen:
+            self.begin()
+            self.output.listen(self.path)
+
+    def begin(self):
+        self.run = create(str(self.path))
+        self.run._pipes = self.pipes
+
+    def write(self, text, fd=0):
+        os.write(self.pipes[fd], text.encode() + b"\n")
+
+    def times(self):
+        """Of the raw lines, once everything is read."""
+        self.output.drain()
+        self.output.close()
+        reader = spool.Reader(self.raw)
+        found = [protocol.decode(data) for data in reader.read(1, 10_000, 1 << 24)]
+        reader.close()
+        return {line.message: line.time for line in found}
+
+
+def test_however_far_the_supervisor_is_behind_raw_lines_keep_their_place(tmp_path):
+    piped = Piped(tmp_path)
+    told = []
+
+    def speak():
+        for number in range(3 * MARKS):
+            piped.write(f"raw {number}", number % 2)
+            told.append(piped.run.moment(time.time))
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    speaker.join(0.2)
+    while speaker.is_alive():
+        piped.output.drain()
+        speaker.join(0.01)
+
+    times = piped.times()
+    assert len(times) == 3 * MARKS
+    before = [0.0, *told]
+    assert all(before[n] <= times[f"raw {n}"] <= told[n] for n in range(3 * MARKS))
+
+
+def test_raw_output_that_is_read_after_a_record_was_created_and_before_it_is_told_comes_before_it(tmp_path):
+    piped = Piped(tmp_path)
+    piped.write("raw")
+    created = time.time()
+    piped.output.drain()
+    at = piped.run.moment(time.time, created)
+
+    assert piped.times()["raw"] <= at
+
+
+def test_a_record_has_the_time_at_which_it_was_created_when_raw_output_still_waits(tmp_path):
+    piped = Piped(tmp_path)
+    piped.write("raw")
+
+    assert piped.run.moment(time.time, 5.0) == 5.0
+    assert piped.run.moment(time.time, 6.0) == 6.0
+    assert piped.times()["raw"] == 5.0
+
+
+def test_a_line_of_another_thread_does_not_hide_that_the_supervisor_has_read(tmp_path):
+    piped = Piped(tmp_path)
+    piped.write("raw")
+
+    def clock():
+        at = time.time()
+        piped.output.drain()  # between the look into the pipes and the mark
+        piped.run._written()  # as another thread's line does
+        return at
+
+    at = piped.run.moment(clock)
+
+    assert piped.times()["raw"] <= at
+
+
+@pytest.mark.parametrize("said", ["", "by the imports"])
+def test_code_that_begins_while_the_supervisor_turns_to_its_pipes_has_its_lines_in_order(tmp_path, said):
+    piped = Piped(tmp_path, listen=False)
+    if said:
+        piped.write(said)
+        piped.output.drain()
+    piped.output.listen(piped.path)
+    piped.begin()
+    piped.write("raw")
+    at = piped.run.moment(time.time)
+
+    assert piped.times()["raw"] <= at
+
+
+def test_code_that_begins_while_the_supervisor_reads_has_its_lines_in_order(tmp_path, monkeypatch):
+    piped = Piped(tmp_path, listen=False)
+    piped.output.listen(piped.path)
+    real, told = os.read, []
+
+    def read(fd, size):
+        if not told:
+            piped.begin()
+            piped.write("raw")
+            told.append(piped.run.moment(time.time))
+        return real(fd, size)
+
+    monkeypatch.setattr(os, "read", read)
+
+    assert piped.times()["raw"] <= told[0]

@@ -113,3 +113,20 @@ def test_held_attempts_are_told_with_their_numbers(server, start_worker):
 
     server.wait(lambda: len(server.joined) == 2)
     assert server.joined[1].held == [protocol.Held(attempt.fence, attempt.run, facts=3, output=0, started=True)]
+
+
+def test_a_run_whose_file_cannot_be_written_harms_no_other_and_goes_on_when_it_can(server, worker, tmp_path):
+    """Here a folder is in the file's place."""
+    server.auto_start = False
+    attempt = server.offer("hello")
+    server.wait(lambda: attempt.claimed)
+    order = tmp_path / "worker" / "w1" / "runs" / f"{attempt.fence}.order"
+    order.unlink(missing_ok=True)
+    order.mkdir()
+    server.start(attempt)
+    eventually(lambda: "an error in the worker, which goes on" in worker.said())
+    server.auto_start = True
+
+    assert server.run("hello")[1]["outcome"] == "COMPLETED"
+    order.rmdir()
+    assert server.wait(lambda: attempt.end)["outcome"] == "COMPLETED"

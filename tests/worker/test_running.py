@@ -84,13 +84,19 @@ def test_nothing_starts_before_the_server_says_go(server, worker):
     assert (end["cancelled"], end["reason"]) == (True, "cancelled before it started")
 
 
-def test_a_second_go_starts_nothing_again(server, worker):
-    attempt, _ = server.run("hello")
+def test_a_second_go_starts_nothing_again(server, worker, tmp_path):
+    attempt = server.offer("waits_for", path=str(tmp_path / "go"))
+    server.until_line(attempt, "waiting")
 
-    server.start(attempt)
+    server.start(attempt)  # while it runs
     again, _ = server.run("hello")
+    (tmp_path / "go").touch()
+    server.wait(lambda: attempt.end)
+    server.start(attempt)  # after its end
+    last, _ = server.run("hello")
 
-    assert kinds(attempt).count("RunStarted") == kinds(again).count("RunStarted") == 1
+    assert [kinds(each).count("RunStarted") for each in (attempt, again, last)] == [1, 1, 1]
+    assert attempt.lines.count("waiting") == 1
 
 
 def test_the_start_takes_milliseconds(server, worker):

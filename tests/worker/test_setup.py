@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from perfect_client import cli, worker
-from perfect_client.loop import PATIENCE, Loop
+from perfect_client.loop import Loop
 
 from tests.worker.kit import FLOWS, SDK
 
@@ -112,16 +114,35 @@ def test_a_fault_in_a_callback_is_told_and_not_the_end_of_the_loop():
     loop.close()
 
 
-def test_a_loop_that_would_only_fail_gives_up():
-    loop = Loop(lambda error: None)
+def test_a_callback_that_only_fails_neither_ends_the_loop_nor_makes_it_spin():
+    errors, out, into = [], *os.pipe()
+    loop = Loop(errors.append)
+    loop.on_read(out, lambda: 1 / 0)  # and reads nothing, so it stays readable
+    os.write(into, b"x")
+    begun = time.monotonic()
 
-    def fail():
-        loop.after(0, fail)
-        raise ValueError("again")
+    for _ in range(8):
+        loop.turn()
 
-    fail_first = loop.after(0, fail)
-    with pytest.raises(ValueError, match="again"):
-        for _ in range(PATIENCE + 1):
-            loop.turn()
-    assert fail_first.callback is None
+    assert len(errors) == 8 and time.monotonic() - begun > 0.5  # seconds: the pauses grow
+    loop.forget(out)
     loop.close()
+    os.close(out)
+    os.close(into)
+
+
+def test_a_signal_is_heard_although_the_handler_of_another_failed():
+    told = []
+    loop = Loop(told.append)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2)}
+    loop.listen({signal.SIGUSR1: lambda: 1 / 0, signal.SIGUSR2: lambda: told.append("usr2")})
+    try:
+        for number in handlers:
+            os.kill(os.getpid(), number)
+        loop.turn()
+    finally:
+        loop.close()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    assert sorted(map(type, told), key=str) == [ZeroDivisionError, str]

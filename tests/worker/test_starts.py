@@ -374,6 +374,37 @@ def test_folders_without_an_init_file_are_each_folders_own(server, start_worker,
         assert server.run(f"uses utils {number}")[1]["result"] == f"'early of sub{number}, late of sub{number}'"
 
 
+def test_a_file_in_a_package_finds_the_helpers_beside_it(server, start_worker, tmp_path):
+    """By their own name, as ``python file.py`` would, and by that in the package."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "__init__.py", "")
+        write(tmp_path / name / "helpers.py", f"WHOSE = {name!r}\n")
+        write(tmp_path / name / f"flow_{name}.py", f"""
+            import helpers
+            from {name}.helpers import WHOSE
+            from perfect_client import flow
+
+            @flow
+            def of_{name}() -> str:
+                import helpers as late
+                return WHOSE + helpers.WHOSE + late.WHOSE
+        """)  # fmt: skip
+    start_worker(targets=[tmp_path])
+
+    assert server.run("of_one")[1]["result"] == "'oneoneone'"
+    assert server.run("of_two")[1]["result"] == "'twotwotwo'"
+
+
+def test_a_helper_with_the_name_of_a_module_of_python_is_named(server, start_worker, tmp_path):
+    write(tmp_path / "numbers.py", "def add(): pass\n")
+    write(tmp_path / "sums.py", "from numbers import add\nfrom perfect_client import flow\n\n@flow\ndef f(): pass\n")
+    start_worker(targets=[tmp_path])
+
+    (problem,) = server.wait(lambda: server.problems)
+    assert problem.endswith(f". Python has a module 'numbers' of its own, and finds that: rename {tmp_path}/numbers.py")
+
+
 def test_a_helper_above_is_not_hidden_by_one_of_another_folder(server, start_worker, tmp_path):
     source = "import common\nfrom perfect_client import flow\n@flow\ndef uses_{0}(): return common.NAME\n"
     for name in ("a", "b", "c"):
@@ -499,3 +530,70 @@ def test_no_run_uses_an_import_of_another_day(server, start_worker, tmp_path):
         if ordered > midnight or end["time"] < midnight:  # else it was under way at midnight
             assert imported == ran
             days.add(ran)
+
+
+CHANGES = "; ".join([
+    "os.chdir('/')", "os.umask(0o027)", "os.environ['FROM_A'] = 'a'", "os.environ['WAS_THERE'] = 'changed by a'",
+    "signal.signal(signal.SIGUSR1, signal.SIG_IGN)", "sys.setrecursionlimit(5000)", "socket.setdefaulttimeout(3.5)",
+    "decimal.getcontext().prec = 5", "logging.basicConfig(level=logging.ERROR)",
+    "multiprocessing.set_start_method('spawn')", "warnings.simplefilter('error')",
+])  # fmt: skip
+TELLS = """
+    import decimal, logging, multiprocessing, os, signal, socket, sys, warnings
+    from perfect_client import flow
+    import shared
+
+    {more}
+
+    @flow
+    def {name}() -> object:
+        mask = os.umask(0)
+        os.umask(mask)
+        return [
+            os.getcwd(), mask, os.environ.get("FROM_A"), os.environ["WAS_THERE"], os.environ.get("SHARED"),
+            signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN, sys.getrecursionlimit() == 5000,
+            socket.getdefaulttimeout(), decimal.getcontext().prec, logging.ERROR in (logging.root.level,),
+            multiprocessing.get_start_method(allow_none=True), any(one[0] == "error" for one in warnings.filters),
+        ]
+"""
+
+
+def test_a_file_has_the_state_of_its_own_process_alone(server, start_worker, tmp_path, monkeypatch):
+    """The folder, the environment, handlers of signals, … that one file sets are not those of its neighbours."""
+    monkeypatch.setenv("WAS_THERE", "before")
+    write(tmp_path / "shared.py", "import os\nos.environ['SHARED'] = 'yes'\n")
+    write(tmp_path / "a.py", TELLS.format(more=CHANGES, name="changes"))
+    write(tmp_path / "b.py", TELLS.format(more="multiprocessing.set_start_method('fork')", name="is_plain"))
+    start_worker(targets=[tmp_path])
+
+    assert start_of(server, "changes")[0] == start_of(server, "is_plain")[0] == "fork"
+    _, plain = server.run("is_plain")
+    _, changed = server.run("changes")
+
+    assert changed["result"] == str(["/", 0o027, "a", "changed by a", "yes", True, True, 3.5, 5, True, "spawn", True])
+    mask = os.umask(0)
+    os.umask(mask)
+    assert plain["result"] == str(
+        [str(tmp_path), mask, None, "before", "yes", False, False, None, 28, False, "fork", False]
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("import tempfile; PLACE = tempfile.mkdtemp()", "a temporary folder or file that forks would share"),
+        ("import uuid; ID = uuid.uuid4().hex", "an id that forks would share"),
+        ("import os; ID = '/tmp/of-%d' % os.getpid()", "an id that forks would share"),
+    ],
+)
+def test_what_each_run_is_to_have_of_its_own_is_made_for_each(server, start_worker, tmp_path, line, what):
+    names = {"tempfile": "PLACE", "uuid": "ID", "os": "ID"}
+    value = names[line.split(";")[0].split()[1]]
+    text = "\n".join([*line.split("; "), "from perfect_client import flow", "", "@flow", "def tells() -> str:",
+                      f"    return {value}", ""])  # fmt: skip
+    write(tmp_path / "once.py", text)
+    start_worker(targets=[tmp_path / "once.py"])
+
+    assert start_of(server, "tells") == ("fresh", f"starts fresh: once.py line 2 left {what}")
+    results = {server.run("tells")[1]["result"] for _ in range(3)}
+    assert len(results) == 3

@@ -68,6 +68,14 @@ document.addEventListener("htmx:configRequest", (event) => {
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (new URL(event.detail.xhr.responseURL || location.href).pathname === "/login/") { event.detail.shouldSwap = false; location.reload(); }
 });
+// A live frame may take a button away before its answer is here, and htmx looks for the toasts around the button.
+function toastAnyway(event) {
+  const { elt, xhr } = event.detail;
+  if (elt.isConnected || (xhr.status < 400 && xhr.getResponseHeader("HX-Retarget") !== "#toasts")) return;
+  event.preventDefault();
+  htmx.swap("#toasts", xhr.responseText, { swapStyle: "afterbegin" });
+}
+document.addEventListener("htmx:beforeRequest", (event) => event.detail.elt.addEventListener("htmx:beforeOnLoad", toastAnyway));
 document.addEventListener("htmx:sendError", () => toast("The server cannot be reached. Nothing was sent."));
 document.addEventListener("htmx:load", (event) => {
   localise(event.detail.elt.parentNode || document);

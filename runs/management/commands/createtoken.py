@@ -5,10 +5,12 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
 
+from perfect_site import installation
 from runs.access import Token
 
 
@@ -26,6 +28,7 @@ class Command(BaseCommand):
             raise CommandError("Give the token a name of 1 to 200 characters.")
         if expires is not None and not 0 < expires <= 36_500:
             raise CommandError("--expires takes a number of days between 0 and 36500.")
+        installation.prepare(settings.PERFECT_HOME)
         with transaction.atomic():
             row, secret = Token.objects.issue(name=name.strip(), scope=scope, now=timezone.now(), days=expires)
         until = f"until {row.expires_at:%Y-%m-%d %H:%M} UTC" if row.expires_at else "until it is revoked"

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from perfect_site import accounts, local
+from perfect_site import accounts, installation, local
 
 
 class Command(BaseCommand):
@@ -21,6 +21,7 @@ class Command(BaseCommand):
         parser.add_argument("--user", default="", help="whom to sign in (default: the first administrator)")
 
     def handle(self, *, user: str, **options: Any) -> None:
+        installation.prepare(settings.PERFECT_HOME)
         found = get_user_model()._default_manager.filter(username=user, is_active=True).first()
         found = found if user else accounts.first_admin()
         if found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import sys
@@ -12,16 +13,15 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from django.db import DatabaseError
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from flows.models import Flow
-from perfect_site import __version__, accounts, env, health, local
+from perfect_site import __version__, accounts, env, installation, local
 from perfect_site.server import GOING_AWAY, Server
-from runs import browser, consumers, heart, lanes
+from runs import browser, consumers, heart, lanes, outages
 from runs.access import SignInLinkQuerySet
 from runs.models import Run
 
@@ -41,16 +41,31 @@ class Command(BaseCommand):
             "--worker", action="append", default=[], nargs="+", metavar="TARGET",
             help="also run a local worker for these files, folders or modules",
         )  # fmt: skip
+        parser.add_argument(
+            "--new", action="store_true", help="begin with an empty database where the one before is gone"
+        )
         parser.add_argument("--no-clock", action="store_true", help="leave due times to `manage.py runclock`")
 
-    def handle(self, *, host: str, port: int, worker: list[list[str]], no_clock: bool, **options: Any) -> None:
+    def handle(self, **options: Any) -> None:
         os.umask(0o077)
         for sentence in env.unknown(os.environ):
             logger.warning("%s", sentence)
+        try:
+            with installation.held(settings.PERFECT_HOME):
+                self._serve(**options)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            where = error.filename or settings.PERFECT_HOME
+            raise CommandError(f"{where} cannot be written: {error.strerror}. Make room, then start again.") from None
+
+    def _serve(
+        self, *, host: str, port: int, worker: list[list[str]], new: bool, no_clock: bool, **options: Any
+    ) -> None:
         problem = local.why_not_bind(host, port)
         if problem:
             raise CommandError(problem)
-        self._prepare(host)
+        self._prepare(host, new)
         service = Service(self.stdout, [target for group in worker for target in group], clock=not no_clock)
         server = Server(
             import_string("perfect_site.asgi.application"),
@@ -62,17 +77,14 @@ class Command(BaseCommand):
         if server.failure:
             raise CommandError(f"{host}:{port}: {server.failure}")
 
-    def _prepare(self, host: str) -> None:
+    def _prepare(self, host: str, new: bool) -> None:
         try:
-            if health.pending_migrations():
-                self.stdout.write("Preparing the database …")
-                call_command("migrate", interactive=False, verbosity=0)
+            installation.prepare(settings.PERFECT_HOME, new=new, say=self.stdout.write)
+            if not local.is_loopback(host):
+                self._refuse_if_open(host)
+            local.ensure_worker_token(settings.PERFECT_HOME, timezone.now())
         except DatabaseError as error:
-            raise CommandError(f"The database does not answer: {error}") from None
-        accounts.first_admin()
-        if not local.is_loopback(host):
-            self._refuse_if_open(host)
-        local.ensure_worker_token(settings.PERFECT_HOME, timezone.now())
+            raise CommandError(outages.advice(error)) from None
 
     def _refuse_if_open(self, host: str) -> None:
         if settings.DEBUG:

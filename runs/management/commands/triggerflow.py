@@ -1,7 +1,7 @@
 """``manage.py triggerflow``: queue a run from the shell, and follow it if wanted.
 
 Exit codes: 0 queued or completed, 1 failed or crashed, 3 cancelled or skipped, 4 refused, 130 left with Ctrl+C while
-the run goes on.
+the run goes on. Where PERFECT_URL is another server's address, that one is asked by its API.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import json
 import sys
 from argparse import ArgumentParser
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from flows import addresses
 from flows.parameters import Refused
+from perfect_site import elsewhere, installation
 from runs import following, services
 from runs.models import Run
-from runs.queries import rest_of, run_json
+from runs.queries import rest_of
 
 REFUSED, DETACHED = 4, 130
+LOOK_EVERY, ASK_EVERY = 0.1, 0.5  # seconds: rows, and a server elsewhere
 
 
 class Command(BaseCommand):
@@ -50,64 +52,91 @@ class Command(BaseCommand):
 
     def handle(self, *, json: bool, wait: bool, follow: bool, **options: Any) -> None:
         try:
-            run = self._trigger(**options)
+            there = elsewhere.server()
+            if there is None:
+                installation.refuse_if_absent()
+            queued = _trigger_here(**options) if there is None else _trigger_there(there, **options)
+            look = following.look if there is None else there.look
+            run = look(queued["id"], None)[0]
+            if not json:
+                reason = f": {queued['state_reason']}" if queued["state_reason"] else ""
+                self.stdout.write(f"Run {run['id']} of {run['name']} is {queued['state']}{reason}.")
+            if wait or follow:
+                run = self._follow(run, look, log=follow and not json, pause=LOOK_EVERY if there is None else ASK_EVERY)
         except Refused as refused:
-            self.stderr.write(refused.sentence)
-            sys.exit(REFUSED)
+            self._refuse(refused.sentence)
+        except (CommandError, elsewhere.Failed) as error:
+            self._refuse(str(error))
         except DatabaseError as error:
-            self.stderr.write(f"The database does not take the run: {error}. Is it prepared? manage.py migrate")
-            sys.exit(REFUSED)
-        if not json:
-            rest = rest_of(run)
-            self.stdout.write(f"Run {run.pk} of {run.flow.name} is {run.seen_state}{': ' + rest if rest else ''}.")
-        if wait or follow:
-            self._follow(run, log=follow and not json)
-            run.refresh_from_db()
+            self._refuse(f"The database does not take the run: {error}. Is it prepared? manage.py migrate")
         if json:
-            self.stdout.write(_dumps(run_json(run, timezone.now())))
+            self.stdout.write(_dumps(run))
         elif wait or follow:
             self.stdout.write(_last_word(run))
         if wait or follow:
             sys.exit(following.exit_code(run))
 
-    def _trigger(self, *, resume: str | None, **options: Any) -> Run:
-        return self._new(**options) if resume is None else self._resumed(resume, **options)
+    def _refuse(self, sentence: str) -> NoReturn:
+        self.stderr.write(sentence)
+        sys.exit(REFUSED)
 
-    def _resumed(
-        self, run: str, *, name: str | None, parameters: list[str], config: str | None, at: str | None,
-        from_task: str | None, **_: Any,
-    ) -> Run:  # fmt: skip
-        if name or parameters or config is not None or at:
-            raise Refused("resume", "--resume takes flow, parameters and configuration from the run: give no others.")
-        with transaction.atomic():
-            return services.resume(
-                run_id=read_id(run), now=timezone.now(), trigger=Run.Trigger.SHELL, who=_who(), from_task=from_task
-            )
-
-    def _new(
-        self, *, name: str | None, parameters: list[str], config: str | None, at: str | None, from_task: str | None,
-        **_: Any,
-    ) -> Run:  # fmt: skip
-        if not name or from_task is not None:
-            raise Refused("name", "Name a flow, or a run to resume: triggerflow --resume RUN [--from-task KEY].")
-        flow, now = addresses.named(name), timezone.now()
-        with transaction.atomic():
-            return services.trigger(
-                flow=flow, now=now, trigger=Run.Trigger.SHELL, who=_who(), parameters=read_parameters(parameters),
-                configuration=config, run_at=read_time(at) if at else None,
-            )  # fmt: skip
-
-    def _follow(self, run: Run, *, log: bool) -> None:
+    def _follow(self, run: dict[str, Any], look: following.Look, *, log: bool, pause: float) -> dict[str, Any]:
+        """The run as it ended."""
         screen = following.Screen(self.stdout, self.stderr)
         try:
-            for moment, lines in following.moments(run.pk, log=log):
+            for moment, lines in following.moments(run["id"], look, log=log, every=pause):
+                run = moment
                 if log:
                     screen.show(moment, lines)
         except KeyboardInterrupt:
             screen.close()
-            self.stderr.write(f"Left. The run goes on: {run.get_absolute_url()}")
+            self.stderr.write(f"Left. The run goes on: /runs/{run['id']}/")
             sys.exit(DETACHED)
         screen.close()
+        return run
+
+
+def _trigger_here(
+    *, name: str | None, resume: str | None, from_task: str | None, parameters: list[str], config: str | None,
+    at: str | None, **_: Any,
+) -> dict[str, Any]:  # fmt: skip
+    _check(name, resume, from_task, parameters, config, at)
+    now = timezone.now()
+    with transaction.atomic():
+        if resume is not None:
+            run = services.resume(
+                run_id=read_id(resume), now=now, trigger=Run.Trigger.SHELL, who=_who(), from_task=from_task
+            )
+        else:
+            run = services.trigger(
+                flow=addresses.named(name or ""), now=now, trigger=Run.Trigger.SHELL, who=_who(),
+                parameters=read_parameters(parameters), configuration=config, run_at=read_time(at) if at else None,
+            )  # fmt: skip
+    return {"id": str(run.pk), "state": run.seen_state, "state_reason": rest_of(run)}
+
+
+def _trigger_there(
+    there: elsewhere.Server, *, name: str | None, resume: str | None, from_task: str | None, parameters: list[str],
+    config: str | None, at: str | None, **_: Any,
+) -> dict[str, Any]:  # fmt: skip
+    _check(name, resume, from_task, parameters, config, at)
+    if resume is not None:
+        return there.resume(str(read_id(resume)), from_task)
+    return there.trigger(
+        flow=name, parameters=read_parameters(parameters), configuration=config,
+        run_at=read_time(at).isoformat() if at else None,
+    )  # fmt: skip
+
+
+def _check(
+    name: str | None, resume: str | None, from_task: str | None, parameters: list[str], config: str | None,
+    at: str | None,
+) -> None:  # fmt: skip
+    """Raises ``Refused`` for options that do not go together."""
+    if resume is not None and (name or parameters or config is not None or at):
+        raise Refused("resume", "--resume takes flow, parameters and configuration from the run: give no others.")
+    if resume is None and (not name or from_task is not None):
+        raise Refused("name", "Name a flow, or a run to resume: triggerflow --resume RUN [--from-task KEY].")
 
 
 def read_id(text: str) -> UUID:
@@ -154,8 +183,7 @@ def _dumps(value: Any) -> str:
     return json.dumps(value, indent=2)
 
 
-def _last_word(run: Run) -> str:
-    duration = run.duration(timezone.now())
-    took = f" after {duration.total_seconds():.1f} s" if duration else ""
-    why = run.error or run.state_reason
-    return f"Run {run.pk} {run.seen_state}{took}" + (f": {why}" if why else ".")
+def _last_word(run: dict[str, Any]) -> str:
+    took = f" after {run['duration_ms'] / 1000:.1f} s" if run["duration_ms"] else ""
+    why = run["error"] or run["state_reason"]
+    return f"Run {run['id']} {run['state']}{took}" + (f": {why}" if why else ".")

@@ -1,0 +1,120 @@
+"""What must be true after the healing, each rule a pure function of what was read: deeds, ledger, rows, processes.
+
+The rules about rows and ledger alone are the journeys' (``tests.journeys.checker``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from tests.journeys.checker import Row
+
+from .ledger import Deeds, Entry
+
+CRASHES = frozenset({"exit", "vanish", "die"})
+LATE_S = 5.0  # a run that has told of its end still has to write it down
+MOST_MIB, MOST_FILES, MOST_THREADS = 400, 400, 100
+
+
+def key_faults(deeds: Deeds, runs: Mapping[str, Row], unanswered: int) -> list[str]:
+    """Every accepted key has exactly one run, which is the one that was promised."""
+    found = [f"{unanswered} triggers got no answer after the healing"] if unanswered else []
+    by_key = Counter(run["idempotency_key"] for run in runs.values() if run["idempotency_key"] is not None)
+    found += [f"the key {key} has {count} runs" for key, count in by_key.items() if count > 1]
+    found += [f"the key {key} of a run was never sent" for key in sorted(set(by_key) - deeds.asked)]
+    for key, run in deeds.accepted.items():
+        row = runs.get(run.replace("-", ""))
+        if row is None or row["idempotency_key"] != key:
+            found.append(f"the trigger {key} was accepted as the run {run}, which is not in the database")
+    return found
+
+
+def cause_faults(deeds: Deeds, entries: Iterable[Entry], runs: Mapping[str, Row]) -> list[str]:
+    """A run ends as its code says, unless somebody cancelled it, killed it, or ended its worker."""
+    starts: dict[str, Entry] = {}
+    ends: dict[str, Entry] = {}
+    for entry in entries:
+        kind = starts if entry.get("start") else ends if entry.get("end") else {}
+        kind[entry["run"].replace("-", "")] = entry
+    cancelled = {run.replace("-", "") for run in deeds.cancelled}
+    found = []
+    for pk, run in runs.items():
+        start, end = starts.get(pk), ends.get(pk)
+        code = end["how"] if end else "nothing"
+        root = run["root_id"] or pk
+        hurt = (start is not None and start["pid"] in deeds.killed) or any(
+            worker == runs[root]["worker_name"]
+            and (start is None or start["at"] <= at)
+            and (end is None or at <= end["at"] + LATE_S)
+            for at, worker in deeds.ended
+        )
+        allowed = {
+            "COMPLETED": code == "return",
+            "FAILED": code == "raise",
+            "CRASHED": hurt or code in CRASHES or root in cancelled,
+            "CANCELLED": root in cancelled,
+            "SKIPPED": False,
+        }
+        if not allowed.get(run["state"], True):  # what is not final has a rule of its own
+            found.append(f"run {pk} is {run['state']} ({run['state_reason']}) without a cause: its code told {code}")
+    return found
+
+
+def raw_faults(entries: Iterable[Entry], stored: Mapping[str, list[str]], runs: Mapping[str, Row]) -> list[str]:
+    """What was written past Python is there once and in order; a kill may cost what was in the pipe. The pipe is one
+    for a run and its sub-runs: the lines are the root's."""
+    told: dict[str, list[str]] = {}
+    for entry in entries:
+        run = runs.get(entry["run"].replace("-", ""))
+        if "raw" in entry and run is not None:
+            told.setdefault(run["root_id"] or run["id"], []).append(entry["raw"])
+    found = []
+    for pk, lines in told.items():
+        kept, rest = stored.get(pk, []), iter(lines)
+        in_order = all(line in rest for line in kept)
+        whole = len(kept) == len(lines) or runs[pk]["state"] in {"CRASHED", "CANCELLED"}
+        if not in_order or not whole:
+            found.append(f"run {pk} wrote {len(lines)} raw lines, {len(kept)} are kept, or in another order")
+    return found
+
+
+def schedule_faults(due: Mapping[int, list[float]], period: float, jumped: bool) -> list[str]:
+    """Each due time (in seconds) once, on the schedule's grid, and none left out; over a jump the clock may leave out
+    what it never showed."""
+    found = []
+    for schedule, times in due.items():
+        ordered = sorted(times)
+        steps = [round((after - before) / period, 6) for before, after in itertools.pairwise(ordered)]
+        found += [f"schedule {schedule} fired twice for {at}" for at, step in zip(ordered, steps) if step == 0]
+        found += [f"schedule {schedule} left its grid after {at}" for at, step in zip(ordered, steps) if step % 1]
+        if not jumped:
+            found += [f"schedule {schedule} missed a due time after {at}" for at, s in zip(ordered, steps) if s > 1]
+    return found
+
+
+def api_faults(listed: Mapping[str, str], runs: Mapping[str, Row]) -> list[str]:
+    """The API tells of the same runs in the same states as the rows; ``listed``: run -> state."""
+    rows = {pk: run["state"] for pk, run in runs.items() if run["root_id"] is None}
+    told = {run.replace("-", ""): state for run, state in listed.items()}
+    return [f"run {pk} is {rows.get(pk)}, the API says {told.get(pk)}" for pk in rows.keys() | told.keys()
+            if rows.get(pk) != told.get(pk)]  # fmt: skip
+
+
+def worker_faults(workers: Iterable[Row]) -> list[str]:
+    """The API's workers: all are there, and no slot is taken."""
+    return [
+        f"worker {worker['name']}: connected {worker['connected']}, {worker['free']} of {worker['slots']} slots free"
+        for worker in workers
+        if not worker["connected"] or worker["free"] != worker["slots"]
+    ]
+
+
+def size_faults(sizes: Mapping[str, tuple[float, int, int]]) -> list[str]:
+    """``sizes``: name -> (MiB of proportional memory, open files, threads)."""
+    return [
+        f"{name} has {mib:.0f} MiB, {files} open files, {threads} threads"
+        for name, (mib, files, threads) in sizes.items()
+        if mib > MOST_MIB or files > MOST_FILES or threads > MOST_THREADS
+    ]
