@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from asgiref.sync import SyncToAsync
+from django.db import connection
 from perfect_client import protocol
 
 from flows.models import Flow
@@ -83,6 +85,16 @@ def tick(clock: Clock, since: datetime, until: datetime) -> None:
         clock.step(at, at.timestamp())
         at += SWEEP
     clock.step(until, until.timestamp())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, None, None]:
+    """What the sockets of a test write when its event loop ends is over before the next test begins.
+
+    They write it on a thread of their own, with a connection that waits for the lock of the test's transaction.
+    """
+    yield
+    SyncToAsync.single_thread_executor.submit(lambda: connection.close()).result(timeout=60)
 
 
 @pytest.fixture(autouse=True)
