@@ -245,17 +245,18 @@ def test_a_bad_setting_ends_every_command_with_a_sentence(home: Home) -> None:
 
 def test_it_ends_in_good_order_and_starts_again_quickly(tmp_path: Path) -> None:
     home = Home(tmp_path)
+    took: list[float] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         began = time.monotonic()
         with home.serving() as (process, port):
             until(lambda: ask(port, "GET", "/healthz")[0].status == 200)
-            took = time.monotonic() - began
+            took.append(time.monotonic() - began)
             with socket.create_connection(("127.0.0.1", port)):
                 process.send_signal(number)
                 assert process.wait(timeout=10) == 0
         assert not (home.path / "server.json").exists()
         assert "Traceback" not in home.log.read_text()
-    assert took < 6  # the second start: 1 s on an idle machine
+    assert took[1] < took[0]  # the first makes the database, 4 s on an idle machine; the second takes 1 s
 
 
 def test_headers_that_dribble_are_cut(dribbler: Future[float]) -> None:
