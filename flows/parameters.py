@@ -11,13 +11,13 @@ import importlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from perfect_client import fitting, masking, redaction, wording
 from perfect_client.protocol import MAX_NAME, MAX_PARAMETERS_BYTES, ProtocolError, clean_json, dumps
 
 from flows import sealing
+from flows.effort import Bounded
 from flows.models import Flow
 
 
@@ -92,15 +92,17 @@ def _fitting(
     for name, value in values.items():
         if sealing.unreadable(value):
             raise Refused(name[:200], f"Parameter {name!r} cannot be read: {sealing.NO_KEY}.")
+    effort = Bounded()
     try:
-        found = fitting.fit_all(flow.parameters, values, flow.configurations.get(configuration) or {})
+        elsewhere = flow.configurations.get(configuration) or {}
+        found = fitting.fit_all(flow.parameters, values, elsewhere, effort=effort)
     except fitting.Unfit as unfit:
         raise Refused(unfit.name[:200], unfit.sentence) from None
     for name, value in found.items():
         _check_kept(name, value)
         if masking.MASK in masking.secrets_in({name: value}, flow.parameters):
             raise Refused(name, f"Parameter {name!r} is masked: give its value, or leave it out.")
-    _check_beyond(flow, found)
+    _check_beyond(flow, found, effort)
     return found
 
 
@@ -162,21 +164,15 @@ ODD_TEXTS: tuple[tuple[Callable[[str], Any], str], ...] = (
 )
 
 
-@lru_cache(maxsize=256)
-def _validator(schema: str) -> Any:
-    # jsonschema takes 0.2 s to import: not for a server start, nor for a schema that the SDK's own reading covers
-    library = importlib.import_module("jsonschema")
-    return library.Draft202012Validator(importlib.import_module("json").loads(schema))
-
-
-def _check_beyond(flow: Flow, values: Mapping[str, Any]) -> None:
+def _check_beyond(flow: Flow, values: Mapping[str, Any], effort: fitting.Effort) -> None:
     """What a model's author wrote into a schema by hand, in keywords that only a full validator knows."""
     for name, value in values.items():
-        schema = flow.properties.get(name) or {}
-        defs = flow.parameters.get("$defs", {})
-        if not fitting.beyond({**schema, "$defs": defs}):
+        schema = {**(flow.properties.get(name) or {}), "$defs": flow.parameters.get("$defs", {})}
+        if not fitting.beyond(schema):
             continue
-        for error in _validator(dumps({**schema, "$defs": defs})).iter_errors(value):
+        # its library takes 0.2 s to import: not for a server start, nor for a schema that the SDK's reading covers
+        error = importlib.import_module("flows.handwritten").first_error(schema, value, effort)
+        if error is not None:
             where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
             secret = masking.secrets_in({name: value}, flow.parameters)
             reason = f"{error.validator} does not hold" if secret else str(error.message)[:300]

@@ -13,6 +13,7 @@ from perfect_client import fitting, masking
 from perfect_client.protocol import FlowSpec, dumps, from_dict, to_dict
 
 from flows import sealing
+from flows.effort import Bounded
 from flows.models import Change, Flow, Version
 from runs.models import Offering, Run, Worker
 
@@ -138,8 +139,9 @@ def takes(spec: Mapping[str, Any], run: Run) -> bool:
     configurations = spec.get("configurations") or {}
     if sealing.unreadable(spec) or (run.configuration and run.configuration not in configurations):
         return False
+    elsewhere = configurations.get(run.configuration) or {}
     try:
-        fitting.fit_all(spec.get("parameters") or {}, run.parameters, configurations.get(run.configuration) or {})
+        fitting.fit_all(spec.get("parameters") or {}, run.parameters, elsewhere, effort=Bounded())
     except fitting.Unfit:
         return False
     return True

@@ -21,7 +21,7 @@ PURE = {*SERVER_MAY_USE, "perfect_client.cuts", "perfect_client.spellings", "per
         "runs.progress", "runs.showing"}  # fmt: skip
 IMPURE = {"socket", "ssl", "asyncio", "threading", "time", "subprocess", "django", "selectors", "sqlite3"}
 # Who alone may import what: each concern has one home.
-SOLE = {"croniter": {"flows.schedules"}, "channels.layers": set(), "jsonschema": {"flows.parameters"},
+SOLE = {"croniter": {"flows.schedules"}, "channels.layers": set(), "jsonschema": {"flows.handwritten"},
         "prometheus_client": {"perfect_site.health"}}  # fmt: skip
 # What the SDK uses where it is installed, and never needs.
 IF_INSTALLED = {"perfect_client.display": {"rich"}, "perfect_client.dask": {"dask", "distributed"},

@@ -14,7 +14,8 @@ import json
 import math
 import operator
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from perfect_client import values, wording
 from perfect_client.masking import is_secret, masked
@@ -32,11 +33,49 @@ KNOWN_KEYWORDS = frozenset({
 
 
 class Unfit(ValueError):
-    """A parameter does not fit. ``name`` is the parameter, ``sentence`` says what would be right."""
+    """A parameter does not fit. ``name`` is the parameter, ``sentence`` says what would be right.
 
-    def __init__(self, name: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.name, self.sentence = name, sentence
+    The sentence is made when it is read: of the alternatives that do not fit, few are told.
+    """
+
+    def __init__(self, name: str, sentence: Union[str, Callable[[], str]]) -> None:
+        super().__init__(name)
+        self.name, self._sentence = name, sentence
+
+    @property
+    def sentence(self) -> str:
+        return self._sentence if isinstance(self._sentence, str) else self._sentence()
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def of(self, parameter: str) -> Unfit:
+        return Unfit(parameter, self._sentence)
+
+
+class _Misfit(Unfit):
+    """What stands here is not what its schema asks for; any other ``Unfit`` is about something in it."""
+
+
+class TooCostly(Exception):
+    """The check would take too long; whether the value fits is not known."""
+
+
+class Effort:
+    """What a check may cost. A run checks its own parameters, however long that takes; a server checks everybody's."""
+
+    def spend(self, steps: int) -> None:
+        """Called for each value with what it takes to look at it; may raise ``TooCostly``."""
+
+    def matches(self, pattern: Any, text: str) -> Optional[bool]:
+        """Whether the pattern is found in the text; None if it cannot be tried."""
+        try:
+            return re.search(pattern, text) is not None
+        except (re.error, TypeError, RecursionError, OverflowError):  # written for another dialect: left to its library
+            return None
+
+
+UNBOUNDED = Effort()
 
 
 class _Place(NamedTuple):
@@ -46,6 +85,7 @@ class _Place(NamedTuple):
     defs: Schema
     secret: bool = False
     where: str = ""
+    effort: Effort = UNBOUNDED
 
     def field(self, name: str) -> _Place:
         return self._replace(path="%s.%s" % (self.path, name), secret=self.secret or is_secret(name, {}, ""))
@@ -54,28 +94,33 @@ class _Place(NamedTuple):
         return self._replace(path="%s[%d]" % (self.path, index))
 
     def refuse(self, schema: Schema, value: Any) -> Unfit:
-        secret = self.secret or is_secret("", schema)
-        seen = value if secret else masked(value, {**schema, "$defs": self.defs})
-        return self.say(wording.must_be(self.path, wording.words(schema, self.defs), seen, secret, self.where))
+        def say() -> str:
+            secret = self.secret or is_secret("", schema)
+            seen = value if secret else masked(value, {**schema, "$defs": self.defs})
+            return wording.must_be(self.path, wording.words(schema, self.defs), seen, secret, self.where)
 
-    def say(self, sentence: str) -> Unfit:
-        return Unfit(re.split(r"[.\[]", self.path, maxsplit=1)[0], sentence)
+        return _Misfit(self.path, say)
 
 
-def fit(name: str, schema: Any, value: Any, *, defs: Optional[Schema] = None, where: str = "") -> Any:
+def fit(
+    name: str, schema: Any, value: Any, *, defs: Optional[Schema] = None, where: str = "", effort: Effort = UNBOUNDED
+) -> Any:
     """The JSON value that the parameter ``name`` has: the given one, or what it stands for. Raises ``Unfit``.
 
-    ``where`` is added to the name in the sentence, as in " in the configuration".
+    ``where`` is added to the name in the sentence, as in " in the configuration". What takes more than ``effort``
+    allows, or has no end as a schema that only refers to itself, is taken as it is.
     """
     secret = is_secret(name, schema if isinstance(schema, Mapping) else {}, value)
     try:
-        return _fit(schema, value, _Place(name, defs or {}, secret, where))
+        return _fit(schema, value, _Place(name, defs or {}, secret, where, effort))
+    except (TooCostly, RecursionError):
+        return value
     except Unfit as unfit:
-        raise Unfit(name, unfit.sentence) from None
+        raise unfit.of(name) from None
 
 
 def fit_all(
-    schema: Schema, given: Mapping[str, Any], elsewhere: Any = (), *, where: str = ""
+    schema: Schema, given: Mapping[str, Any], elsewhere: Any = (), *, where: str = "", effort: Effort = UNBOUNDED
 ) -> Dict[str, Any]:  # fmt: skip
     """All given parameters by a schema of type object; ``elsewhere`` are names that get a value without them.
 
@@ -85,21 +130,30 @@ def fit_all(
     refuse_names(known, given, bool(schema.get("additionalProperties", False)))
     for name in schema.get("required") or ():
         if name not in given and name not in elsewhere:
-            raise Unfit(name, wording.missing(name, wording.words(known.get(name), defs)))
-    return {name: fit(name, known.get(name, {}), value, defs=defs, where=where) for name, value in given.items()}
+            raise Unfit(name, partial(_missing, name, known.get(name), defs))
+    return {
+        name: fit(name, known.get(name, {}), value, defs=defs, where=where, effort=effort)
+        for name, value in given.items()
+    }
+
+
+def _missing(path: str, schema: Any, defs: Schema, where: str = "") -> str:
+    return wording.missing(path, wording.words(schema, defs), where)
 
 
 def refuse_names(known: Mapping[str, Any], given: Mapping[str, Any], is_open: bool) -> None:
     """Raise ``Unfit`` for the first given name that is not known, unless the function takes any."""
     for name in () if is_open else given:
         if name not in known:
-            raise Unfit(name, wording.unknown(name, list(known)))
+            raise Unfit(name, partial(wording.unknown, name, list(known)))
 
 
 def _fit(schema: Any, value: Any, place: _Place) -> Any:
+    place.effort.spend(1)
     if not isinstance(schema, Mapping) or not schema:
         return value
     if schema.get("$defs"):
+        place.effort.spend(len(place.defs) + len(schema["$defs"]))
         place = place._replace(defs={**place.defs, **schema["$defs"]})
     schema = wording.resolved(schema, place.defs)
     for word, read in _COMPOSED:
@@ -107,6 +161,7 @@ def _fit(schema: Any, value: Any, place: _Place) -> Any:
             return read(schema, value, place)
     kind = schema.get("type", "object" if "properties" in schema else None)
     if isinstance(kind, list):
+        place.effort.spend(len(kind) * len(schema))
         return _any_of({**schema, "anyOf": [{**schema, "type": one} for one in kind]}, value, place)
     if kind in _STRUCTURES:
         return _STRUCTURES[kind](schema, value, place)
@@ -153,7 +208,7 @@ def _simple(schema: Schema, kind: Any, value: Any, place: _Place) -> Any:
         found = read(value)
     except Wrong:
         raise place.refuse(schema, value) from None
-    if not _in_limits(schema, found, read):
+    if not _in_limits(schema, found, read, place.effort):
         raise place.refuse(schema, value)
     if as_read and not (kind == "number" and isinstance(value, int) and not isinstance(value, bool)):
         return found
@@ -169,15 +224,18 @@ _COMPARED: Tuple[Tuple[Tuple[str, str], Callable[[Any, Any], bool]], ...] = (
 )
 
 
-def _in_limits(schema: Schema, found: Any, read: Callable[[Any], Any]) -> bool:
+def _in_limits(schema: Schema, found: Any, read: Callable[[Any], Any], effort: Effort) -> bool:
     for names, holds in _COMPARED:
         for limit in (schema.get(name) for name in names):
             if limit is not None and not _holds(holds, found, read, limit):
                 return False
     if schema.get("multipleOf") and not _is_multiple(found, schema["multipleOf"]):
         return False
-    return not isinstance(found, str) or (
-        _has_size(schema, "minLength", "maxLength", found) and _matches(schema, found)
+    if not isinstance(found, str):
+        return True
+    pattern = schema.get("pattern")
+    return _has_size(schema, "minLength", "maxLength", found) and (
+        pattern is None or effort.matches(pattern, found) is not False
     )
 
 
@@ -200,14 +258,6 @@ def _is_multiple(found: Any, step: Any) -> bool:
     return abs(ratio - round(ratio)) <= 1e-9 * max(1.0, abs(ratio))
 
 
-def _matches(schema: Schema, text: str) -> bool:
-    pattern = schema.get("pattern")
-    try:
-        return pattern is None or re.search(pattern, text) is not None
-    except (re.error, TypeError):  # written for another dialect: its own library checks it
-        return True
-
-
 def _has_size(schema: Schema, low: str, high: str, value: Any) -> bool:
     least, most = schema.get(low), schema.get(high)
     return (least is None or len(value) >= least) and (most is None or len(value) <= most)
@@ -228,6 +278,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _enum(schema: Schema, value: Any, place: _Place) -> Any:
+    place.effort.spend(len(schema["enum"]))
     for choice in schema["enum"]:
         if same(choice, value):
             return choice
@@ -267,7 +318,7 @@ def _any_of(schema: Schema, value: Any, place: _Place) -> Any:
 
 def _is_inner(unfit: Unfit, place: _Place) -> bool:
     """Whether the refusal is about a part of the value, not the value itself."""
-    return not unfit.sentence.startswith("Parameter %r%s must be " % (place.path, place.where))
+    return not (isinstance(unfit, _Misfit) and unfit.name == place.path)
 
 
 def _all_of(schema: Schema, value: Any, place: _Place) -> Any:
@@ -311,14 +362,16 @@ def _object(schema: Schema, value: Any, place: _Place) -> Any:
     if not isinstance(value, Mapping):
         raise place.refuse(schema, value)
     known, others = schema.get("properties") or {}, schema.get("additionalProperties", True)
-    for name in schema.get("required") or ():
+    needed = schema.get("required") or ()
+    place.effort.spend(len(needed))
+    for name in needed:
         if name not in value:
-            right = wording.words(known.get(name), place.defs)
-            raise place.say(wording.missing(place.field(name).path, right, place.where))
+            path = place.field(name).path
+            raise Unfit(path, partial(_missing, path, known.get(name), place.defs, place.where))
     found = {}
     for name, item in value.items():
         if name not in known and others is False:
-            raise place.say(wording.unknown_field(place.path, name, list(known), place.where))
+            raise Unfit(place.path, partial(wording.unknown_field, place.path, name, list(known), place.where))
         key = _key(schema, name, place)
         found[key] = _fit(known.get(name, others if isinstance(others, Mapping) else {}), item, place.field(str(name)))
     if not _has_size(schema, "minProperties", "maxProperties", value):

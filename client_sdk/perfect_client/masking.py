@@ -8,7 +8,7 @@ under a name such as ``db_password``, and a number too, unless the name only spe
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set
 
 MASK = "***"
 SECRET_WORDS = (
@@ -16,6 +16,7 @@ SECRET_WORDS = (
     "accesskey", "credential", "authorization",
 )  # fmt: skip
 AMBIGUOUS_WORDS = ("token",)  # a token, or how many of them
+MAX_LOOKED_AT = 20_000  # schemas, for one value
 
 Schema = Mapping[str, Any]
 
@@ -43,88 +44,114 @@ def _kinds(schema: Schema) -> Set[str]:
     return {str(kind) for kind in kinds} if isinstance(kinds, list) else {str(kinds)}
 
 
+class _Under:
+    """The schemas that a value may stand under, and what follows for it and for what is in it."""
+
+    __slots__ = ("first", "inner", "names", "schemas", "secret")
+
+    def __init__(self, schemas: List[Schema], secret: bool = False) -> None:
+        self.schemas = schemas
+        self.secret = secret or any(is_secret("", schema) for schema in schemas)
+        self.names = {name for schema in schemas for name in schema.get("properties") or ()}
+        self.first = max([len(schema.get("prefixItems") or ()) for schema in schemas], default=0)
+        self.inner: Dict[Any, _Under] = {}  # by an object's field or a list's index; None for all others
+
+
 class Rules:
-    """What one JSON Schema says of the values in it; a reference is looked up in its ``$defs``."""
+    """What one JSON Schema says of the values in it; a reference is looked up in its ``$defs``.
+
+    A value's schemas are itself, what it refers to, and each of its alternatives. They are looked up once for all
+    values that stand under the same ones. A schema that refers to itself in more and more ways has a limit; what it
+    says beyond that is not known, so all under it is secret.
+    """
 
     def __init__(self, schema: Schema) -> None:
         self._defs: Dict[str, Any] = dict(schema.get("$defs") or {})
+        self._left = MAX_LOOKED_AT
+        self.root = self._under([schema])
 
-    def branches(self, schema: Any, depth: int = 8) -> List[Schema]:
-        """The schemas that a value may stand under: itself, what it refers to, each of its alternatives."""
-        if not isinstance(schema, Mapping) or depth < 0:
-            return []
-        found: List[Schema] = [schema]
-        reference = schema.get("$ref")
-        if isinstance(reference, str):
-            found += self.branches(self._defs.get(reference.rsplit("/", 1)[-1]), depth - 1)
-        for word in ("anyOf", "oneOf", "allOf"):
-            for option in schema.get(word) or ():
-                found += self.branches(option, depth - 1)
-        return found
+    def _under(self, schemas: Iterable[Any]) -> _Under:
+        found: Dict[int, Schema] = {}
+        to_see = list(schemas)[::-1]
+        while to_see:
+            schema = to_see.pop()
+            if not isinstance(schema, Mapping) or id(schema) in found:
+                continue
+            self._left -= 1
+            if self._left < 0:
+                return _Under([], secret=True)
+            found[id(schema)] = schema
+            reference = schema.get("$ref")
+            if isinstance(reference, str):
+                to_see.append(self._defs.get(reference.rsplit("/", 1)[-1]))
+            for word in ("anyOf", "oneOf", "allOf"):
+                to_see += schema.get(word) or ()
+        return _Under(list(found.values()))
 
-    def secret(self, name: str, schemas: List[Schema], value: Any) -> bool:
-        return is_secret(name, {}, value) or any(is_secret("", schema, value) for schema in schemas)
+    def field(self, under: _Under, name: str) -> _Under:
+        """What an object's field stands under."""
+        key = name if name in under.names else None
+        if key not in under.inner:
+            under.inner[key] = self._under(
+                (schema.get("properties") or {}).get(name, schema.get("additionalProperties"))
+                for schema in under.schemas
+            )
+        return under.inner[key]
 
-    def under(self, schemas: List[Schema], name: str) -> List[Schema]:
-        """The schemas of an object's field."""
-        found: List[Schema] = []
-        for schema in schemas:
-            properties = schema.get("properties") or {}
-            found += self.branches(properties.get(name, schema.get("additionalProperties")))
-        return found
+    def item(self, under: _Under, index: int) -> _Under:
+        """What a list's item stands under."""
+        key = index if index < under.first else -1
+        if key not in under.inner:
+            firsts = [(schema.get("prefixItems") or (), schema) for schema in under.schemas]
+            under.inner[key] = self._under(
+                first[index] if index < len(first) else schema.get("items") for first, schema in firsts
+            )
+        return under.inner[key]
 
-    def at(self, schemas: List[Schema], index: int) -> List[Schema]:
-        """The schemas of a list's item."""
-        found: List[Schema] = []
-        for schema in schemas:
-            first = schema.get("prefixItems") or []
-            found += self.branches(first[index] if index < len(first) else schema.get("items"))
-        return found
-
-    def masked(self, value: Any, schemas: List[Schema]) -> Any:
-        if any(is_secret("", schema, value) for schema in schemas):
+    def masked(self, value: Any, under: _Under) -> Any:
+        if under.secret:
             return MASK
         if isinstance(value, Mapping):
-            return {name: self._field(str(name), item, schemas) for name, item in value.items()}
+            return {name: self._field(str(name), item, under) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.masked(item, self.at(schemas, index)) for index, item in enumerate(value)]
+            return [self.masked(item, self.item(under, index)) for index, item in enumerate(value)]
         return value
 
-    def _field(self, name: str, value: Any, schemas: List[Schema]) -> Any:
-        inside = self.under(schemas, name)
-        if value is None and not any(is_secret("", schema) for schema in inside):
+    def _field(self, name: str, value: Any, under: _Under) -> Any:
+        inside = self.field(under, name)
+        if value is None and not inside.secret:
             return None  # that nothing was given is no secret
-        return MASK if self.secret(name, inside, value) else self.masked(value, inside)
+        return MASK if inside.secret or is_secret(name, {}, value) else self.masked(value, inside)
 
-    def restored(self, value: Any, before: Any, schemas: List[Schema]) -> Any:
+    def restored(self, value: Any, before: Any, under: _Under) -> Any:
         if isinstance(value, Mapping) and isinstance(before, Mapping):
-            return {name: self._entry(str(name), item, before.get(name), schemas) for name, item in value.items()}
+            return {name: self._entry(str(name), item, before.get(name), under) for name, item in value.items()}
         if isinstance(value, list) and isinstance(before, list):
             pairs = zip(value, [*before, *[None] * len(value)])
-            return [self._item(item, old, self.at(schemas, index)) for index, (item, old) in enumerate(pairs)]
+            return [self._item(item, old, self.item(under, index)) for index, (item, old) in enumerate(pairs)]
         return value
 
-    def _entry(self, name: str, value: Any, before: Any, schemas: List[Schema]) -> Any:
-        secret = value == MASK and before is not None and self._field(name, before, schemas) == MASK
-        return before if secret else self.restored(value, before, self.under(schemas, name))
+    def _entry(self, name: str, value: Any, before: Any, under: _Under) -> Any:
+        secret = value == MASK and before is not None and self._field(name, before, under) == MASK
+        return before if secret else self.restored(value, before, self.field(under, name))
 
-    def _item(self, value: Any, before: Any, schemas: List[Schema]) -> Any:
-        secret = value == MASK and before is not None and any(is_secret("", schema) for schema in schemas)
-        return before if secret else self.restored(value, before, schemas)
+    def _item(self, value: Any, before: Any, under: _Under) -> Any:
+        secret = value == MASK and before is not None and under.secret
+        return before if secret else self.restored(value, before, under)
 
-    def secrets(self, value: Any, schemas: List[Schema]) -> Iterator[Any]:
-        if any(is_secret("", schema, value) for schema in schemas):
+    def secrets(self, value: Any, under: _Under) -> Iterator[Any]:
+        if under.secret:
             yield from leaves(value)
             return
         value = opened(value)
         if isinstance(value, Mapping):
             for name, item in value.items():
-                inside = self.under(schemas, str(name))
-                secret = self.secret(str(name), inside, item)
+                inside = self.field(under, str(name))
+                secret = inside.secret or is_secret(str(name), {}, item)
                 yield from leaves(item) if secret else self.secrets(item, inside)
         elif isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
-                yield from self.secrets(item, self.at(schemas, index))
+                yield from self.secrets(item, self.item(under, index))
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -163,19 +190,19 @@ def _slots(value: Any) -> Dict[str, Any]:
 def masked(value: Any, schema: Optional[Schema] = None) -> Any:
     """The JSON value that ``schema`` describes, with what is secret as ``***``."""
     rules = Rules(schema or {})
-    return rules.masked(value, rules.branches(schema or {}))
+    return rules.masked(value, rules.root)
 
 
 def restored(value: Any, before: Any, schema: Optional[Schema] = None) -> Any:
     """The value with each ``***`` that stands for a secret of ``before`` put back: who edits what was shown to him."""
     rules = Rules(schema or {})
-    return rules.restored(value, before, rules.branches(schema or {}))
+    return rules.restored(value, before, rules.root)
 
 
 def secrets_in(value: Any, schema: Optional[Schema] = None) -> List[Any]:
     """The secret texts and numbers in a JSON value."""
     rules = Rules(schema or {})
-    return list(rules.secrets(value, rules.branches(schema or {})))
+    return list(rules.secrets(value, rules.root))
 
 
 def masked_schema(schema: Any, name: str = "") -> Any:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import reprlib
 from difflib import get_close_matches
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 Schema = Mapping[str, Any]
 MAX_SHOWN = 80  # characters of a value in a sentence
 MAX_CHOICES = 20
+MAX_DEPTH = 6  # schemas within schemas
+MAX_PLACES = 300  # schemas that one sentence reads: those that refer to themselves have no end
+MAX_COMPARED = 100  # names that are compared with a wrong one, if they are not longer than
+MAX_COMPARED_NAME = 60  # characters
 
 _FORMATS: Dict[Tuple[str, Any], str] = {
     ("string", None): "a text",
@@ -44,21 +48,36 @@ def resolved(schema: Any, defs: Schema) -> Schema:
     return schema if isinstance(schema, Mapping) else {}
 
 
-def words(schema: Any, defs: Optional[Schema] = None, depth: int = 6) -> str:
+class _Within(NamedTuple):
+    """What a schema stands in: the definitions, how deep, and how many more may be read, in a list of one."""
+
+    defs: Schema
+    depth: int
+    left: List[int]
+
+
+def words(schema: Any, defs: Optional[Schema] = None) -> str:
     """``a whole number of at least 1``: what fits, to stand after "must be"."""
-    defs = {**(defs or {}), **(schema.get("$defs") or {})} if isinstance(schema, Mapping) else {}
-    schema = resolved(schema, defs)
-    if depth < 0:
+    return _words(schema, _Within(defs or {}, 0, [MAX_PLACES]))
+
+
+def _words(schema: Any, within: _Within) -> str:
+    if isinstance(schema, Mapping) and schema.get("$defs"):
+        within = within._replace(defs={**within.defs, **schema["$defs"]})
+    schema = resolved(schema, within.defs)
+    within.left[0] -= 1
+    if within.depth > MAX_DEPTH or within.left[0] < 0:
         return "an object"
+    inner = within._replace(depth=within.depth + 1)
     for word, say in _COMPOSED:
         if word in schema:
-            return say(schema, defs, depth - 1)
+            return say(schema, inner)
     kind = schema.get("type", "object" if "properties" in schema else None)
     if isinstance(kind, list):
-        return _either([{**schema, "type": one} for one in kind], defs, depth - 1)
+        return _either([{**schema, "type": one} for one in kind], inner)
     if kind is None:
         return "any value"
-    said = _STRUCTURES[kind](schema, defs, depth - 1) if kind in _STRUCTURES else _simple(kind, schema)
+    said = _STRUCTURES[kind](schema, inner) if kind in _STRUCTURES else _simple(kind, schema)
     return said + _limits(schema)
 
 
@@ -66,49 +85,56 @@ def _simple(kind: Any, schema: Schema) -> str:
     return _FORMATS.get((kind, schema.get("format"))) or _FORMATS.get((kind, None)) or str(kind)
 
 
-def _either(options: Iterable[Any], defs: Schema, depth: int) -> str:
-    return " or ".join(dict.fromkeys(words(option, defs, depth) for option in options))
+def _either(options: Iterable[Any], within: _Within) -> str:
+    return " or ".join(dict.fromkeys(_each(options, within)))
 
 
-def _any_of(schema: Schema, defs: Schema, depth: int) -> str:
+def _each(schemas: Iterable[Any], within: _Within) -> Iterator[str]:
+    for schema in schemas:
+        if within.left[0] <= 0:
+            return
+        yield _words(schema, within)
+
+
+def _any_of(schema: Schema, within: _Within) -> str:
     if schema.get("format") == "decimal":
         return "a decimal number" + _limits(schema)
-    return _either(schema.get("anyOf") or schema.get("oneOf") or (), defs, depth) + _limits(schema)
+    return _either(schema.get("anyOf") or schema.get("oneOf") or (), within) + _limits(schema)
 
 
-def _all_of(schema: Schema, defs: Schema, depth: int) -> str:
-    return " and ".join(dict.fromkeys(words(part, defs, depth) for part in schema["allOf"])) or "any value"
+def _all_of(schema: Schema, within: _Within) -> str:
+    return " and ".join(dict.fromkeys(_each(schema["allOf"], within))) or "any value"
 
 
-def _enum(schema: Schema, defs: Schema, depth: int) -> str:
+def _enum(schema: Schema, within: _Within) -> str:
     choices = list(schema["enum"])
     more = ", …" if len(choices) > MAX_CHOICES else ""
     return "one of %s%s" % (", ".join(repr(choice) for choice in choices[:MAX_CHOICES]), more)
 
 
-def _array(schema: Schema, defs: Schema, depth: int) -> str:
+def _array(schema: Schema, within: _Within) -> str:
     if "prefixItems" in schema:
         low, high = schema.get("minItems", 0), schema.get("maxItems", len(schema["prefixItems"]))
         return "a list of %s items" % (high if low == high else "%s to %s" % (low, high))
     inner = schema.get("items")
     size = _size(schema, "minItems", "maxItems", "item")
-    each = " of which each is %s" % words(inner, defs, depth) if inner else ""
+    each = " of which each is %s" % _words(inner, within) if inner else ""
     return "a list" + size + each
 
 
-def _object(schema: Schema, defs: Schema, depth: int) -> str:
+def _object(schema: Schema, within: _Within) -> str:
     names = list(schema.get("properties") or ())
     return "an object with %s" % ", ".join(names[:MAX_CHOICES]) if names else "an object"
 
 
-_COMPOSED: Tuple[Tuple[str, Callable[[Schema, Schema, int], str]], ...] = (
+_COMPOSED: Tuple[Tuple[str, Callable[[Schema, _Within], str]], ...] = (
     ("enum", _enum),
-    ("const", lambda schema, defs, depth: repr(schema["const"])),
+    ("const", lambda schema, within: repr(schema["const"])),
     ("anyOf", _any_of),
     ("oneOf", _any_of),
     ("allOf", _all_of),
 )
-_STRUCTURES: Dict[Any, Callable[[Schema, Schema, int], str]] = {"array": _array, "object": _object}
+_STRUCTURES: Dict[Any, Callable[[Schema, _Within], str]] = {"array": _array, "object": _object}
 
 
 def _limits(schema: Schema) -> str:
@@ -190,7 +216,8 @@ def unusable(path: str, reason: str, where: str = "") -> str:
 
 
 def _instead(name: str, known: List[str], takes: str) -> str:
-    near = get_close_matches(name[:200], known, 1)
+    short = [each for each in known[:MAX_COMPARED] if len(each) <= MAX_COMPARED_NAME]
+    near = get_close_matches(name[:MAX_COMPARED_NAME], short, 1)
     if near:
         return "Did you mean %r?" % near[0]
     more = ", …" if len(known) > MAX_CHOICES else ""
