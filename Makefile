@@ -8,15 +8,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 TARGET ?= examples/workflows/example_flows.py
 
-.PHONY: run test test-fast test-postgres test-sdk lint types format bench chaos soak clean
+.PHONY: run test test-fast test-others test-postgres test-sdk lint types format bench chaos soak clean
 
 run: $(VENV)/.run
 	@PERFECT_HOME="$(PERFECT_HOME)" exec $(BIN)/python manage.py serve --port $(PORT) --worker $(TARGET)
 
 # ------------------------------------------------------------------------------------------------------------ checks
-test: $(VENV)/.dev  ## everything; what cannot run here is named, and CI=true makes that a failure
+test: $(VENV)/.dev  ## everything, on this Python; what cannot run here is named, and CI=true makes that a failure
 	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/examples tests/test_*.py
 	$(BIN)/python -m pytest -n 3 --dist loadfile tests/worker tests/modes tests/journeys tests/servers tests/chaos tests/browser
+
+test-others: $(VENV)/.dev  ## the SDK's tests on the other Pythons from 3.8 to 3.13
 	$(BIN)/python tests/interpreters.py --others
 
 test-postgres: export TESTS_DATABASE_URL = $(or $(TESTS_POSTGRES_URL),postgres://$(shell id -un)@127.0.0.1:5432/postgres)
