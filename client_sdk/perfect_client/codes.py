@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import opcode
 import sys
 from types import CodeType
 from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 Chain = Tuple[str, ...]  # ("calc", "total"): a global name, and the attributes that are taken from it at once
+
+_REMEMBERED = 4_000  # functions whose code was read: what it says never changes
 
 _OPS = opcode.opmap
 _EXTENDED = _OPS["EXTENDED_ARG"]
@@ -31,6 +34,7 @@ class Import(NamedTuple):
     names: Tuple[str, ...]
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def form(code: CodeType) -> Tuple[Any, ...]:
     """What the code does, in plain tuples; comments, lines and files do not count, docstrings do."""
     return (
@@ -78,13 +82,14 @@ def nested(code: CodeType) -> Iterator[CodeType]:
             yield from nested(value)
 
 
-def chains(code: CodeType) -> List[Chain]:
+@functools.lru_cache(maxsize=_REMEMBERED)
+def chains(code: CodeType) -> Tuple[Chain, ...]:
     """What the code and all inside it take from the module's names, in the order of the source."""
     found: Dict[Chain, None] = {}
     for one in nested(code):
         for chain in _chains(one):
             found[chain] = None
-    return list(found)
+    return tuple(found)
 
 
 def _chains(code: CodeType) -> Iterator[Chain]:
@@ -106,13 +111,14 @@ def _chains(code: CodeType) -> Iterator[Chain]:
         yield tuple(chain)
 
 
-def imports(code: CodeType) -> List[Import]:
+@functools.lru_cache(maxsize=_REMEMBERED)
+def imports(code: CodeType) -> Tuple[Import, ...]:
     """The import statements of the code and of all inside it."""
     found: List[Import] = []
     for one in nested(code):
         if _IMPORT in one.co_code[::2]:
             found.extend(_imports(one))
-    return found
+    return tuple(found)
 
 
 def _imports(code: CodeType) -> Iterator[Import]:

@@ -15,7 +15,7 @@ import time
 import types
 from hashlib import blake2b
 from importlib.machinery import SourceFileLoader
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple, Union
 from weakref import WeakKeyDictionary
 
 from perfect_client import codes, owned, references
@@ -96,13 +96,26 @@ def _once(fn: Any) -> Fingerprint:
 
 
 def _make_ahead(space: Dict[str, Any]) -> None:
-    if id(space) in _ahead:
-        return
-    _ahead[id(space)] = space
-    tasks = [value for value in list(space.values()) if type(value).__module__ == "perfect_client.decorators"]
-    for task in tasks[:_MAX_AHEAD]:
-        if type(task).__name__ == "Task" and "_fingerprint" not in task.__dict__:
-            task.__dict__["_fingerprint"] = _once(task.fn)
+    if id(space) not in _ahead:
+        _ahead[id(space)] = space
+        for task in _tasks_in(space):
+            if "_fingerprint" not in task.__dict__:
+                task.__dict__["_fingerprint"] = _once(task.fn)
+
+
+def _tasks_in(space: Dict[str, Any]) -> List[Any]:
+    ours = [value for value in list(space.values()) if type(value).__module__ == "perfect_client.decorators"]
+    return [task for task in ours[:_MAX_AHEAD] if type(task).__name__ == "Task"]
+
+
+def read_ahead(flows: Iterable[Any]) -> None:
+    """Read the code of all tasks beside these flows. What compiled code says never changes, so it is remembered, and
+    runs are spared it; values may change until a task is called, so they are not."""
+    spaces = [getattr(flow.fn, "__globals__", {}) for flow in flows]
+    for space in {id(each): each for each in spaces}.values():
+        for task in _tasks_in(space):
+            of_function(task.fn)
+    _remembered.clear()
 
 
 def of_function(fn: Any) -> Fingerprint:
@@ -124,6 +137,8 @@ def _file_of(fn: Any) -> str:
             fn = known["__wrapped__"]
         elif type(fn) in (functools.partial, types.MethodType):
             fn = fn.func if type(fn) is functools.partial else fn.__func__
+        else:
+            break
     if type(fn) is types.FunctionType:
         return fn.__code__.co_filename
     return references.file_of(dict_of(sys.modules.get(type(fn).__module__)))

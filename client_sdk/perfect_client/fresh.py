@@ -6,7 +6,7 @@ import os
 import select
 from typing import Any, Dict, Mapping, NamedTuple, NoReturn, Optional
 
-from perfect_client import child, discovery, importing, procs, signature
+from perfect_client import child, discovery, fingerprints, importing, procs, signature
 from perfect_client.channel import Channel
 from perfect_client.loader import Loader
 from perfect_client.own_modules import OwnModules
@@ -80,3 +80,4 @@ def _get_ready(unit: _Unit, channel: Channel) -> None:
         if not is_waited_for():
             discovery.plan(flow)
             signature.parameters(flow.fn)
+            fingerprints.read_ahead([flow])

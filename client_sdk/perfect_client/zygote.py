@@ -22,7 +22,7 @@ import sys
 from collections import deque
 from typing import Any, Deque, Dict, List, Mapping, NoReturn, Optional, Sequence, Set, Tuple, Union
 
-from perfect_client import child, fresh, procs
+from perfect_client import child, fingerprints, fresh, procs
 from perfect_client.channel import Channel
 from perfect_client.sources import Unit
 from perfect_client.survey import Survey
@@ -199,6 +199,8 @@ def _live(control: Channel, lifeline: int, bell: int, worker: str, runs: str, co
         procs.keep_alive_without(lifeline)
         for _ in range(WARM_UPS):
             child.warm_up()
+        if zygote.survey is not None:
+            fingerprints.read_ahead(zygote.survey.flows.values())
         gc.freeze()
         born = zygote.serve()
     except (EOFError, ConnectionError):

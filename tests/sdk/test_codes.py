@@ -114,4 +114,4 @@ def test_the_names_that_are_taken_from_the_module(lines: List[str], chains: Any)
 def test_the_imports_of_a_function(statement: str, found: Import) -> None:
     code = compiled("def f():\n    x = 1, 2, 3\n    def g():\n        %s\n    return g" % statement)
 
-    assert codes.imports(code) == [found]
+    assert codes.imports(code) == (found,)

@@ -650,3 +650,24 @@ def test_every_kind_of_thing_counts_alike_in_every_process(monkeypatch: pytest.M
 )  # fmt: skip
 def test_what_changed_is_named(then: Dict[str, str], now: Dict[str, str], words: str) -> None:
     assert fingerprints.changes(then, now) == words
+
+
+def test_values_that_change_after_the_code_was_read_ahead_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flow may set them before its first task, in place too; the forks of one import have read the code before."""
+    lines = ["from perfect_client import flow, task", "RATES = {'eur': 1}", "@task", "def convert(n):"]
+    lines += ["    return n * RATES['eur']", "@flow", "def prices():", "    return convert(1)"]
+    (tmp_path / "read_ahead.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def found(ahead: bool, rate: int) -> fingerprints.Fingerprint:
+        sys.modules.pop("read_ahead", None)
+        forget()
+        module = importlib.import_module("read_ahead")
+        if ahead:
+            fingerprints.read_ahead([module.prices])
+        module.RATES["eur"] = rate
+        return fingerprints.of(module.convert)
+
+    assert found(True, 1) == found(False, 1) != found(True, 2) == found(False, 2)
