@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 
 import pytest
@@ -27,11 +28,13 @@ def test_user_code_starts_within_a_blink(calm_house: House, tmp_path) -> None:
     for number in range(5):
         path = tmp_path / f"stamp{number}"
         begun = time.time()
-        calm_house.trigger("stamp", parameters={"path": str(path)})
+        run_id = calm_house.trigger("stamp", parameters={"path": str(path)})
         until(lambda path=path: path.exists() and path.read_text(), what="the first line of user code")
         took.append(float(path.read_text()) - begun)
+        calm_house.wait(run_id)
+        threading.Event().wait(0.5)  # the end of a run makes the server look for work too: that is not what is timed
 
-    assert min(took) < 0.25  # the bench measures; this only catches a poll in the path
+    assert sorted(took)[2] < 0.5  # the bench measures; this only catches a poll in the path
 
 
 @pytest.mark.parametrize(
