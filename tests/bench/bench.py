@@ -242,7 +242,10 @@ def idle(home: Path, seconds: float) -> None:
         house.start_worker(ROOT / "examples" / "workflows" / "example_flows.py")
         house.ready("daily-sales-etl", within=30)
         assert house.server is not None
-        pids = [pid for process in house.processes for pid in tree(process.pid)]
+        pids: list[int] = []
+        while pids != (now := [pid for process in house.processes for pid in tree(process.pid)]):
+            pids = now
+            threading.Event().wait(2)  # a worker that has just begun starts some and ends some
         before = sum(map(cpu_seconds, pids))
         threading.Event().wait(seconds)
         used = (sum(map(cpu_seconds, pids)) - before) / seconds * 100
