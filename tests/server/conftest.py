@@ -91,9 +91,16 @@ def tick(clock: Clock, since: datetime, until: datetime) -> None:
 def pytest_runtest_teardown() -> Generator[None, None, None]:
     """What the sockets of a test write when its event loop ends is over before the next test begins.
 
-    They write it on a thread of their own, with a connection that waits for the lock of the test's transaction.
+    They write it on a thread of their own, with a connection that waits for the lock of the test's transaction: of
+    SQLite's. On PostgreSQL it waits for nothing, and must be gone when the last test drops the database.
     """
+    if connection.vendor != "sqlite":
+        _end_late_writes()
     yield
+    _end_late_writes()
+
+
+def _end_late_writes() -> None:
     SyncToAsync.single_thread_executor.submit(lambda: connection.close()).result(timeout=60)
 
 

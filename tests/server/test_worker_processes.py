@@ -88,6 +88,7 @@ def test_the_connection_of_a_dead_process_ends_when_the_next_one_joins(token: st
     tell(story)
 
 
+@pytest.mark.usefixtures("serving")
 def test_who_names_another_dead_process_than_the_connected_one_is_refused(token: str) -> None:
     async def story() -> None:
         old = await Process(token, "b2").join()
