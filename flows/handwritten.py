@@ -1,6 +1,6 @@
 """What an author wrote into a schema by hand, in keywords that ``perfect_client.fitting`` does not read.
 
-``jsonschema`` reads them, each keyword within the limits of ``flows.effort``. Nothing is fetched, and what this cannot
+``jsonschema`` reads them, and looks at the clock before each keyword. Nothing is fetched, and what this cannot
 bound (other dialects, schemas with addresses of their own, ``unevaluated…``) is left to the run, as is what costs
 too much.
 """
@@ -60,7 +60,7 @@ def first_error(schema: Mapping[str, Any], value: Any, effort: Effort) -> Valida
 def _paid(check: Any) -> Any:
     def pay_and_check(validator: Any, said: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
         reading = _reading.get()
-        reading.effort.spend(1 + (len(said) if isinstance(said, list | dict) else 0))
+        reading.effort.look_at_the_clock()
         if reading.depth >= MAX_DEPTH:
             raise TooCostly
         reading.depth += 1
@@ -96,24 +96,21 @@ def _additional_properties(validator: Any, said: Any, value: Any, schema: Any) -
 
 def _named(pattern: str, value: Mapping[str, Any]) -> list[str]:
     reading = _reading.get()
-    reading.effort.spend(len(value))
     return [name for name in value if reading.matches(pattern, name)]
 
 
 def _unique_items(validator: Any, said: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
-    if said and isinstance(value, list):
-        _reading.get().effort.spend(len(value))
-        if len({json.dumps(item, sort_keys=True) for item in value}) < len(value):
-            yield ValidationError(f"{value!r} has non-unique elements")
+    if said and isinstance(value, list) and len({json.dumps(item, sort_keys=True) for item in value}) < len(value):
+        yield ValidationError(f"{value!r} has non-unique elements")
 
 
-OWN = {
+_OWN = {
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional_properties,
     "uniqueItems": _unique_items,
 }
-_KEYWORDS = {word: _paid(OWN.get(word, check)) for word, check in jsonschema.Draft202012Validator.VALIDATORS.items()}
+_KEYWORDS = {word: _paid(_OWN.get(word, check)) for word, check in jsonschema.Draft202012Validator.VALIDATORS.items()}
 _Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, _KEYWORDS)
 
 

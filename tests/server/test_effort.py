@@ -102,6 +102,13 @@ def test_an_ordinary_pattern_refuses_at_the_door_with_the_sentence_of_the_run() 
     )  # fmt: skip
 
 
+def test_the_clock_is_looked_at_before_each_value_and_each_keyword(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take long by itself: a message holds the whole value."""
+    monkeypatch.setattr(effort, "CHECKED_WITHIN", -1.0)
+    assert fitting.fit("x", {"type": "integer"}, "one", effort=effort.Bounded()) == "one"
+    assert handwritten.first_error({"const": 1}, 2, effort.Bounded()) is None
+
+
 # -------------------------------------------------------------------------------------------------- schemas without end
 
 NODES = [
