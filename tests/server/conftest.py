@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import uuid
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -85,6 +87,22 @@ def tick(clock: Clock, since: datetime, until: datetime) -> None:
         clock.step(at, at.timestamp())
         at += SWEEP
     clock.step(until, until.timestamp())
+
+
+def only_on(database: str) -> None:
+    """Skip a test of what another database does not have."""
+    if connection.display_name != database:
+        pytest.skip(f"the database is not {database}")
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Another process, as far as SQLite can tell, holds the write lock."""
+    only_on("SQLite")
+    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None, timeout=5, check_same_thread=False)
+    with contextlib.closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

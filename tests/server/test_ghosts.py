@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,6 +20,8 @@ from flows.models import Flow
 from runs import consumers, dispatch, ingest, lanes, live, queries, services
 from runs.consumers import WorkerConsumer, fleet
 from runs.models import Run, Worker
+
+from .conftest import locked, only_on
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -88,20 +88,6 @@ def trigger() -> Run:
     return services.trigger(flow=Flow.objects.get(), now=timezone.now(), trigger="page", who="ana")
 
 
-def only_on_sqlite() -> None:
-    if connection.vendor != "sqlite":
-        pytest.skip("the database is not SQLite")
-
-
-@contextlib.contextmanager
-def locked() -> Iterator[None]:
-    """Another process, as far as SQLite can tell, holds the write lock."""
-    only_on_sqlite()
-    with contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-
-
 def connected() -> dict[str, bool]:
     return dict(Worker.objects.values_list("name", "connected"))
 
@@ -128,7 +114,7 @@ def test_a_worker_that_goes_while_the_database_is_locked_is_no_ghost(token: str)
 def test_that_a_worker_has_left_is_written_though_the_database_fails_meanwhile(
     token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only_on_sqlite()
+    only_on("SQLite")
     monkeypatch.setattr(lanes, "RETRY_EVERY", 0.05)
 
     def busy_for(milliseconds: int) -> None:

@@ -16,7 +16,7 @@ from django.db import DatabaseError, OperationalError, connection, transaction
 from flows.models import Flow
 from runs import lanes, outages, upkeep
 
-from .conftest import NOW
+from .conftest import NOW, locked, only_on
 from .test_serving import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,27 +31,10 @@ def foreign():
     lanes.stop()
 
 
-def only_on_sqlite() -> None:
-    if connection.vendor != "sqlite":
-        pytest.skip("the database is not SQLite")
-
-
-@contextlib.contextmanager
-def locked() -> Iterator[None]:
-    """Another process, as far as SQLite can tell, holds the write lock."""
-    only_on_sqlite()
-    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None, timeout=5, check_same_thread=False)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        other.close()
-
-
 @contextlib.contextmanager
 def full(spare: int = 0) -> Iterator[None]:
     """The database may grow by ``spare`` pages and no more, as far as the writer can tell: SQLite's own full disk."""
-    only_on_sqlite()
+    only_on("SQLite")
     with contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"])) as other:
         other.execute("VACUUM")  # what earlier tests have used is no room
     ask = partial(lanes.write_and_wait, pragma)
@@ -82,7 +65,7 @@ def fail(name: str) -> None:
 
 
 def test_a_job_is_on_disk_when_its_future_is_done(foreign):
-    only_on_sqlite()
+    only_on("SQLite")
     lanes.write_soon(make, "a").result(5)
 
     path = connection.settings_dict["NAME"]
@@ -140,7 +123,7 @@ def test_waiting_jobs_share_one_commit(foreign):
 
 
 def test_a_commit_of_another_process_is_noticed(foreign):
-    only_on_sqlite()
+    only_on("SQLite")
     lanes.write_soon(make, "mine").result(5)
     assert not foreign.is_set()
 
@@ -152,7 +135,7 @@ def test_a_commit_of_another_process_is_noticed(foreign):
 
 
 def test_the_log_is_moved_into_the_database_while_commits_go_on(foreign):
-    only_on_sqlite()
+    only_on("SQLite")
     for n in range(20):
         lanes.write_soon(make, f"f{n}").result(5)
 
@@ -321,7 +304,7 @@ def test_what_is_called_written_on_a_full_disk_is_written(foreign, fill, place, 
 
 
 def test_a_checkpoint_that_fails_does_not_end_the_thread(foreign, monkeypatch):
-    only_on_sqlite()
+    only_on("SQLite")
     monkeypatch.setattr(upkeep, "CHECKPOINT_AFTER_WRITES", 1)
     lanes.write_and_wait(pragma, "busy_timeout = 50")
     with contextlib.ExitStack() as stack:

@@ -17,7 +17,7 @@ from runs import dispatch, ingest, live, notifications, services
 from runs.models import Run, Worker
 from runs.notifications import Notifier
 
-from .conftest import NOW, SPEC, FakeWorker
+from .conftest import NOW, SPEC, FakeWorker, only_on
 
 TOPICS = st.frozensets(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1), max_size=400)
 
@@ -58,8 +58,7 @@ class Process:
 
 @pytest.fixture
 def processes(transactional_db: None) -> Iterator[tuple[Process, Process]]:
-    if connection.vendor != "postgresql":
-        pytest.skip("the database is not PostgreSQL")
+    only_on("PostgreSQL")
     both = Process(), Process()
     yield both
     for process in both:

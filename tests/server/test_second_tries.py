@@ -13,15 +13,14 @@ from django.db import OperationalError, connection, transaction
 from flows.models import Flow
 from runs import lanes
 
-from .conftest import NOW
+from .conftest import NOW, only_on
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
 def started() -> Iterator[None]:
-    if connection.vendor != "postgresql":
-        pytest.skip("the database is not PostgreSQL")
+    only_on("PostgreSQL")
     lanes.start()
     yield
     lanes.stop()

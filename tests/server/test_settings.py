@@ -14,6 +14,8 @@ from django.db import connection
 from perfect_site import checks, env
 from perfect_site.env import BadSetting
 
+from .conftest import only_on
+
 
 def read(tmp_path: Path, **environ: str) -> env.Env:
     return env.read({"PERFECT_HOME": str(tmp_path), **environ})
@@ -111,8 +113,7 @@ def test_home_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_sqlite_is_set_up_as_its_traps_demand(db: None) -> None:
-    if connection.vendor != "sqlite":
-        pytest.skip("the database is not SQLite")
+    only_on("SQLite")
     pragmas: dict[str, Any] = {}
     with connection.cursor() as cursor:
         for name in ("journal_mode", "synchronous", "foreign_keys", "wal_autocheckpoint", "busy_timeout"):
