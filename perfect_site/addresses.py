@@ -37,9 +37,10 @@ def is_among(address: str, networks: Sequence[Network]) -> bool:
     return found is not None and any(found in network for network in networks)
 
 
-def is_loopback(address: str) -> bool:
-    found = parsed(address)
-    return found is not None and found.is_loopback
+def is_loopback(host: str) -> bool:
+    """Whether an address, as in a URL or without brackets, or the name ``localhost`` means this machine alone."""
+    found = parsed(host.strip("[]"))
+    return host == "localhost" or (found is not None and found.is_loopback)
 
 
 @lru_cache(1_000)

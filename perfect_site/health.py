@@ -74,7 +74,7 @@ def _is_local(request: HttpRequest) -> bool:
     """A program on this machine asks. What a proxy on it passes on comes from loopback too, and need not say so: where
     people come from elsewhere, nobody is local."""
     public = urlsplit(settings.PERFECT_URL).hostname
-    if settings.PERFECT_TRUSTED_PROXIES or (public and not (public == "localhost" or addresses.is_loopback(public))):
+    if settings.PERFECT_TRUSTED_PROXIES or (public and not addresses.is_loopback(public)):
         return False
     if any(name in request.META for name in PASSED_ON):
         return False

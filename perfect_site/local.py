@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from django.db import transaction
 
-from perfect_site import installation
+from perfect_site import addresses, installation
 from runs.access import Token
 
 LOCAL = "local"
@@ -93,11 +93,7 @@ def _place(url: str) -> tuple[str, int]:
     """Host and port of an address; all names of this machine's loopback are one."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    return "127.0.0.1" if is_loopback(host) else host, parts.port or {"https": 443}.get(parts.scheme, 80)
-
-
-def is_loopback(host: str) -> bool:
-    return host.strip("[]") in ("localhost", "::1") or host.startswith("127.")
+    return "127.0.0.1" if addresses.is_loopback(host) else host, parts.port or {"https": 443}.get(parts.scheme, 80)
 
 
 def why_not_bind(host: str, port: int) -> str:

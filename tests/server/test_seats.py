@@ -147,3 +147,15 @@ def test_what_a_client_writes_changes_nothing_about_it(written: str) -> None:
 def test_a_connection_of_ipv6_is_a_network() -> None:
     assert addresses.shared_by("2001:db8:1:2::9") == addresses.shared_by("2001:db8:1:2:ffff::1") == "2001:db8:1:2::/64"
     assert addresses.shared_by("192.0.2.1") == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [
+        ("localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True),
+        ("::ffff:127.0.0.1", True), ("127.evil.example", False), ("0.0.0.0", False), ("::", False), ("", False),
+        ("10.0.0.1", False), ("localhost.example", False),
+    ],
+)  # fmt: skip
+def test_what_means_this_machine_alone(host: str, is_own: bool) -> None:
+    assert addresses.is_loopback(host) is is_own

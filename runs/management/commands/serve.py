@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from flows.models import Flow
-from perfect_site import __version__, accounts, env, installation, local
+from perfect_site import __version__, accounts, addresses, env, installation, local
 from perfect_site.server import GOING_AWAY, Server
 from runs import browser, consumers, heart, lanes, outages
 from runs.access import SignInLinkQuerySet
@@ -80,7 +80,7 @@ class Command(BaseCommand):
     def _prepare(self, host: str, new: bool) -> None:
         try:
             installation.prepare(settings.PERFECT_HOME, new=new, say=self.stdout.write)
-            if not local.is_loopback(host):
+            if not addresses.is_loopback(host):
                 self._refuse_if_open(host)
             local.ensure_worker_token(settings.PERFECT_HOME, timezone.now())
         except DatabaseError as error:
