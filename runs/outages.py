@@ -80,7 +80,7 @@ def of(error: BaseException) -> Outage | None:
     return next((_POSTGRES[state[:length]] for length in (5, 3, 2) if state[:length] in _POSTGRES), None)
 
 
-class _Sparing:
+class Sparing:
     """Lets one line through every ``LOG_EVERY`` seconds, and counts those that it held back."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -97,7 +97,7 @@ class _Sparing:
             return held_back
 
 
-_sparing = _Sparing()
+_sparing = Sparing()
 
 
 def log_failure(logger: logging.Logger, what: str, error: BaseException) -> None:

@@ -27,7 +27,7 @@ from runs.models import Run
 from runs.queries import rest_of
 
 REFUSED, DETACHED = 4, 130
-LOOK_EVERY, ASK_EVERY = 0.1, 0.5  # seconds: rows, and a server elsewhere
+ASK_EVERY = 0.5  # seconds between two looks at a run of a server elsewhere
 
 
 class Command(BaseCommand):
@@ -62,7 +62,9 @@ class Command(BaseCommand):
                 reason = f": {queued['state_reason']}" if queued["state_reason"] else ""
                 self.stdout.write(f"Run {run['id']} of {run['name']} is {queued['state']}{reason}.")
             if wait or follow:
-                run = self._follow(run, look, log=follow and not json, pause=LOOK_EVERY if there is None else ASK_EVERY)
+                run = self._follow(
+                    run, look, log=follow and not json, pause=following.LOOK_EVERY if there is None else ASK_EVERY
+                )
         except Refused as refused:
             self._refuse(refused.sentence)
         except (CommandError, elsewhere.Failed) as error:
