@@ -15,11 +15,11 @@ import time
 import types
 from hashlib import blake2b
 from importlib.machinery import SourceFileLoader
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 from weakref import WeakKeyDictionary
 
 from perfect_client import codes, owned, references
-from perfect_client.snapshots import Snapshot, dict_of
+from perfect_client.snapshots import LookedUp, Snapshot, dict_of
 
 SIZE = 16  # bytes
 MAX_PARTS = 1000  # functions, classes and globals of one task; those that are farther away do not count
@@ -52,13 +52,15 @@ class _Root(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A function, class, global or file: its own digest, and what it leads to."""
+    """A function, class, global or file: its own digest, and what it leads to. ``is_fixed``: it is the same as long as
+    its names stand for the same."""
 
     node: Any  # kept alive, so that nothing else can get the same identity
     label: str
     digest: bytes
     refs: Sequence[Any]
-    looked_up: Sequence[Tuple[Dict[str, Any], str, Any]]
+    looked_up: Sequence[LookedUp]
+    is_fixed: bool
 
     def is_current(self, node: Any) -> bool:
         """False where a name stands for something else by now: in a notebook, or after a module was loaded again."""
@@ -67,10 +69,34 @@ class _Part(NamedTuple):
         return all(space.get(name) is value for space, name, value in self.looked_up)
 
 
+class _Walk(NamedTuple):
+    """What the walk from a function has found."""
+
+    fingerprint: Fingerprint
+    parts: List[_Part]
+
+
+class _Ahead:
+    """The fingerprint of a function whose parts are all fixed, made before the function was to run."""
+
+    def __init__(self, fn: types.FunctionType, walk: _Walk) -> None:
+        self._fn = fn  # kept alive, so that nothing else can get the same identity
+        self._fingerprint: Optional[Fingerprint] = walk.fingerprint
+        self._looked_up = [one for part in walk.parts for one in part.looked_up]
+
+    def settle(self) -> Optional[Fingerprint]:
+        """None if a name stood for something else when this was asked first."""
+        if any(space.get(name) is not value for space, name, value in self._looked_up):
+            self._fingerprint = None
+        self._looked_up = []
+        return self._fingerprint
+
+
 _Node = Union[types.FunctionType, type, references.Global, _Root, owned.OwnModule]
 _remembered: Dict[Any, _Part] = {}
 _made_before: WeakKeyDictionary[types.FunctionType, Fingerprint] = WeakKeyDictionary()
-_ahead: Dict[int, Dict[str, Any]] = {}  # the modules whose tasks have all been looked at
+_ahead: Dict[int, _Ahead] = {}  # by the identity of the function
+_seen: Dict[int, Dict[str, Any]] = {}  # the modules whose tasks have all been looked at
 
 
 def of(task: Any) -> Fingerprint:
@@ -81,7 +107,7 @@ def of(task: Any) -> Fingerprint:
     known: Dict[str, Any] = task.__dict__
     if "_fingerprint" not in known:
         known["_fingerprint"] = _once(task.fn)
-        _make_ahead(getattr(task.fn, "__globals__", {}))
+        _make_all(getattr(task.fn, "__globals__", {}))
     found: Fingerprint = known["_fingerprint"]
     return found
 
@@ -90,14 +116,18 @@ def _once(fn: Any) -> Fingerprint:
     """``with_options`` makes other tasks of the same function; what it closes over may have changed by then."""
     if type(fn) is not types.FunctionType:
         return of_function(fn)
+    ahead = _ahead.get(id(fn))
+    found = ahead.settle() if ahead is not None else None
+    if found is not None:
+        return found
     if fn not in _made_before:
         _made_before[fn] = of_function(fn)
     return _made_before[fn]
 
 
-def _make_ahead(space: Dict[str, Any]) -> None:
-    if id(space) not in _ahead:
-        _ahead[id(space)] = space
+def _make_all(space: Dict[str, Any]) -> None:
+    if id(space) not in _seen:
+        _seen[id(space)] = space
         for task in _tasks_in(space):
             if "_fingerprint" not in task.__dict__:
                 task.__dict__["_fingerprint"] = _once(task.fn)
@@ -109,24 +139,33 @@ def _tasks_in(space: Dict[str, Any]) -> List[Any]:
 
 
 def read_ahead(flows: Iterable[Any]) -> None:
-    """Read the code of all tasks beside these flows. What compiled code says never changes, so it is remembered, and
-    runs are spared it; values may change until a task is called, so they are not."""
+    """Make the fingerprints of all tasks beside these flows, so that runs are spared it. One that depends on a value
+    which can change in itself is made again when a task is called: until then, what it was at the import is not kept.
+    """
     spaces = [getattr(flow.fn, "__globals__", {}) for flow in flows]
     for space in {id(each): each for each in spaces}.values():
-        for task in _tasks_in(space):
-            of_function(task.fn)
+        for fn in [task.fn for task in _tasks_in(space)]:
+            walk = _walk_from(fn)
+            if walk is not None and type(fn) is types.FunctionType and all(part.is_fixed for part in walk.parts):
+                _ahead[id(fn)] = _Ahead(fn, walk)
     _remembered.clear()
 
 
 def of_function(fn: Any) -> Fingerprint:
     """The same of anything that can be called."""
+    walk = _walk_from(fn)
+    return Fingerprint(os.urandom(SIZE), {}, b"") if walk is None else walk.fingerprint
+
+
+def _walk_from(fn: Any) -> Optional[_Walk]:
+    """None, with a note, where the code cannot be read."""
     try:
         package = owned.package_of(_file_of(fn))
         with owned.own_package(package):
             return _walk(_Root(fn), package)
     except Exception as wrong:  # it may be anything
         logger.debug("the code of %s cannot be read: %s: %s", type(fn).__name__, type(wrong).__name__, wrong)
-        return Fingerprint(os.urandom(SIZE), {}, b"")
+        return None
 
 
 def _file_of(fn: Any) -> str:
@@ -144,13 +183,15 @@ def _file_of(fn: Any) -> str:
     return references.file_of(dict_of(sys.modules.get(type(fn).__module__)))
 
 
-def _walk(root: _Root, package: str) -> Fingerprint:
+def _walk(root: _Root, package: str) -> _Walk:
     queue: List[Any] = [root]
+    met: List[_Part] = []
     numbers = {_key(root): 0}
     whole = blake2b(digest_size=SIZE)
     parts: Dict[str, Any] = {}
     for node in queue:  # it grows
         part = _part(node, package)
+        met.append(part)
         edges = []
         for ref in part.refs:
             key = _key(ref)
@@ -162,7 +203,7 @@ def _walk(root: _Root, package: str) -> Fingerprint:
         if part.label:
             parts.setdefault(part.label, blake2b(digest_size=6)).update(part.digest)
     known = {label: made.hexdigest() for label, made in parts.items()}
-    return Fingerprint(whole.digest(), {_PYTHON: _VERSION, **known}, _bound(root.value))
+    return _Walk(Fingerprint(whole.digest(), {_PYTHON: _VERSION, **known}, _bound(root.value)), met)
 
 
 def _key(node: Any) -> Any:
@@ -191,8 +232,8 @@ def _lasts(node: Any) -> bool:
     return type(node) in (references.Global, owned.OwnModule) or "<locals>" not in node.__qualname__
 
 
-def _made(node: Any, label: str, form: Any, snapshot: Snapshot) -> _Part:
-    return _Part(node, label, _digest(form), snapshot.refs, snapshot.looked_up)
+def _made(node: Any, label: str, form: Any, snapshot: Snapshot, is_fixed: bool = False) -> _Part:
+    return _Part(node, label, _digest(form), snapshot.refs, snapshot.looked_up, is_fixed and snapshot.is_fixed)
 
 
 def _digest(form: Any) -> bytes:
@@ -214,7 +255,7 @@ def _label(file: str, name: str) -> str:
 
 def _of_root(root: _Root) -> _Part:
     snapshot = Snapshot()
-    return _made(root, "", snapshot.form(root.value), snapshot)
+    return _made(root, "", snapshot.form(root.value), snapshot, is_fixed=True)
 
 
 def _of_function(fn: types.FunctionType) -> _Part:
@@ -225,16 +266,18 @@ def _of_function(fn: types.FunctionType) -> _Part:
         snapshot.form(fn.__dict__.get("__wrapped__")), references.cells(fn, snapshot),
         references.names(code, space, snapshot),
     )  # fmt: skip
-    for cls in (*references.class_around(fn), *references.classes_in(fn, space)):
+    for cls in (*references.class_around(fn), *references.classes_in(fn, space, snapshot)):
         snapshot.refer(cls)
     snapshot.refs.extend(references.imported(code, space.get("__package__")))
     file = references.file_of(space) if code.co_filename.startswith("<") else code.co_filename
-    return _made(fn, _label(file, fn.__qualname__), form, snapshot)
+    is_fixed = not fn.__closure__ and "." not in fn.__qualname__  # a cell or a class can get another value
+    return _made(fn, _label(file, fn.__qualname__), form, snapshot, is_fixed)
 
 
 def _of_global(one: references.Global) -> _Part:
     snapshot = Snapshot(references.file_of(one.space))
-    return _made(one, _label(references.file_of(one.space), one.name), snapshot.form(one.value), snapshot)
+    form = snapshot.form(one.value)
+    return _made(one, _label(references.file_of(one.space), one.name), form, snapshot, is_fixed=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- classes
@@ -248,7 +291,7 @@ def _of_class(cls: type) -> _Part:
     bases = [snapshot.form(base) for base in cls.__mro__[1:-1]]
     hints = [_hint_text(pair) for pair in references.hints_of(cls).items()]
     form = (cls.__name__, snapshot.form(type(cls)), bases, members, hints)
-    for found in references.classes_in(cls, dict_of(sys.modules.get(cls.__module__))):
+    for found in references.classes_in(cls, dict_of(sys.modules.get(cls.__module__)), snapshot):
         snapshot.refer(found)
     return _made(cls, _label(file, cls.__qualname__), form, snapshot)
 

@@ -50,7 +50,9 @@ def names(code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> An
     """What the names of the code stand for in its module."""
     found = []
     for chain in codes.chains(code):
-        if chain[0] in space and chain[0] not in _OF_EVERY_MODULE:
+        if chain[0] not in space:
+            snapshot.looked_up.append((space, chain[0], None))
+        elif chain[0] not in _OF_EVERY_MODULE:
             found.append((chain, _named(chain, space, snapshot)))
     return found
 
@@ -58,6 +60,7 @@ def names(code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> An
 def _named(chain: codes.Chain, space: Dict[str, Any], snapshot: Snapshot) -> Any:
     for name in chain:
         if name not in space:
+            snapshot.looked_up.append((space, name, None))
             return "absent"
         value = space[name]
         snapshot.looked_up.append((space, name, value))
@@ -73,7 +76,7 @@ def _attributes(module: types.ModuleType, snapshot: Snapshot) -> Any:
     """A module that the code has as a value: it may take from it whatever the module has."""
     if not owned.is_own_module(module):
         return snapshot.form(module)
-    space = vars(module)
+    space, snapshot.is_fixed = vars(module), False
     named = sorted(name for name in space if not (name.startswith("__") and name.endswith("__")))
     values = [(name, space[name]) for name in named if not issubclass(type(space[name]), types.ModuleType)]
     return [(name, _value(value, name, space, snapshot)) for name, value in values]
@@ -111,10 +114,10 @@ def class_around(fn: types.FunctionType) -> Iterator[type]:
         yield found
 
 
-def classes_in(annotated: Any, space: Dict[str, Any]) -> Iterator[type]:
+def classes_in(annotated: Any, space: Dict[str, Any], snapshot: Snapshot) -> Iterator[type]:
     """The own classes that hints name: their methods are called on what is passed."""
     for hint in hints_of(annotated).values():
-        for found in _hinted(hint, space, 5):
+        for found in _hinted(hint, space, snapshot, 5):
             if is_own_class(found):
                 yield found
 
@@ -128,23 +131,24 @@ def hints_of(annotated: Any) -> Dict[str, Any]:
     return found if type(found) is dict else {}
 
 
-def _hinted(hint: Any, space: Dict[str, Any], depth: int) -> Iterator[type]:
+def _hinted(hint: Any, space: Dict[str, Any], snapshot: Snapshot, depth: int) -> Iterator[type]:
     if isinstance(hint, str):
         for word in _WORD.findall(hint):
-            yield from _hinted_by(word.split("."), space)
+            yield from _hinted_by(word.split("."), space, snapshot)
     elif issubclass(type(hint), type):
         yield hint
     if depth and type(hint).__module__ in ("typing", "types", "collections.abc"):
         for inner in getattr(hint, "__args__", None) or ():
-            yield from _hinted(inner, space, depth - 1)
+            yield from _hinted(inner, space, snapshot, depth - 1)
     if type(hint).__name__ == "ForwardRef":
-        yield from _hinted(hint.__forward_arg__, space, 0)
+        yield from _hinted(hint.__forward_arg__, space, snapshot, 0)
 
 
-def _hinted_by(path: Sequence[str], space: Dict[str, Any]) -> Iterator[type]:
+def _hinted_by(path: Sequence[str], space: Dict[str, Any], snapshot: Snapshot) -> Iterator[type]:
     found: Any = None
     for name in path:
         found = space.get(name)
+        snapshot.looked_up.append((space, name, found))
         if issubclass(type(found), type):
             yield found
         if not issubclass(type(found), types.ModuleType):

@@ -18,6 +18,8 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Set, Tuple
 from perfect_client import codes
 from perfect_client.owned import is_own, is_own_module
 
+LookedUp = Tuple[Dict[str, Any], str, Any]
+
 MAX_VALUES = 5000  # of one global, or of all that one function closes over
 MAX_ITEMS = 1000  # a larger container counts by its type and its length
 MAX_TEXT = 1 << 20  # characters or bytes; of a longer one its length and its beginning count
@@ -62,12 +64,14 @@ def name_of(cls: type) -> str:
 class Snapshot:
     """``form(value)``, and in ``refs`` the own functions and classes that were met, in the order of their numbers.
 
-    ``looked_up``: which value was found under which name of which module's or class's names.
+    ``looked_up``: which value was found under which name of which module's or class's names, None for nothing.
+    ``is_fixed``: whether the forms of all values stay what they are as long as the values are the same objects.
     """
 
     def __init__(self, file: str = "", room: int = MAX_VALUES) -> None:
         self.refs: List[Any] = []
-        self.looked_up: List[Tuple[Dict[str, Any], str, Any]] = []
+        self.looked_up: List[LookedUp] = []
+        self.is_fixed = True
         self._room = room
         self._open: Set[int] = set()
         self._folders = _folders_of(file)
@@ -89,6 +93,7 @@ class Snapshot:
     def _compound(self, kind: type, value: Any) -> Any:
         write = _EXACT.get(kind)
         if write is not None:
+            self.is_fixed = self.is_fixed and kind not in _CHANGING
             return write(self, value)
         if issubclass(kind, type):
             return self._class(value)
@@ -164,6 +169,7 @@ class Snapshot:
         led = [known[name] for name in ("registry", "__wrapped__") if name in known]
         if not led:
             led = [held for held in map(_content, fn.__closure__ or ()) if type(held) in _CALLABLE]
+        self.is_fixed = self.is_fixed and not led
         # A wrapper has the name and the module of what it wraps.
         name = fn.__code__.co_name if "__wrapped__" in known else fn.__qualname__
         return ("function", str(fn.__globals__.get("__name__")), name, *map(self.form, led))
@@ -178,6 +184,7 @@ class Snapshot:
 
     def _instance(self, kind: type, value: Any) -> Any:
         """An object of a class of the user's: its class and its attributes, as far as they are plain."""
+        self.is_fixed = False
         contents = [_EXACT[base](self, value) for base in _CONTENTS if issubclass(kind, base)][:1]
         state = sorted(state_of(kind, value).items(), key=lambda pair: str(pair[0]))
         if len(state) > MAX_ITEMS:
@@ -272,5 +279,6 @@ _EXACT: _Writers = {
     property: lambda to, value: ("property", *map(to.form, (value.fget, value.fset, value.fdel))),
     re.Pattern: lambda to, value: ("pattern", to.form(value.pattern), value.flags),
 }
-for _stdlib in ("OrderedDict", "defaultdict", "Counter"):
-    _EXACT[getattr(sys.modules["collections"], _stdlib)] = Snapshot._items
+_DICTS = [getattr(sys.modules["collections"], name) for name in ("OrderedDict", "defaultdict", "Counter")]
+_EXACT.update(dict.fromkeys(_DICTS, Snapshot._items))
+_CHANGING = frozenset({dict, list, set, deque, bytearray, types.SimpleNamespace, types.MappingProxyType, *_DICTS})

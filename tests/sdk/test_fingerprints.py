@@ -9,7 +9,7 @@ import sys
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
 from hypothesis import given, settings
@@ -652,22 +652,86 @@ def test_what_changed_is_named(then: Dict[str, str], now: Dict[str, str], words:
     assert fingerprints.changes(then, now) == words
 
 
-def test_values_that_change_after_the_code_was_read_ahead_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A flow may set them before its first task, in place too; the forks of one import have read the code before."""
-    lines = ["from perfect_client import flow, task", "RATES = {'eur': 1}", "@task", "def convert(n):"]
-    lines += ["    return n * RATES['eur']", "@flow", "def prices():", "    return convert(1)"]
-    (tmp_path / "read_ahead.py").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(str(tmp_path))
+# -------------------------------------------------------------------------------------------------------------- ahead
 
-    def found(ahead: bool, rate: int) -> fingerprints.Fingerprint:
-        sys.modules.pop("read_ahead", None)
+CHANGING = {
+    "an item of a dict": ("RATES = {'eur': 1}", "RATES['eur']", "m.RATES['eur'] = 2"),
+    "a list in a tuple": ("PAIRS = ([1],)", "PAIRS[0]", "m.PAIRS[0].append(2)"),
+    "a namespace": ("import types\nNAMES = types.SimpleNamespace(eur=1)", "NAMES.eur", "m.NAMES.eur = 2"),
+    "a number": ("LIMIT = 1", "LIMIT", "m.LIMIT = 2"),
+    "a function": ("def rate(): return 1\ndef other(): return 2", "rate()", "m.rate = m.other"),
+    "a name that was not there": ("def other(): return 2", "rate()", "m.rate = m.other"),
+    "an attribute that was not there": ("import apart", "apart.rate", "m.apart.rate = 2"),
+    "a number in another module": ("import apart", "apart.LIMIT", "m.apart.LIMIT = 2"),
+    "an attribute of a class": ("class Rate:\n    eur = 1", "Rate.eur", "m.Rate.eur = 2"),
+    "a method": ("class Rate:\n    def eur(self): return 1\ndef other(self): return 2", "Rate().eur()",
+                 "m.Rate.eur = m.other"),
+    "an attribute of an object": ("class Rate:\n    pass\nRATE = Rate()", "RATE", "m.RATE.eur = 2"),
+    "what a function closes over": ("def make(n):\n    def rate(): return n\n    return rate\nrate = make(1)", "rate()",
+                                    "m.rate.__closure__[0].cell_contents = 2"),
+    "a default": ("def rate(seen=[1]): return seen", "rate()", "m.rate.__defaults__[0].append(2)"),
+    "a keyword's default": ("def rate(*, n=1): return n", "rate()", "m.rate.__kwdefaults__['n'] = 2"),
+    "an argument that is bound": ("import functools\nrate = functools.partial(max, [1])", "rate()",
+                                  "m.rate.args[0].append(2)"),
+    "a variant": ("import functools\n@functools.singledispatch\ndef rate(n): return 1\ndef other(n): return 2",
+                  "rate(1)", "m.rate.register(int)(m.other)"),
+    "a class that a hint names": ("class Other:\n    eur = 2\ndef rate(n: 'Rate'): return n.eur", "rate(n)",
+                                  "m.Rate = m.Other"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., fingerprints.Fingerprint]]:
+    """The fingerprint of a task that returns ``value``, with its code read ahead or not; then ``change`` is made."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "apart.py").write_text("LIMIT = 1")
+
+    def fingerprint(source: str, value: str, change: str, read_ahead: bool) -> fingerprints.Fingerprint:
+        lines = ["from perfect_client import flow, task", source, "@task", "def convert(n):", "    return " + value]
+        (tmp_path / "ahead.py").write_text("\n".join([*lines, "@flow", "def prices():", "    return convert(1)"]))
+        for name in ("ahead", "apart"):
+            sys.modules.pop(name, None)
         forget()
-        module = importlib.import_module("read_ahead")
-        if ahead:
+        importlib.invalidate_caches()
+        module = importlib.import_module("ahead")
+        if read_ahead:
             fingerprints.read_ahead([module.prices])
-        module.RATES["eur"] = rate
+        exec(change, {"m": module})
         return fingerprints.of(module.convert)
 
-    assert found(True, 1) == found(False, 1) != found(True, 2) == found(False, 2)
+    yield fingerprint
+    fingerprints._ahead.clear()
+
+
+@pytest.mark.parametrize(("source", "value", "change"), CHANGING.values(), ids=CHANGING)
+def test_what_changes_after_the_code_was_read_ahead_counts(
+    ahead: Callable[..., fingerprints.Fingerprint], source: str, value: str, change: str
+) -> None:
+    """A flow may do it before its first task, in place too; the forks of one import have read the code before."""
+    before, after = ahead(source, value, "", True), ahead(source, value, change, True)
+
+    assert before == ahead(source, value, "", False)
+    assert after == ahead(source, value, change, False)
+    assert after.digest != before.digest
+
+
+def test_runs_are_spared_what_cannot_change(
+    ahead: Callable[..., fingerprints.Fingerprint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "import json\nfrom pathlib import Path\nLIMIT, PLACE = 1, Path('/data')\ndef rate(n=(1, 'a')): return n"
+    walked: List[Any] = []
+    walk = fingerprints._walk
+    monkeypatch.setattr(fingerprints, "_walk", lambda root, package: (walked.append(root), walk(root, package))[1])
+
+    ahead(source, "json.dumps([LIMIT, str(PLACE), rate()])", "", True)
+
+    assert len(walked) == 1
+
+
+def test_what_was_found_at_the_first_call_stays(ahead: Callable[..., fingerprints.Fingerprint]) -> None:
+    """A task that changes what a later one uses would else make that one's results useless for a resume."""
+    first = ahead("LIMIT = 1", "LIMIT", "", True)
+    module = sys.modules["ahead"]
+    module.__dict__["LIMIT"] = 2
+
+    assert fingerprints.of(module.convert.with_options(name="other")) == first
