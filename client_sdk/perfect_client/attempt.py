@@ -164,7 +164,9 @@ class Attempt:
     def _learn(self) -> None:
         """The run's processes have told their secrets, before they could print them."""
         fd = self._confided.fd
-        self._hidden.add(self._confided.hear())
+        told = self._confided.hear()
+        if told:
+            self._hidden.add(told)
         if self._confided.fd != fd:
             self._house.loop.forget(fd)
 

@@ -76,7 +76,7 @@ class Hidden:
         """From now on ``without`` takes out what is secret in the value."""
         new = self.new_in(value)
         for secret in new:
-            self._known[secret] = _Forms(_long(spellings(secret)), escaped(secret), _long(encoded(secret)))
+            self._known[secret] = _forms_of(secret)
         if new:
             while len(self._known) > self._limit:
                 del self._known[next(iter(self._known))]
@@ -152,6 +152,11 @@ def _written(leaf: Any) -> Optional[Written]:
 _TOLD_BY_STR = frozenset(
     {"UUID", "Decimal", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath", "datetime", "date", "Fraction"}
 )
+
+
+@lru_cache(maxsize=100)  # a supervisor hears of the same secrets of a file in each of its runs
+def _forms_of(secret: Written) -> _Forms:
+    return _Forms(_long(spellings(secret)), escaped(secret), _long(encoded(secret)))
 
 
 @lru_cache(maxsize=MAX_HIDDEN)
