@@ -362,18 +362,46 @@ async def write(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     call = partial(fn, *args, **kwargs)
     if _writer is None:
         return await sync_to_async(_in_transaction, thread_sensitive=True)(call)
-    job = _writer.submit(call)
-    waiting = asyncio.wrap_future(job)
+    job, loop = _writer.submit(call), asyncio.get_running_loop()
+    waiting: asyncio.Future[T] = loop.create_future()
+
+    def tell(job: Future[T]) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(_pass_on, job, waiting)
+
+    job.add_done_callback(tell)
+    late = loop.call_later(WRITE_WITHIN, _give_up, job, waiting)
     try:
-        if not (await asyncio.wait((waiting,), timeout=WRITE_WITHIN))[0]:
-            if job.cancel():
-                raise NotWritten(outages.WAITED)
-            if not (await asyncio.wait((waiting,), timeout=FINISH_WITHIN))[0]:
-                raise NotWritten(outages.UNSURE)
+        return await waiting
     except asyncio.CancelledError:
         job.cancel()
         raise
-    return waiting.result()
+    finally:
+        late.cancel()
+
+
+def _pass_on(job: Future[T], waiting: asyncio.Future[T]) -> None:
+    """Not ``asyncio.wrap_future`` in ``asyncio.wait``: on the way of each write, that is one turn of the loop more."""
+    if waiting.done() or job.cancelled():
+        return
+    error = job.exception()
+    if error is not None:
+        waiting.set_exception(error)
+    else:
+        waiting.set_result(job.result())
+
+
+def _give_up(job: Future[T], waiting: asyncio.Future[T]) -> None:
+    """Nobody waits for ever: neither for the turn of a write, nor for one that has begun and cannot be taken back."""
+    if job.cancel():
+        waiting.set_exception(NotWritten(outages.WAITED))
+    elif not waiting.done():
+        waiting.get_loop().call_later(FINISH_WITHIN, _leave_alone, waiting)
+
+
+def _leave_alone(waiting: asyncio.Future[T]) -> None:
+    if not waiting.done():
+        waiting.set_exception(NotWritten(outages.UNSURE))
 
 
 def write_and_wait(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

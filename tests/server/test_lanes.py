@@ -225,8 +225,10 @@ def test_a_write_that_cannot_begin_in_time_is_left_out_and_its_caller_told(forei
     assert list(Flow.objects.values_list("name", flat=True)) == ["later"]
 
 
-def test_a_write_that_has_begun_is_waited_for(foreign, monkeypatch):
+@pytest.mark.parametrize("way", ["thread", "loop"])
+def test_a_write_that_has_begun_is_waited_for(foreign, monkeypatch, way):
     monkeypatch.setattr(lanes, "WRITE_WITHIN", 0.05)
+    ask = lanes.write_and_wait if way == "thread" else async_to_sync(lanes.write)
     gate = threading.Event()
 
     def slow() -> Flow:
@@ -234,7 +236,21 @@ def test_a_write_that_has_begun_is_waited_for(foreign, monkeypatch):
         gate.wait(5)
         return make("slow")
 
-    assert lanes.write_and_wait(slow).name == "slow"
+    assert ask(slow).name == "slow"
+
+
+@pytest.mark.parametrize("way", ["thread", "loop"])
+def test_nobody_waits_for_ever_for_a_write_that_has_begun(foreign, monkeypatch, way):
+    monkeypatch.setattr(lanes, "WRITE_WITHIN", 0.05)
+    monkeypatch.setattr(lanes, "FINISH_WITHIN", 0.05)
+    ask = lanes.write_and_wait if way == "thread" else async_to_sync(lanes.write)
+    gate = threading.Event()
+
+    with pytest.raises(outages.NotWritten) as refused:
+        ask(gate.wait, 20)
+    gate.set()
+
+    assert refused.value.outage is outages.UNSURE
 
 
 def test_while_another_process_holds_the_lock_it_is_said_and_reads_go_on(foreign, monkeypatch):
