@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import os
 import signal
 import sqlite3
 import threading
@@ -13,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from perfect_client.procs import send
 
 from tests.journeys.checker import Database
 
@@ -118,7 +119,7 @@ class Monkey:
 
     def _go_on(self, pid: int) -> None:
         if pid and self._made.owns(pid):
-            os.kill(pid, signal.SIGCONT)
+            send(pid, signal.SIGCONT)
 
     def _kill_worker(self, fault: Fault) -> None:
         self._deeds.ended.append((time.monotonic(), self._worker(fault).name))
@@ -135,7 +136,7 @@ class Monkey:
     def _kill_zygote(self, fault: Fault) -> None:
         for pid in children_of(self._worker(fault).pid)[:1]:
             if pid not in self._made.ledger.running():
-                os.kill(pid, signal.SIGKILL)
+                send(pid, signal.SIGKILL)
 
     def _a_run(self) -> int:
         """The pid of a run that goes on; 0 if there is none."""
@@ -144,11 +145,11 @@ class Monkey:
     def _kill_run(self, fault: Fault) -> None:
         if pid := self._a_run():
             self._deeds.killed.add(pid)
-            os.kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
 
     def _stop_run(self, fault: Fault) -> None:
         if pid := self._a_run():
-            os.kill(pid, signal.SIGSTOP)
+            send(pid, signal.SIGSTOP)
             self._at(time.monotonic() + fault.seconds, lambda: self._go_on(pid))
 
     def _kill_both(self, fault: Fault) -> None:
