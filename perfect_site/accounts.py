@@ -98,7 +98,8 @@ class Attempt:
             self._mine = _key("device", account, device)
         else:
             self._mine = _key("client", account, client)
-            self._shared = None if speaks_for_many(client) else _key("client", client)
+            many = addresses.speaks_for_many(client, settings.PERFECT_TRUSTED_PROXIES)
+            self._shared = None if many else _key("client", client)
 
     def begin(self, now: datetime) -> float:
         """0, or the seconds until the next one may be made."""
@@ -112,12 +113,8 @@ class Attempt:
 def client_of(request: HttpRequest) -> str:
     """Whom the request is from; of IPv6 the network."""
     peer, forwarded = request.META.get("REMOTE_ADDR") or "?", request.META.get("HTTP_X_FORWARDED_FOR", "")
-    return addresses.shared_by(addresses.client_of(peer, forwarded, settings.PERFECT_TRUSTED_PROXIES))
-
-
-def speaks_for_many(client: str) -> bool:
-    """A proxy that does not say for whom, or one on this machine that is not set as trusted."""
-    return addresses.is_loopback(client) or addresses.is_among(client, settings.PERFECT_TRUSTED_PROXIES)
+    trusted = settings.PERFECT_TRUSTED_PROXIES
+    return addresses.shared_by(addresses.client_of(peer, forwarded, trusted), trusted)
 
 
 def account_of(name: str) -> str:

@@ -26,10 +26,18 @@ def client_of(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:
     return client
 
 
-def shared_by(address: str) -> str:
-    """What counts as one client: an IPv4 address, or the /64 that one connection to the internet gets of IPv6."""
+def shared_by(address: str, trusted: Sequence[Network]) -> str:
+    """What counts as one client: an address that speaks for many by itself, another IPv4 address, or the /64 that one
+    connection to the internet gets of IPv6."""
     found = parsed(address)
-    return str(ipaddress.ip_network((found, 64), strict=False)) if isinstance(found, ipaddress.IPv6Address) else address
+    if not isinstance(found, ipaddress.IPv6Address) or speaks_for_many(address, trusted):
+        return address
+    return str(ipaddress.ip_network((found, 64), strict=False))
+
+
+def speaks_for_many(address: str, trusted: Sequence[Network]) -> bool:
+    """A proxy that does not say for whom, or one on this machine that is not set as trusted."""
+    return is_loopback(address) or is_among(address, trusted)
 
 
 def is_among(address: str, networks: Sequence[Network]) -> bool:

@@ -192,7 +192,8 @@ class LimitedChannel(HTTPChannel):
         hops = request.requestHeaders.getRawHeaders(b"X-Forwarded-For", [])
         forwarded = b",".join(hops).decode("latin-1")
         peer = self.transport.getPeer().host
-        return addresses.shared_by(addresses.client_of(peer, forwarded, settings.PERFECT_TRUSTED_PROXIES))
+        trusted = settings.PERFECT_TRUSTED_PROXIES
+        return addresses.shared_by(addresses.client_of(peer, forwarded, trusted), trusted)
 
     def _move(self, phase: Phase) -> None:
         self.factory.seats.move(self.seat, phase, self._now())
@@ -217,7 +218,9 @@ class LimitedFactory(http_protocol.HTTPFactory):
     def buildProtocol(self, addr: Any) -> LimitedChannel | None:
         channel: LimitedChannel = super().buildProtocol(addr)
         channel.requestFactory = LimitedRequest
-        seat = self.seats.take(addresses.shared_by(addr.host), channel.cut, time.monotonic())
+        seat = self.seats.take(
+            addresses.shared_by(addr.host, settings.PERFECT_TRUSTED_PROXIES), channel.cut, time.monotonic()
+        )
         if seat is None:
             return None
         channel.seat = seat
@@ -250,5 +253,4 @@ class LimitedFactory(http_protocol.HTTPFactory):
 
 
 def _is_exempt(address: str) -> bool:
-    """This machine and trusted proxies speak for many."""
-    return addresses.is_loopback(address) or addresses.is_among(address, settings.PERFECT_TRUSTED_PROXIES)
+    return addresses.speaks_for_many(address, settings.PERFECT_TRUSTED_PROXIES)

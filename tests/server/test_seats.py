@@ -145,8 +145,16 @@ def test_what_a_client_writes_changes_nothing_about_it(written: str) -> None:
 
 
 def test_a_connection_of_ipv6_is_a_network() -> None:
-    assert addresses.shared_by("2001:db8:1:2::9") == addresses.shared_by("2001:db8:1:2:ffff::1") == "2001:db8:1:2::/64"
-    assert addresses.shared_by("192.0.2.1") == "192.0.2.1"
+    one, other = addresses.shared_by("2001:db8:1:2::9", PROXY), addresses.shared_by("2001:db8:1:2:ffff::1", PROXY)
+    assert one == other == "2001:db8:1:2::/64"
+    assert addresses.shared_by("192.0.2.1", PROXY) == "192.0.2.1"
+
+
+@pytest.mark.parametrize("address", ["::1", "127.0.0.1", "::ffff:127.0.0.1", "fd00::5", "10.0.0.9"])
+def test_who_speaks_for_many_is_known_after_it_was_counted_as_one(address: str) -> None:
+    proxies = (*PROXY, ipaddress.ip_network("fd00::5"))
+    assert addresses.speaks_for_many(addresses.shared_by(address, proxies), proxies)
+    assert not addresses.speaks_for_many(addresses.shared_by("fd00::6", proxies), proxies)
 
 
 @pytest.mark.parametrize(

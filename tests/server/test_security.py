@@ -6,6 +6,7 @@ import ipaddress
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -194,6 +195,20 @@ def test_a_trusted_proxy_says_whom_it_speaks_for(viewer: User, settings: Any) ->
     welcome = sign_in(Client(), "viewer", "secret-enough", headers={"X-Forwarded-For": "203.0.113.2"})
 
     assert (refused.status_code, welcome.status_code) == (429, 302)
+
+
+@pytest.mark.parametrize("address", ["::1", "127.0.0.1", "203.0.113.9"])
+def test_only_one_client_is_kept_from_trying_all_accounts(
+    viewer: User, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a proxy on this machine that does not say for whom it speaks, it would keep out everybody."""
+    monkeypatch.setattr(accounts, "TRYING_ALL", replace(accounts.TRYING_ALL, free=5))
+    for n in range(5):
+        sign_in(Client(), f"somebody-{n}", "wrong", REMOTE_ADDR=address)
+
+    status = sign_in(Client(), "viewer", "secret-enough", REMOTE_ADDR=address).status_code
+
+    assert status == (429 if address == "203.0.113.9" else 302)
 
 
 def test_guesses_from_everywhere_do_not_fill_the_table(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
