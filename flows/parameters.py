@@ -10,7 +10,7 @@ import difflib
 import importlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from perfect_client import fitting, masking, redaction, wording
@@ -48,6 +48,14 @@ def nearest(name: str, known: Iterable[str], most: int = 1) -> str:
     if found:
         return f" Did you mean {' or '.join(map(repr, found))}?"
     return f" Known: {', '.join(sorted(names)[:10])}." if names else ""
+
+
+def refuse_unknown(asked: Iterable[str], known: Collection[str]) -> None:
+    """Raise ``Refused`` for the first name of a query that means nothing there: left out in silence, a misspelt filter
+    would show more than was asked for."""
+    for name in asked:
+        if name not in known:
+            raise Refused(name[:100], f"There is no query parameter {name[:100]!r} here.{nearest(name, known)}")
 
 
 def configuration_of(flow: Flow, wanted: str | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -15,9 +14,10 @@ from perfect_client.protocol import clean_text
 from flows import forms, schedules, services
 from flows.filters import FlowFilter
 from flows.models import Flow, Schedule
-from flows.parameters import Refused, masked
+from flows.parameters import Refused, configuration_of, masked
 from runs import overview
 from runs import services as runs_services
+from runs.filters import as_id
 from runs.models import Run
 from runs.pages import action, came_from, page, say, status_of, who, wish
 from runs.queries import rest_of
@@ -28,7 +28,7 @@ CHANGES_SHOWN = 10
 HISTORY_SHOWN = 15
 
 
-@page("flows.view_flow")
+@page("flows.view_flow", *FlowFilter.base_filters)
 def flows(request: HttpRequest) -> HttpResponse:
     found = FlowFilter(request.GET, queryset=Flow.objects.all())
     rows = list(found.qs.prefetch_related("tasks", "schedules")[:FLOWS_SHOWN])
@@ -56,22 +56,22 @@ def history_of(flow: Flow, now: datetime) -> dict[str, Any]:
 
 
 def _origin(flow: Flow, text: str) -> Run | None:
-    """The run that a form was filled from."""
-    try:
-        return Run.objects.filter(pk=UUID(text), flow=flow).first()
-    except ValueError:
-        return None
+    """The run that a form was filled from; it may have been removed since."""
+    found = as_id(text)
+    if text and found is None:
+        raise Refused("from", "from must be the id of a run.")
+    return Run.objects.filter(pk=found, flow=flow).first() if found else None
 
 
 def _prefill(request: HttpRequest, flow: Flow) -> tuple[dict[str, Any], str, Run | None]:
     """Parameters, configuration and the run that they come from: ``?from=`` a run."""
     origin, wanted = _origin(flow, request.GET.get("from", "")), request.GET.get("configuration", "")
     if origin is None:
-        return {}, wanted if wanted in flow.configurations else flow.default_configuration, None
+        return {}, configuration_of(flow, wanted), None
     return origin.parameters, origin.configuration or flow.default_configuration, origin
 
 
-@page("flows.view_flow")
+@page("flows.view_flow", "from", "configuration")
 def flow(request: HttpRequest, slug: str) -> HttpResponse:
     found = _flow(slug)
     values, configuration, origin = _prefill(request, found)

@@ -23,7 +23,7 @@ def fragment(request: HttpRequest, pk: UUID) -> HttpResponse:
     return render(request, "runs/_artifacts.html", {"run": found, "wall": exhibits.wall_of(found)})
 
 
-@page("runs.view_run")
+@page("runs.view_run", "key")
 def index(request: HttpRequest, pk: UUID) -> HttpResponse:
     found, key = _run(pk), request.GET.get("key", "")[: contents.MAX_KEY]
     context = {"run": found, "key": key, "exhibits": exhibits.index_of(found, key)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from django.utils import timezone
 from ninja.security.base import AuthBase
 from ninja.utils import check_csrf
 
+from flows.parameters import refuse_unknown
 from runs import lanes
 from runs.access import Token, digest_of
 from runs.problems import Problem
@@ -89,7 +89,7 @@ class Gate(AuthBase):
             caller = await self._token(secret.strip())
         else:
             caller = await self._person(request)
-        _refuse_unknown(request, self.query)
+        refuse_unknown(request.GET, self.query)
         _refuse_other_than_json(request)
         return caller
 
@@ -113,14 +113,6 @@ class Gate(AuthBase):
             if not await user.ahas_perm(permission):
                 raise Problem(403, f"{user.get_username()} may not do this: permission {permission} is missing.")
         return Caller(user.get_username())
-
-
-def _refuse_unknown(request: HttpRequest, known: frozenset[str]) -> None:
-    for name in request.GET:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(sorted(known)) or 'none'}."
-            raise Problem(422, f"There is no query parameter {name[:100]!r} here.{hint}", field=name[:100])
 
 
 def _refuse_other_than_json(request: HttpRequest) -> None:

@@ -14,7 +14,7 @@ from django.template.loader import render_to_string
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from flows.parameters import Conflict, Missing, Refused
+from flows.parameters import Conflict, Missing, Refused, refuse_unknown
 from runs import lanes
 from runs.outages import Outage
 
@@ -23,25 +23,35 @@ T = TypeVar("T")
 View = Callable[..., HttpResponseBase]
 
 
-def page(permission: str) -> Callable[[View], View]:
-    """A view that shows something to whoever has ``permission``."""
-    return lambda view: require_GET(never_cache(permission_required(permission, raise_exception=True)(view)))
+def page(permission: str, *asks: str) -> Callable[[View], View]:
+    """A view that shows something to whoever has ``permission``; ``asks`` are the names that its query may have."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def shown(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            refuse_unknown(request.GET, asks)
+            return view(request, *args, **kwargs)
+
+        return require_GET(never_cache(permission_required(permission, raise_exception=True)(_said(shown))))
+
+    return decorate
 
 
 def action(permission: str) -> Callable[[View], View]:
     """A view that does something for whoever has ``permission``; a refused wish is answered in a sentence."""
+    return lambda view: require_POST(never_cache(permission_required(permission, raise_exception=True)(_said(view))))
 
-    def decorate(view: View) -> View:
-        @wraps(view)
-        def answered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            try:
-                return view(request, *args, **kwargs)
-            except Refused as refused:
-                return say(request, refused.sentence, bad=True, status=status_of(refused), to=came_from(request))
 
-        return require_POST(never_cache(permission_required(permission, raise_exception=True)(answered)))
+def _said(view: View) -> View:
+    @wraps(view)
+    def answered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            return view(request, *args, **kwargs)
+        except Refused as refused:
+            back = request.path if request.method == "GET" else came_from(request)
+            return say(request, refused.sentence, bad=True, status=status_of(refused), to=back)
 
-    return decorate
+    return answered
 
 
 def status_of(refused: Refused) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from flows import forms
 from flows.models import Flow
-from flows.parameters import Conflict, Refused, masked
+from flows.parameters import Conflict, Refused, masked, nearest
 from runs import answers, attention, exhibits, logs, offerings, overview, queries, services
 from runs.filters import RunFilter, as_id, page_of, without
 from runs.models import Attempt, Run
@@ -25,6 +25,8 @@ from runs.states import RESUMABLE, RunState
 TABS = ("timeline", "events", "parameters")
 EVENTS_SHOWN = 300
 RESUMES_SHOWN = 5
+HISTORY_ASKS = (*RunFilter.base_filters, "before", "after")
+LOG_ASKS = ("level", "find", "before", "after", "line")
 HELD = {"pk": "held"}  # stands where a question stands: a person has the run stand still
 
 
@@ -86,7 +88,11 @@ def part(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _cursor(request: HttpRequest, name: str) -> UUID | None:
-    return as_id(request.GET.get(name, ""))
+    text = request.GET.get(name, "")
+    found = as_id(text)
+    if text and found is None:
+        raise Refused(name, f"{name} must be the id of a run.")
+    return found
 
 
 def _history(request: HttpRequest) -> dict[str, Any]:
@@ -110,7 +116,7 @@ def _history(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-@page("runs.view_run")
+@page("runs.view_run", *HISTORY_ASKS)
 def history(request: HttpRequest) -> HttpResponse:
     exact = as_id(request.GET.get("q", ""))
     if exact is not None and Run.objects.filter(pk=exact).exists():
@@ -118,7 +124,7 @@ def history(request: HttpRequest) -> HttpResponse:
     return render(request, "runs/history.html", _history(request))
 
 
-@page("runs.view_run")
+@page("runs.view_run", *HISTORY_ASKS, "push")
 def history_list(request: HttpRequest) -> HttpResponse:
     """The list alone, for filters that change without a new page; the address bar gets the page's own address."""
     response = render(request, "runs/_list.html", _history(request))
@@ -209,15 +215,14 @@ _TABS: dict[str, Callable[[RunShown], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@page("runs.view_run")
+@page("runs.view_run", "tab", *LOG_ASKS)
 def run(request: HttpRequest, pk: UUID) -> HttpResponse:
     return render(request, "runs/run.html", _page(request, _run(pk)))
 
 
 def _page(request: HttpRequest, found: Run) -> dict[str, Any]:
     shown = Reader(timezone.now()).shown([found])[0]
-    tab = request.GET.get("tab", "timeline")
-    tab = tab if tab in TABS else "timeline"
+    tab = _one_of(request, "tab", TABS) or "timeline"
     return {
         **hero_of(shown), **pause_of(shown.run), **_TABS[tab](shown), **_log(request, shown.run),
         "wall": exhibits.wall_of(shown.run),
@@ -243,12 +248,21 @@ def timeline(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 def _number(request: HttpRequest, name: str) -> int | None:
     text = request.GET.get(name, "")
-    return int(text) if text.isdecimal() and len(text) < 10 else None
+    if text and not (text.isdecimal() and len(text) < 10):
+        raise Refused(name, f"{name} must be the number of a line.")
+    return int(text) if text else None
+
+
+def _one_of(request: HttpRequest, name: str, known: Collection[str]) -> str:
+    """Empty where nothing is asked for."""
+    text = request.GET.get(name, "")
+    if text and text not in known:
+        raise Refused(name, f"There is no {name} {text[:100]!r}.{nearest(text, known)}")
+    return text
 
 
 def _log(request: HttpRequest, run: Run) -> dict[str, Any]:
-    level = request.GET.get("level", "")
-    level = level if level in logs.LEVELS else ""
+    level = _one_of(request, "level", logs.LEVELS)
     q = request.GET.get("find", "")[:200]
     window = logs.window(
         run, before=_number(request, "before"), after=_number(request, "after"), around=_number(request, "line"),
@@ -263,7 +277,7 @@ def _log(request: HttpRequest, run: Run) -> dict[str, Any]:
     return {**shown, "unfinished": logs.unfinished(run) if not q else []}
 
 
-@page("runs.view_run")
+@page("runs.view_run", "rows", *LOG_ASKS)
 def log(request: HttpRequest, pk: UUID) -> HttpResponse:
     """The log panel, or with ``rows`` only a window of lines."""
     context = _log(request, _run(pk))

@@ -31,7 +31,7 @@ def addresses(run: Run, uid: uuid.UUID) -> list[tuple[str, dict[str, str]]]:
 
 def searches(run: Run) -> list[tuple[str, str]]:
     return [
-        ("/runs/", "q"), ("/runs/", "tag"), (f"/runs/{run.pk}/_log/", "q"), ("/api/runs", "q"), ("/api/runs", "tag"),
+        ("/runs/", "q"), ("/runs/", "tag"), (f"/runs/{run.pk}/_log/", "find"), ("/api/runs", "q"), ("/api/runs", "tag"),
         (f"/api/runs/{run.pk}/logs", "q"), ("/admin/runs/run/", "q"), ("/admin/flows/flow/", "q"),
         ("/admin/runs/logline/", "message__regex"), ("/admin/runs/run/", "parameters__icontains"),
     ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,38 @@ def test_a_page_shows_with_runs_in_every_state(see: Client, url: str) -> None:
 
     assert page.status_code == 200
     assert "<script>alert" not in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "sentence"),
+    [
+        ("/runs/", "stat=FAILED", "There is no query parameter 'stat' here. Did you mean 'state'?"),
+        ("/runs/", "before=7", "before must be the id of a run."),
+        ("/runs/{run}/", "tab=event", "There is no tab 'event'. Did you mean 'events'?"),
+        ("/runs/{run}/", "level=loud", "There is no level 'loud'."),
+        ("/runs/{run}/_log/", "before=last", "before must be the number of a line."),
+        ("/flows/{flow}/", "from=yesterday", "from must be the id of a run."),
+        ("/flows/{flow}/", "configuration=fast", " has no configuration 'fast'."),
+    ],
+)
+def test_a_bad_query_of_a_page_is_refused(see: Client, page: str, query: str, sentence: str) -> None:
+    make_house(timezone.now())
+    run = Run.objects.select_related("flow").earliest("pk")
+
+    answer = see.get(page.format(run=run.pk, flow=run.flow.slug) + "?" + query)
+
+    assert answer.status_code == 422
+    assert sentence in unescape(answer.content.decode())
+
+
+def test_every_query_that_a_page_links_to_is_answered(see: Client) -> None:
+    flow = make_house(timezone.now())
+    pages = [*PAGES, f"/flows/{flow.slug}/", *[f"/runs/{run.pk}/" for run in Run.objects.all()]]
+    shown = "".join(see.get(page).content.decode() for page in pages)
+    links = {unescape(link) for link in re.findall(r"""(?:href|hx-get)="(/(?!static/)[^"]*[?][^"]*)\"""", shown)}
+
+    assert links
+    assert {link: see.get(link).status_code for link in links if see.get(link).status_code != 200} == {}
 
 
 def test_every_address_of_every_run_answers(see: Client) -> None:

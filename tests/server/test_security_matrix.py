@@ -219,6 +219,15 @@ def test_a_page_is_for_those_with_the_role(route: str, path_of: Callable[[str], 
                 assert response.status_code < 500, (method, role)
 
 
+@pytest.mark.parametrize("route", sorted(route for route, methods in PAGES.items() if methods == {"GET": VIEWER}))
+def test_a_page_refuses_a_query_that_it_does_not_know(route: str, path_of: Callable[[str], str], db: None) -> None:
+    """A misspelt filter that is passed over shows more than was asked for."""
+    response = client_of("viewer").get(path_of(route), {"stat": "FAILED"})
+
+    assert response.status_code == 422
+    assert "There is no query parameter &#x27;stat&#x27; here." in response.content.decode()
+
+
 def test_a_token_opens_no_page(path_of: Callable[[str], str], now: Any, db: None) -> None:
     client = Client(raise_request_exception=False)
     secrets = [Token.objects.issue(name=scope, scope=scope, now=now)[1] for scope in SCOPES]
