@@ -41,9 +41,10 @@ from perfect_client.watching import Guard
 
 _MAX_RECORD_BYTES = 256 * 1024
 _MAX_OUTCOME_BYTES = 48 * 1024  # of the 64 KiB that a full spool keeps free for it
-_DISK_FULL_WAIT_S = 60.0
+_BROKEN_DISK_S = 60.0  # that an outcome waits for a disk which takes nothing, though it is not full
 _MAX_IMPORT_OUTPUT = 32 * 1024  # fits into a pipe
 _DISK_LOOK_S = 0.5  # between two looks whether a full disk has room again
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 Find = Callable[[str], Any]
@@ -116,6 +117,7 @@ class Emitter:
         self._lock = threading.RLock()
         self._waiting: List[bytes] = []
         self._try_at = 0.0
+        self._is_full = False  # the disk, at the last write
         self._tail: Optional[tail.Tail] = None  # once there are lines that the spool does not take
         self.withheld = False
         self.ended = False
@@ -172,8 +174,9 @@ class Emitter:
         try:
             self._writer.append_many(records)
         except OSError as wrong:
-            if wrong.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            if wrong.errno not in (*_FULL, errno.EIO, errno.EFBIG):
                 raise
+            self._is_full = wrong.errno in _FULL
             return False
         if self._open_lines is not None:
             self._open_lines.ring()
@@ -194,9 +197,9 @@ class Emitter:
         if self._tail is not None:
             self._waiting += left_out(self._tail.kept(), "log", fact.time)
         self._waiting.append(_fitting(fact))
-        give_up = time.monotonic() + _DISK_FULL_WAIT_S
-        while not self._write_waiting() and time.monotonic() < give_up:
-            time.sleep(0.5)  # the disk is full: wait for room, the outcome is worth it
+        give_up = time.monotonic() + _BROKEN_DISK_S
+        while not self._write_waiting() and (self._is_full or time.monotonic() < give_up):
+            time.sleep(_DISK_LOOK_S)  # for room, however long that takes: a run that has completed must not be told dead
         with contextlib.suppress(OSError):
             self._writer.sync()
 

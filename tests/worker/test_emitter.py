@@ -1,0 +1,84 @@
+"""What a run's process does with its facts where the disk takes none."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Iterator, List, Sequence
+
+import pytest
+from perfect_client import child
+from perfect_client.child import Emitter, Stop
+from perfect_client.protocol import RunEnded
+from perfect_client.spool import Reader, Writer
+
+
+class Clock:
+    """Stands in for ``time``: sleeping takes none."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Disk(Writer):
+    """A spool on a disk that takes nothing until a time."""
+
+    def __init__(self, path: Path, clock: Clock, trouble: int, until: float) -> None:
+        super().__init__(path)
+        self._clock, self._trouble, self._until = clock, trouble, until
+
+    def append_many(self, records: Sequence[bytes]) -> None:
+        if self._clock.now < self._until:
+            raise OSError(self._trouble, os.strerror(self._trouble))
+        super().append_many(records)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(child, "time", made)
+    return made
+
+
+@pytest.fixture
+def bell() -> Iterator[int]:
+    read, write = os.pipe()
+    yield write
+    os.close(read)
+    os.close(write)
+
+
+def told(path: Path) -> List[str]:
+    return [json.loads(record)["outcome"] for record in Reader(path).read(1, 100, 1 << 20)]
+
+
+@pytest.mark.parametrize("trouble", [errno.ENOSPC, errno.EDQUOT])
+def test_an_outcome_waits_until_a_full_disk_has_room(tmp_path: Path, clock: Clock, bell: int, trouble: int) -> None:
+    """Without it the supervisor would tell a run dead that has completed."""
+    path = tmp_path / "1.facts"
+    disk = Disk(path, clock, trouble, until=clock.now + 24 * 3600)
+
+    Emitter(disk, bell, lambda: None, Stop())(RunEnded(1.0, "COMPLETED"))
+
+    assert told(path) == ["COMPLETED"]
+
+
+def test_an_outcome_does_not_wait_for_ever_for_a_broken_disk(tmp_path: Path, clock: Clock, bell: int) -> None:
+    path, began = tmp_path / "1.facts", clock.now
+    disk = Disk(path, clock, errno.EIO, until=float("inf"))
+
+    Emitter(disk, bell, lambda: None, Stop())(RunEnded(1.0, "COMPLETED"))
+
+    assert told(path) == []
+    assert 60 <= clock.now - began < 62
