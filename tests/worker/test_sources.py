@@ -210,17 +210,19 @@ IMPATIENT = """
 import sys
 from perfect_client import launcher
 from perfect_client.cli import main
-launcher._HANGING_IMPORT_S = 1.0
+for name in sys.argv[3:]:
+    setattr(launcher, name, 1.0)
 sys.exit(main(["worker", sys.argv[1], "--name", "w1", "--url", sys.argv[2]]))
 """
 
 
-def test_an_import_that_does_not_end_costs_no_other_file_its_flows(server, start_worker, tmp_path):
+@pytest.mark.parametrize("patience", ["_FIRST_IMPORT_S", "_HANGING_IMPORT_S"])
+def test_an_import_that_does_not_end_costs_no_other_file_its_flows(server, start_worker, tmp_path, patience):
     folder = tmp_path / "flows"
     folder.mkdir()
     write(folder / "one.py", "import time\ntime.sleep(600)\n" + GOOD % 1)
     write(folder / "two.py", (GOOD % 2).replace("answer", "question"))
-    start_worker(program=["-c", IMPATIENT, folder, server.url])
+    start_worker(program=["-c", IMPATIENT, folder, server.url, patience])
     server.wait(lambda: server.names() == {"question"})
 
     assert "one.py takes longer than" in server.problems[0]
@@ -229,3 +231,15 @@ def test_an_import_that_does_not_end_costs_no_other_file_its_flows(server, start
     write(folder / "one.py", GOOD % 333)
     server.wait(lambda: server.names() == {"answer", "question"} and not server.problems)
     assert server.run("answer")[1]["result"] == "333"
+
+
+def test_a_slow_import_is_given_more_time_when_nobody_waits_for_it(server, start_worker, tmp_path):
+    """A worker's first try of a file is short where others wait; the next one, beside what serves, is longer."""
+    folder = tmp_path / "flows"
+    folder.mkdir()
+    write(folder / "one.py", "import time\ntime.sleep(1.5)\n" + GOOD % 1)
+    write(folder / "two.py", (GOOD % 2).replace("answer", "question"))
+    start_worker(program=["-c", IMPATIENT, folder, server.url, "_FIRST_IMPORT_S", "_RETRY_S"])
+
+    server.wait(lambda: server.names() == {"question"})
+    server.wait(lambda: server.names() == {"answer", "question"}, 30)
