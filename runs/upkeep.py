@@ -54,7 +54,8 @@ class Upkeep:
         with connection.cursor() as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
-                self._second.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                with connection.wrap_database_errors:
+                    self._second.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             finally:
                 cursor.execute("ROLLBACK")
 

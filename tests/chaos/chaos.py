@@ -48,7 +48,7 @@ def unleash(
 ) -> list[str]:
     """Break an installation for so long, heal it, and return everything that is wrong then, a sentence each."""
     servers, workers = (2, 2) if postgres else (1, 2)
-    with installed(folder, servers=servers, workers=workers, postgres=postgres) as made:
+    with installed(folder, servers=servers, workers=workers, postgres=postgres, runs=round(rate * seconds)) as made:
         deeds = Deeds()
         reasons = possible(made)
         for kind, reason in reasons.items():

@@ -26,7 +26,7 @@ from .network import Line, Network, free_port
 FLOWS = Path(__file__).parent / "flows" / "chaos_flows.py"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 POSTGRES = os.environ.get("TESTS_POSTGRES_URL", f"postgres://{getpass.getuser()}@127.0.0.1:5432/postgres")
-DISK_MB = 96
+DISK_MB, RUN_KB = 96, 20  # what a history of runs takes of the small disk must not fill it
 SHARED_KEYS = dict.fromkeys(("PERFECT_SECRET_KEY", "PERFECT_ENCRYPTION_KEY"), "chaos-" + "x" * 50)
 SLOTS = 4
 REST_S = 0.5  # between the end of a process and its next start
@@ -150,14 +150,19 @@ def children_of(pid: int) -> list[int]:
 
 @contextlib.contextmanager
 def installed(
-    folder: Path, *, servers: int, workers: int, postgres: bool, faults: bool = True
+    folder: Path, *, servers: int, workers: int, postgres: bool, faults: bool = True, runs: int = 0
 ) -> Iterator[Installation]:
-    """Prepare and start it; every process ends with the block. ``faults``: with a small disk and clocks that jump."""
+    """Prepare and start it; every process ends with the block. ``faults``: with a small disk, which holds so many
+    ``runs``, and clocks that jump."""
     with contextlib.ExitStack() as stack:
         database: Database = folder / "server0" / "flows.db"
         if postgres:
             database = stack.enter_context(_postgres())
-        disk = stack.enter_context(_disk(folder / "server0")) if faults and not postgres else None
+        disk = (
+            stack.enter_context(_disk(folder / "server0", DISK_MB + runs * RUN_KB // 1024))
+            if faults and not postgres
+            else None
+        )
         made = Installation(folder, database, disk)
         network = Network()
         stack.callback(network.close)
@@ -217,11 +222,11 @@ def _end_all(made: Installation) -> None:
 
 
 @contextlib.contextmanager
-def _disk(home: Path) -> Iterator[Path | None]:
+def _disk(home: Path, size_mb: int) -> Iterator[Path | None]:
     """Mount a small file system there, if this user may; else None."""
     home.mkdir()
     mount = shutil.which("mount")
-    words = ["-t", "tmpfs", "-o", f"size={DISK_MB}M,mode=700", "perfect-chaos", str(home)]
+    words = ["-t", "tmpfs", "-o", f"size={size_mb}M,mode=700", "perfect-chaos", str(home)]
     mounted = mount is not None and subprocess.run([mount, *words], capture_output=True).returncode == 0
     try:
         yield home if mounted else None

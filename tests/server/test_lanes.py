@@ -337,6 +337,24 @@ def test_a_checkpoint_that_fails_does_not_end_the_thread(foreign, monkeypatch):
     assert {"a", "c"} <= set(Flow.objects.values_list("name", flat=True))
 
 
+def test_a_checkpoint_on_a_full_disk_is_known_as_one():
+    only_on("SQLite")
+
+    class FullDisk:
+        def execute(self, statement: str) -> None:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+    keeper = upkeep.Upkeep()
+    keeper._second = FullDisk()
+
+    with pytest.raises(OperationalError) as failed:
+        keeper.checkpoint()
+
+    assert outages.of(failed.value) is outages.FULL
+
+
 def test_what_depends_on_a_lost_group_is_undone(foreign):
     undone = []
 
