@@ -240,7 +240,11 @@ def unclaimed() -> list[int]:
 
 def expire(*, fences: Collection[int], now: datetime) -> int:
     """Take back these offers, which no worker claimed in time."""
-    return _back(Run.objects.filter(state=RunState.OFFERED, fence__in=fences), now, "the worker did not answer in time")
+    late = Run.objects.filter(state=RunState.OFFERED, fence__in=fences)
+    workers = dict(late.order_by().values_list("worker_id", "worker__name"))
+    return sum(
+        _back(late.filter(worker_id=pk), now, f"worker {name} did not answer in time") for pk, name in workers.items()
+    )
 
 
 def _back(offered: QuerySet[Run], now: datetime, why: str) -> int:

@@ -109,6 +109,20 @@ def test_the_offers_of_a_worker_that_left_go_back(worker, run):
     assert (run.state, run.state_reason) == ("PENDING", "the worker left before it claimed the run")
 
 
+def test_offers_that_nobody_claimed_go_back_and_name_their_worker(worker, flow):
+    other = FakeWorker(SPEC, name="w2")
+    other.join()
+    trigger(flow, 2)
+    offers = [*worker.offers(free=1), *other.offers()]
+
+    assert len(offers) == 2
+    dispatch.expire(fences=[offer.fence for offer in offers], now=NOW)
+
+    assert set(Run.objects.values_list("state", "state_reason")) == {
+        ("PENDING", "worker w1 did not answer in time"), ("PENDING", "worker w2 did not answer in time"),
+    }  # fmt: skip
+
+
 def test_fences_only_grow(worker, run):
     (first,) = worker.offers()
     dispatch.expire(fences=[first.fence], now=NOW)
