@@ -199,7 +199,7 @@ class Emitter:
         self._waiting.append(_fitting(fact))
         give_up = time.monotonic() + _BROKEN_DISK_S
         while not self._write_waiting() and (self._is_full or time.monotonic() < give_up):
-            time.sleep(_DISK_LOOK_S)  # for room, however long that takes: a run that has completed must not be told dead
+            time.sleep(_DISK_LOOK_S)  # for room, however long that takes: a completed run must not be told dead
         with contextlib.suppress(OSError):
             self._writer.sync()
 
