@@ -7,12 +7,11 @@ before, and a worker that is killed in between has it started in its next life.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from perfect_client import journal, procs, protocol
-from perfect_client.attempt import DRAIN_S, Attempt, House
+from perfect_client.attempt import DRAIN_S, FULL_DISK_S, Attempt, House
 from perfect_client.channel import Message
 from perfect_client.launcher import Launcher
 from perfect_client.loop import Timer
@@ -42,8 +41,10 @@ class Aftermath:
 
     @property
     def running(self) -> bool:
-        """Whether there is something to wait for. What waits for the flows to be imported waits for the next life."""
-        return any(telling.begun or self.launcher.settled for telling in self._known.values())
+        """Whether there is something to wait for. What waits for the flows to be imported, or for room on the disk,
+        waits for the next life."""
+        ready = self.launcher.settled
+        return any(telling.begun or (ready and not telling.delayed) for telling in self._known.values())
 
     def over(self, house: House, attempt: Attempt) -> None:
         """The attempt is final. Its journal is kept until its hooks were called, if there may be any to call."""
@@ -52,8 +53,11 @@ class Aftermath:
             return
         attempt.kept = True
         telling = self._known[attempt.fence] = Telling(house, attempt, ended, self._done, self._note)
-        flow = attempt.entry.order.flow
-        house.loop.after(0, lambda: self.launcher.start(attempt.fence, flow, lambda: self._begin(telling)))
+        self._start(telling, 0.0)
+
+    def _start(self, telling: Telling, after_s: float) -> None:
+        fence, flow = telling.attempt.fence, telling.attempt.entry.order.flow
+        telling.house.loop.after(after_s, lambda: self.launcher.start(fence, flow, lambda: self._begin(telling)))
 
     @staticmethod
     def _wanted(house: House, attempt: Attempt) -> Optional[Dict[str, Any]]:
@@ -68,10 +72,13 @@ class Aftermath:
         return None if begun else ended
 
     def _begin(self, telling: Telling) -> Optional[Sequence[int]]:
-        if telling.attempt.entry.order.flow in self.launcher.flows:
-            return telling.begin(self.limit_s)
-        self._done(telling)
-        return None
+        if telling.attempt.entry.order.flow not in self.launcher.flows:
+            self._done(telling)
+            return None
+        pipes = telling.begin(self.limit_s)
+        if pipes is None:
+            self._start(telling, FULL_DISK_S)
+        return pipes
 
     def _done(self, telling: Telling) -> None:
         self._known.pop(telling.attempt.fence, None)
@@ -103,19 +110,23 @@ class Telling:
         self, house: House, attempt: Attempt, ended: Dict[str, Any], done: Callable[[Telling], None],
         note: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self._house, self.attempt, self._ended, self._done, self._note = house, attempt, ended, done, note
-        self.begun = False
+        self.house, self.attempt, self._ended, self._done, self._note = house, attempt, ended, done, note
+        self.begun = self.delayed = False
         self._over = False
         self._pid = 0
         self._gone = False
         self._timers: List[Timer] = []
 
-    def begin(self, limit_s: float) -> Sequence[int]:
-        """Its pipes, at the moment in which they are handed to it."""
-        self.begun = True
+    def begin(self, limit_s: float) -> Optional[Sequence[int]]:
+        """Its pipes, at the moment in which they are handed to it. None while the journal cannot be written: without
+        its line the process would take the order for a start, and run the flow once more."""
         self.attempt.entry.ended = self._ended
-        with contextlib.suppress(OSError):  # a full disk may be what the hooks are to tell of: call them all the same
+        try:
             self.attempt.write()
+        except OSError:
+            self.attempt.entry.ended, self.delayed = None, True
+            return None
+        self.begun = True
         self.limit(limit_s)
         return self.attempt.open_pipes_again(self._drained)
 
@@ -172,4 +183,4 @@ class Telling:
         self._done(self)
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
-        self._timers.append(self._house.loop.after(seconds, callback))
+        self._timers.append(self.house.loop.after(seconds, callback))

@@ -62,6 +62,45 @@ def test_on_crashed_hears_of_a_process_that_died(server, start, offer, notes, ho
     assert "of %s by %s True %s" % (attempt.run, how, url) in attempt.lines
 
 
+FULL_DISK = """
+import errno, os, sys
+from perfect_client import aftermath, journal
+from perfect_client.cli import main
+append, tries = journal._append, []
+def full(fd, size, content):
+    if b'"ended":{' in content:
+        tries.append(1)
+        if len(tries) <= int(sys.argv[2]):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    append(fd, size, content)
+journal._append, aftermath.FULL_DISK_S = full, 0.1
+sys.exit(main(["worker", sys.argv[1], "--name", "w1", "--url", sys.argv[3], "--drain", "0"]))
+"""
+
+
+def test_hooks_wait_for_a_full_disk_and_the_flow_does_not_run_again(server, start_worker, offer, notes):
+    """Without the journal's word the process would take its order for a start."""
+    worker = start_worker(program=["-c", FULL_DISK, FLOWS, "3", server.url])
+    attempt = offer("ends", how="killed")
+    server.wait(lambda: attempt.end)
+
+    eventually(is_forgotten(worker))
+
+    assert notes() == ["ends CRASHED Crashed"]
+    assert [fact["type"] for fact in attempt.facts].count("RunStarted") == 1
+
+
+def test_a_worker_ends_although_hooks_wait_for_a_full_disk(server, start_worker, offer, notes):
+    worker = start_worker(program=["-c", FULL_DISK, FLOWS, "1000000", server.url])
+    attempt = offer("ends", how="killed")
+    server.wait(lambda: attempt.end)
+
+    worker.process.terminate()
+
+    assert worker.process.wait(20) == 0
+    assert notes() == []
+
+
 def test_the_run_is_over_and_its_slot_free_before_its_hooks_are_called(server, start, offer, notes):
     worker = start("--grace", "60")
     attempt = offer("hangs_in_its_hook")
