@@ -15,11 +15,12 @@ import time
 import types
 from hashlib import blake2b
 from importlib.machinery import SourceFileLoader
+from operator import is_
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 from weakref import WeakKeyDictionary
 
 from perfect_client import codes, owned, references
-from perfect_client.snapshots import LookedUp, Snapshot, dict_of
+from perfect_client.snapshots import ABSENT, LookedUp, Snapshot, dict_of
 
 SIZE = 16  # bytes
 MAX_PARTS = 1000  # functions, classes and globals of one task; those that are farther away do not count
@@ -66,7 +67,7 @@ class _Part(NamedTuple):
         """False where a name stands for something else by now: in a notebook, or after a module was loaded again."""
         if type(node) is references.Global and node.value is not self.node.value:
             return False
-        return all(space.get(name) is value for space, name, value in self.looked_up)
+        return all(space.get(name, ABSENT) is value for space, name, value in self.looked_up)
 
 
 class _Walk(NamedTuple):
@@ -82,14 +83,23 @@ class _Ahead:
     def __init__(self, fn: types.FunctionType, walk: _Walk) -> None:
         self._fn = fn  # kept alive, so that nothing else can get the same identity
         self._fingerprint: Optional[Fingerprint] = walk.fingerprint
-        self._looked_up = [one for part in walk.parts for one in part.looked_up]
+        self._parts = walk.parts
+        self._functions = [
+            (part.node, _made_of(part.node)) for part in walk.parts if type(part.node) is types.FunctionType
+        ]
 
     def settle(self) -> Optional[Fingerprint]:
-        """None if a name stood for something else when this was asked first."""
-        if any(space.get(name) is not value for space, name, value in self._looked_up):
+        """None if a name stood for something else, or a function was another one, when this was asked first."""
+        names = all(part.is_current(part.node) for part in self._parts)
+        if not names or not all(all(map(is_, _made_of(fn), then)) for fn, then in self._functions):
             self._fingerprint = None
-        self._looked_up = []
+        self._parts, self._functions = [], []
         return self._fingerprint
+
+
+def _made_of(fn: types.FunctionType) -> Tuple[Any, ...]:
+    """What a function can be given anew."""
+    return fn.__code__, fn.__defaults__, fn.__kwdefaults__, fn.__dict__.get("__wrapped__")
 
 
 _Node = Union[types.FunctionType, type, references.Global, _Root, owned.OwnModule]
@@ -270,7 +280,8 @@ def _of_function(fn: types.FunctionType) -> _Part:
         snapshot.refer(cls)
     snapshot.refs.extend(references.imported(code, space.get("__package__")))
     file = references.file_of(space) if code.co_filename.startswith("<") else code.co_filename
-    is_fixed = not fn.__closure__ and "." not in fn.__qualname__  # a cell or a class can get another value
+    # A cell or a class can get another value, and what is imported inside may be found elsewhere by then.
+    is_fixed = not fn.__closure__ and "." not in fn.__qualname__ and not codes.imports(code)
     return _made(fn, _label(file, fn.__qualname__), form, snapshot, is_fixed)
 
 

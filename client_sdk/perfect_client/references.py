@@ -7,7 +7,7 @@ import types
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 
 from perfect_client import codes, owned
-from perfect_client.snapshots import Snapshot, dict_of, is_own_class
+from perfect_client.snapshots import ABSENT, Snapshot, dict_of, is_own_class
 
 _OF_EVERY_MODULE = frozenset({
     "__name__", "__file__", "__doc__", "__package__", "__spec__", "__loader__", "__path__", "__cached__",
@@ -51,7 +51,7 @@ def names(code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> An
     found = []
     for chain in codes.chains(code):
         if chain[0] not in space:
-            snapshot.looked_up.append((space, chain[0], None))
+            snapshot.looked_up.append((space, chain[0], ABSENT))
         elif chain[0] not in _OF_EVERY_MODULE:
             found.append((chain, _named(chain, space, snapshot)))
     return found
@@ -60,7 +60,7 @@ def names(code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> An
 def _named(chain: codes.Chain, space: Dict[str, Any], snapshot: Snapshot) -> Any:
     for name in chain:
         if name not in space:
-            snapshot.looked_up.append((space, name, None))
+            snapshot.looked_up.append((space, name, ABSENT))
             return "absent"
         value = space[name]
         snapshot.looked_up.append((space, name, value))
@@ -85,6 +85,8 @@ def _attributes(module: types.ModuleType, snapshot: Snapshot) -> Any:
 def _value(value: Any, name: str, space: Dict[str, Any], snapshot: Snapshot) -> Any:
     """A global: own functions and classes are parts by themselves, all others are under their name."""
     target = undecorated(value)
+    if target is not value:
+        snapshot.looked_up.append((dict_of(value), "fn", target))
     is_part = _is_own_function(target) or (issubclass(type(target), type) and is_own_class(target))
     return snapshot.refer(target if is_part else Global(space, name, value))
 
@@ -147,7 +149,7 @@ def _hinted(hint: Any, space: Dict[str, Any], snapshot: Snapshot, depth: int) ->
 def _hinted_by(path: Sequence[str], space: Dict[str, Any], snapshot: Snapshot) -> Iterator[type]:
     found: Any = None
     for name in path:
-        found = space.get(name)
+        found = space.get(name, ABSENT)
         snapshot.looked_up.append((space, name, found))
         if issubclass(type(found), type):
             yield found

@@ -19,6 +19,7 @@ from perfect_client import codes
 from perfect_client.owned import is_own, is_own_module
 
 LookedUp = Tuple[Dict[str, Any], str, Any]
+ABSENT = object()
 
 MAX_VALUES = 5000  # of one global, or of all that one function closes over
 MAX_ITEMS = 1000  # a larger container counts by its type and its length
@@ -64,7 +65,7 @@ def name_of(cls: type) -> str:
 class Snapshot:
     """``form(value)``, and in ``refs`` the own functions and classes that were met, in the order of their numbers.
 
-    ``looked_up``: which value was found under which name of which module's or class's names, None for nothing.
+    ``looked_up``: which value was found under which name of which module's or class's names, or ``ABSENT``.
     ``is_fixed``: whether the forms of all values stay what they are as long as the values are the same objects.
     """
 
@@ -202,6 +203,7 @@ class Snapshot:
         if name in ("datetime.datetime", "datetime.time"):
             return (name, repr(value.replace(tzinfo=None)), value.fold, self.form(value.tzinfo))
         if name in _LEADING:
+            self.is_fixed = False
             return (name, *[self.form(getattr(value, attribute, None)) for attribute in _LEADING[name]])
         wrapped = dict_of(value).get("__wrapped__")
         return ("object", name) if wrapped is None else ("object", name, self.form(wrapped))
@@ -281,4 +283,4 @@ _EXACT: _Writers = {
 }
 _DICTS = [getattr(sys.modules["collections"], name) for name in ("OrderedDict", "defaultdict", "Counter")]
 _EXACT.update(dict.fromkeys(_DICTS, Snapshot._items))
-_CHANGING = frozenset({dict, list, set, deque, bytearray, types.SimpleNamespace, types.MappingProxyType, *_DICTS})
+_CHANGING = frozenset({_LRU, dict, list, set, deque, bytearray, types.SimpleNamespace, types.MappingProxyType, *_DICTS})

@@ -675,6 +675,21 @@ CHANGING = {
                                   "m.rate.args[0].append(2)"),
     "a variant": ("import functools\n@functools.singledispatch\ndef rate(n): return 1\ndef other(n): return 2",
                   "rate(1)", "m.rate.register(int)(m.other)"),
+    "a name that becomes None": ("", "rate", "m.rate = None"),
+    "a None that goes": ("rate = None", "rate", "del m.rate"),
+    "an attribute that becomes None": ("import apart", "apart.rate", "m.apart.rate = None"),
+    "the code of a function": ("def rate(): return 1\ndef other(): return 2", "rate()",
+                               "m.rate.__code__ = m.other.__code__"),
+    "the defaults of a function": ("def rate(n=1): return n", "rate()", "m.rate.__defaults__ = (2,)"),
+    "the keyword's defaults of a function": ("def rate(*, n=3): return n", "rate()",
+                                             "m.rate.__kwdefaults__ = {'n': 2}"),
+    "what a function wraps": ("def rate(): return 1\ndef other(): return 2", "rate()",
+                              "m.rate.__wrapped__ = m.other"),
+    "the function of a task": ("def other(): return 2\n@task\ndef rate(): return 1", "rate()", "m.rate.fn = m.other"),
+    "what is remembered": ("import functools\n@functools.lru_cache\ndef rate(): return 1\ndef other(): return 2",
+                           "rate()", "m.rate.__wrapped__ = m.other"),
+    "a module that is found later": ("def rate():\n    import later\n    return later.f()", "rate()",
+                                     "import sys; sys.path.append(m.__file__[:-8] + 'lib')"),
     "a class that a hint names": ("class Other:\n    eur = 2\ndef rate(n: 'Rate'): return n.eur", "rate(n)",
                                   "m.Rate = m.Other"),
 }  # fmt: skip
@@ -685,12 +700,16 @@ def ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     """The fingerprint of a task that returns ``value``, with its code read ahead or not; then ``change`` is made."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "apart.py").write_text("LIMIT = 1")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "later.py").write_text("def f(): return 1")
+    os.utime(tmp_path / "lib" / "later.py", (1e9, 1e9))  # older than this process
 
     def fingerprint(source: str, value: str, change: str, read_ahead: bool) -> fingerprints.Fingerprint:
         lines = ["from perfect_client import flow, task", source, "@task", "def convert(n):", "    return " + value]
         (tmp_path / "ahead.py").write_text("\n".join([*lines, "@flow", "def prices():", "    return convert(1)"]))
-        for name in ("ahead", "apart"):
+        for name in ("ahead", "apart", "later"):
             sys.modules.pop(name, None)
+        sys.path[:] = [place for place in sys.path if not place.endswith("/lib")]
         forget()
         importlib.invalidate_caches()
         module = importlib.import_module("ahead")
