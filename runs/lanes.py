@@ -393,9 +393,11 @@ def _pass_on(job: Future[T], waiting: asyncio.Future[T]) -> None:
 
 def _give_up(job: Future[T], waiting: asyncio.Future[T]) -> None:
     """Nobody waits for ever: neither for the turn of a write, nor for one that has begun and cannot be taken back."""
+    if waiting.done():  # the caller was cancelled this very moment, and cancels the job
+        return
     if job.cancel():
         waiting.set_exception(NotWritten(outages.WAITED))
-    elif not waiting.done():
+    else:
         waiting.get_loop().call_later(FINISH_WITHIN, _leave_alone, waiting)
 
 

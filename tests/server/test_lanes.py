@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import wait
 from functools import partial
@@ -237,6 +239,28 @@ def test_a_write_that_has_begun_is_waited_for(foreign, monkeypatch, way):
         return make("slow")
 
     assert ask(slow).name == "slow"
+
+
+def test_a_caller_that_gives_up_in_the_moment_of_being_given_up_makes_no_noise(foreign, monkeypatch):
+    monkeypatch.setattr(lanes, "WRITE_WITHIN", 0.05)
+    gate, noise = threading.Event(), []
+
+    async def ask_and_leave() -> bool:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: noise.append(context))
+        lanes.write_soon(gate.wait, 20)
+        asked = asyncio.create_task(lanes.write(make, "never"))
+        loop.call_later(0.05, asked.cancel)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(0.1)  # both are due in one turn now
+        await asyncio.wait([asked])
+        return asked.cancelled()
+
+    assert asyncio.run(ask_and_leave())
+    gate.set()
+    lanes.write_soon(make, "later").result(20)
+    assert (noise, list(Flow.objects.values_list("name", flat=True))) == ([], ["later"])
 
 
 @pytest.mark.parametrize("way", ["thread", "loop"])
