@@ -128,6 +128,8 @@ class Emitter:
             with self._lock:
                 if not self.ended:
                     self._emit(fact_without_secrets(fact))
+                elif isinstance(fact, protocol.RunEnded):  # told again: something broke into the first time
+                    self._write_outcome()
         finally:
             if mine:
                 self._stop.let_go(was_seen)
@@ -197,9 +199,15 @@ class Emitter:
         if self._tail is not None:
             self._waiting += left_out(self._tail.kept(), "log", fact.time)
         self._waiting.append(_fitting(fact))
+        self._write_outcome()
+
+    def _write_outcome(self) -> None:
+        """Wait for room on a full disk, however long that takes: a run that has completed must not be told dead."""
         give_up = time.monotonic() + _BROKEN_DISK_S
-        while not self._write_waiting() and (self._is_full or time.monotonic() < give_up):
-            time.sleep(_DISK_LOOK_S)  # for room, however long that takes: a completed run must not be told dead
+        while not self._write_waiting() and time.monotonic() < give_up:
+            time.sleep(_DISK_LOOK_S)
+            if self._is_full:
+                give_up = time.monotonic() + _BROKEN_DISK_S
         with contextlib.suppress(OSError):
             self._writer.sync()
 

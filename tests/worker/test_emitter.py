@@ -32,15 +32,16 @@ class Clock:
 
 
 class Disk(Writer):
-    """A spool on a disk that takes nothing until a time."""
+    """A spool on a disk that takes nothing until a time, and is broken for the last ten seconds before it."""
 
-    def __init__(self, path: Path, clock: Clock, trouble: int, until: float) -> None:
+    def __init__(self, path: Path, clock: Clock, trouble: int, until: float, last: int = 0) -> None:
         super().__init__(path)
-        self._clock, self._trouble, self._until = clock, trouble, until
+        self._clock, self._trouble, self._until, self._last = clock, trouble, until, last or trouble
 
     def append_many(self, records: Sequence[bytes]) -> None:
         if self._clock.now < self._until:
-            raise OSError(self._trouble, os.strerror(self._trouble))
+            trouble = self._trouble if self._clock.now < self._until - 10 else self._last
+            raise OSError(trouble, os.strerror(trouble))
         super().append_many(records)
 
 
@@ -64,10 +65,13 @@ def told(path: Path) -> List[str]:
 
 
 @pytest.mark.parametrize("trouble", [errno.ENOSPC, errno.EDQUOT])
-def test_an_outcome_waits_until_a_full_disk_has_room(tmp_path: Path, clock: Clock, bell: int, trouble: int) -> None:
+@pytest.mark.parametrize("last", [0, errno.EIO])
+def test_an_outcome_waits_until_a_full_disk_has_room(
+    tmp_path: Path, clock: Clock, bell: int, trouble: int, last: int
+) -> None:
     """Without it the supervisor would tell a run dead that has completed."""
     path = tmp_path / "1.facts"
-    disk = Disk(path, clock, trouble, until=clock.now + 24 * 3600)
+    disk = Disk(path, clock, trouble, until=clock.now + 24 * 3600, last=last)
 
     Emitter(disk, bell, lambda: None, Stop())(RunEnded(1.0, "COMPLETED"))
 
@@ -82,3 +86,21 @@ def test_an_outcome_does_not_wait_for_ever_for_a_broken_disk(tmp_path: Path, clo
 
     assert told(path) == []
     assert 60 <= clock.now - began < 62
+
+
+def test_an_outcome_that_was_interrupted_while_it_waited_is_told_again(
+    tmp_path: Path, clock: Clock, bell: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "1.facts"
+    disk = Disk(path, clock, errno.ENOSPC, until=clock.now + 60)
+    emit = Emitter(disk, bell, lambda: None, Stop())
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(clock, "sleep", interrupt)
+        emit(RunEnded(1.0, "COMPLETED"))
+    emit(RunEnded(1.0, "COMPLETED"))
+
+    assert told(path) == ["COMPLETED"]
