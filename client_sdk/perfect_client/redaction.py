@@ -22,6 +22,7 @@ MAX_CONFIDED = 2 * 65_536 // (MIN_HIDDEN + 1)
 # Of these characters at least one stands in each text that was escaped or quoted: most lines have none of them.
 _SIGNS = "\\%&+"
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
+_SHORT = 1000  # characters of a secret whose forms are remembered: they take a hundred times as much
 _MANY = 30  # forms, which take as long to look for as one search for a pattern
 
 
@@ -76,7 +77,7 @@ class Hidden:
         """From now on ``without`` takes out what is secret in the value."""
         new = self.new_in(value)
         for secret in new:
-            self._known[secret] = _forms_of(secret)
+            self._known[secret] = _known_forms_of(secret) if len(secret) <= _SHORT else _forms_of(secret)
         if new:
             while len(self._known) > self._limit:
                 del self._known[next(iter(self._known))]
@@ -154,9 +155,11 @@ _TOLD_BY_STR = frozenset(
 )
 
 
-@lru_cache(maxsize=100)  # a supervisor hears of the same secrets of a file in each of its runs
 def _forms_of(secret: Written) -> _Forms:
     return _Forms(_long(spellings(secret)), escaped(secret), _long(encoded(secret)))
+
+
+_known_forms_of = lru_cache(maxsize=50)(_forms_of)  # a supervisor hears of the same secrets in each run of a file
 
 
 @lru_cache(maxsize=MAX_HIDDEN)
