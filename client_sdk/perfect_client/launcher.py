@@ -22,7 +22,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S, _HEALTHY_S = 0.5, 30.0, 30.0
 _RETIRE_S = 5.0
 _SLOW_IMPORT_S = 30.0
 _HANGING_IMPORT_S = 120.0  # of one unit: then the others go on without it
-_FIRST_IMPORT_S = 20.0  # the same at the start of a worker, when the others have nothing yet to go on with
+_FIRST_IMPORT_S = 20.0  # the same once, at the start of a worker, when the others have nothing yet to go on with
 _LONGEST_IMPORT_S = 3600.0  # of one unit, when it was given up before
 _LOOK_S = 1.0  # between two looks at the files
 _EARLY = 0.8  # of the greatest age of an import: the next one is made before it is needed
@@ -203,8 +203,9 @@ class Launcher:
         """One unit may take only so long, or all others would wait for it for ever."""
         if self._stuck is not None:
             self._stuck.cancel()
-        others_wait = self._begun is None and (len(self._code.targets) > 1 or self._own_folders())
-        patience = min(_FIRST_IMPORT_S, _HANGING_IMPORT_S) if others_wait else _HANGING_IMPORT_S
+        others = len(self._code.targets) > 1 or bool(self._own_folders())
+        is_first = others and self._begun is None and not self._patience  # the next may be as slow, for the same module
+        patience = min(_FIRST_IMPORT_S, _HANGING_IMPORT_S) if is_first else _HANGING_IMPORT_S
         if zygote.importing is not None:
             patience = self._patience.get(zygote.importing, patience)
         self._stuck = self._loop.after(patience, lambda: self._give_up(zygote, patience))

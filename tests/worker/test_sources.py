@@ -211,7 +211,7 @@ import sys
 from perfect_client import launcher
 from perfect_client.cli import main
 for name in sys.argv[3:]:
-    setattr(launcher, name, 1.0)
+    setattr(launcher, name.partition("=")[0], float(name.partition("=")[2] or 1))
 sys.exit(main(["worker", sys.argv[1], "--name", "w1", "--url", sys.argv[2]]))
 """
 
@@ -243,3 +243,16 @@ def test_a_slow_import_is_given_more_time_when_nobody_waits_for_it(server, start
 
     server.wait(lambda: server.names() == {"question"})
     server.wait(lambda: server.names() == {"answer", "question"}, 30)
+
+
+def test_a_slow_module_that_all_files_import_costs_one_of_them_its_first_try(server, start_worker, tmp_path):
+    folder = tmp_path / "flows"
+    folder.mkdir()
+    write(folder / "common.py", "import time\ntime.sleep(2)\n")
+    names = {"a", "b", "c", "d", "e"}
+    for name in names:
+        write(folder / (name + ".py"), "import common\n" + (GOOD % 1).replace("answer", name))
+    options = ["_FIRST_IMPORT_S=1", "_HANGING_IMPORT_S=20", "_RETRY_S=60"]
+    start_worker(program=["-c", IMPATIENT, folder, server.url, *options])
+
+    server.wait(lambda: len(server.names() & names) == 4, 30)
