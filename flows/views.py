@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -17,11 +18,10 @@ from flows.models import Flow, Schedule
 from flows.parameters import Refused, configuration_of, masked
 from runs import overview
 from runs import services as runs_services
-from runs.filters import as_id
 from runs.models import Run
-from runs.pages import action, came_from, page, say, status_of, who, wish
+from runs.pages import action, asked_id, came_from, page, say, status_of, who, wish
 from runs.queries import rest_of
-from runs.shown import Reader
+from runs.shown import Reader, as_id
 
 FLOWS_SHOWN = 200
 CHANGES_SHOWN = 10
@@ -55,17 +55,14 @@ def history_of(flow: Flow, now: datetime) -> dict[str, Any]:
     }
 
 
-def _origin(flow: Flow, text: str) -> Run | None:
+def _origin(flow: Flow, run: UUID | None) -> Run | None:
     """The run that a form was filled from; it may have been removed since."""
-    found = as_id(text)
-    if text and found is None:
-        raise Refused("from", "from must be the id of a run.")
-    return Run.objects.filter(pk=found, flow=flow).first() if found else None
+    return Run.objects.filter(pk=run, flow=flow).first() if run else None
 
 
 def _prefill(request: HttpRequest, flow: Flow) -> tuple[dict[str, Any], str, Run | None]:
     """Parameters, configuration and the run that they come from: ``?from=`` a run."""
-    origin, wanted = _origin(flow, request.GET.get("from", "")), request.GET.get("configuration", "")
+    origin, wanted = _origin(flow, asked_id(request, "from")), request.GET.get("configuration", "")
     if origin is None:
         return {}, configuration_of(flow, wanted), None
     return origin.parameters, origin.configuration or flow.default_configuration, origin
@@ -135,7 +132,7 @@ def flow_bars(request: HttpRequest, slug: str) -> HttpResponse:
 def run(request: HttpRequest, slug: str) -> HttpResponse:
     """Run a flow: from a card with a configuration alone, from the flow's page with parameters too."""
     found = _flow(slug)
-    origin = _origin(found, request.POST.get("again", ""))
+    origin = _origin(found, as_id(request.POST.get("again", "")))
     before = origin.parameters if origin else {}
     try:
         made = wish(

@@ -20,7 +20,7 @@ from flows import sealing
 from flows.models import Flow
 from flows.parameters import masked
 from runs.models import Run
-from runs.shown import id_at
+from runs.shown import as_id, id_at
 from runs.states import SHOWN, RunState
 
 PAGE = 50
@@ -108,12 +108,6 @@ class RunFilter(django_filters.FilterSet):
         newest = self.made_until(Run.objects.all(), "until", until) if until else Run.objects.all()
         oldest = newest.order_by("-pk").values_list("pk", flat=True)[SEARCHED - 1 : SEARCHED].first()
         return runs.filter(pk__gte=oldest) if oldest is not None else runs
-
-
-def as_id(text: str) -> UUID | None:
-    """The run id in ``text``, with or without dashes; None if it is none."""
-    bare = text.replace("-", "").lower()
-    return UUID(bare) if re.fullmatch("[0-9a-f]{32}", bare) else None
 
 
 def page_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth.decorators import permission_required
@@ -17,6 +18,7 @@ from django.views.decorators.http import require_GET, require_POST
 from flows.parameters import Conflict, Missing, Refused, refuse_unknown
 from runs import lanes
 from runs.outages import Outage
+from runs.shown import as_id
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,6 +58,15 @@ def _said(view: View) -> View:
 
 def status_of(refused: Refused) -> int:
     return 404 if isinstance(refused, Missing) else 409 if isinstance(refused, Conflict) else 422
+
+
+def asked_id(request: HttpRequest, name: str) -> UUID | None:
+    """The run that the query names; None if it names none. Raises ``Refused`` for what is no id."""
+    text = request.GET.get(name, "")
+    found = as_id(text)
+    if text and found is None:
+        raise Refused(name, f"{name} must be the id of a run.")
+    return found
 
 
 def wish(deed: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,12 @@ def id_at(moment: datetime) -> UUID:
     """The smallest run id that can have been made at ``moment`` or later: ids are UUIDv7, so time is a range of ids."""
     milliseconds = max(0, int(moment.timestamp() * 1000))
     return UUID(int=milliseconds << 80)
+
+
+def as_id(text: str) -> UUID | None:
+    """The run id in ``text``, with or without dashes; None if it is none."""
+    bare = text.replace("-", "").lower()
+    return UUID(bare) if re.fullmatch("[0-9a-f]{32}", bare) else None
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from flows import forms
 from flows.models import Flow
 from flows.parameters import Conflict, Refused, masked, nearest
 from runs import answers, attention, exhibits, logs, offerings, overview, queries, services
-from runs.filters import RunFilter, as_id, page_of, without
+from runs.filters import RunFilter, page_of, without
 from runs.models import Attempt, Run
-from runs.pages import action, came_from, page, say, status_of, who, wish
-from runs.shown import Reader, RunShown, drawn, first_error, in_words
+from runs.pages import action, asked_id, came_from, page, say, status_of, who, wish
+from runs.shown import Reader, RunShown, as_id, drawn, first_error, in_words
 from runs.states import RESUMABLE, RunState
 
 TABS = ("timeline", "events", "parameters")
@@ -87,20 +87,12 @@ def part(request: HttpRequest, name: str) -> HttpResponse:
 # -------------------------------------------------------------------------------------------------------- the history
 
 
-def _cursor(request: HttpRequest, name: str) -> UUID | None:
-    text = request.GET.get(name, "")
-    found = as_id(text)
-    if text and found is None:
-        raise Refused(name, f"{name} must be the id of a run.")
-    return found
-
-
 def _history(request: HttpRequest) -> dict[str, Any]:
     found = RunFilter(request.GET, queryset=Run.objects.all())
     if not found.form.is_valid():
         return {"filter": found, "runs": [], "problem": "The filter holds something that cannot be looked for."}
     ids, newer, older = page_of(
-        found.qs, found.states, before=_cursor(request, "before"), after=_cursor(request, "after")
+        found.qs, found.states, before=asked_id(request, "before"), after=asked_id(request, "after")
     )
     rows = Run.objects.select_related("flow", "schedule", "worker").defer("traceback", "result").filter(pk__in=ids)
     names = ("state", "flow", "q", "tag", "since", "until")
@@ -112,7 +104,7 @@ def _history(request: HttpRequest) -> dict[str, Any]:
         "before": ids[-1] if ids and older else None,
         "narrowed": any(request.GET.get(name) for name in names),
         "full": request.GET.urlencode(),
-        "first": _cursor(request, "before") is None,
+        "first": asked_id(request, "before") is None,
     }
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from flows.models import Flow
 from runs import filters
-from runs.filters import as_id, page_of
+from runs.filters import page_of
 from runs.models import Run
-from runs.shown import id_at
+from runs.shown import as_id, id_at
 
 from .pages import make_flow, make_run
 
@@ -73,7 +73,7 @@ def test_pending_means_offered_too(see: Client, flow: Flow) -> None:
     assert ids_on(see, "/runs/?state=PENDING") == [run.pk]
 
 
-@pytest.mark.parametrize("query", ["state=NOPE", "flow=nope", "since=yesterday", "q=%00", "before=x", "after=x"])
+@pytest.mark.parametrize("query", ["state=NOPE", "flow=nope", "since=yesterday", "q=%00"])
 def test_nonsense_in_the_address_is_no_error(see: Client, flow: Flow, query: str) -> None:
     make_run(flow, NOW)
 

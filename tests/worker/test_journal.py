@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import List
 
@@ -62,12 +62,6 @@ def test_only_the_first_line_has_the_order(tmp_path: Path) -> None:
         folder.write(replace(FIRST, pid=pid))
     lines = [json.loads(line) for line in folder.journal(ORDER.fence).read_text().splitlines() if line]
     assert ["order" in line for line in lines] == [True, False, False]
-
-
-def test_an_earlier_versions_journal_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "7.json"
-    path.write_text(protocol.dumps({**asdict(FIRST), "order": protocol.to_dict(ORDER)}), "utf-8", "backslashreplace")
-    assert load(path) == FIRST
 
 
 def test_zeros_that_a_power_cut_leaves_are_no_entry(tmp_path: Path) -> None:
