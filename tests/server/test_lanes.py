@@ -243,12 +243,13 @@ def test_a_write_that_has_begun_is_waited_for(foreign, monkeypatch, way):
 
 def test_a_caller_that_gives_up_in_the_moment_of_being_given_up_makes_no_noise(foreign, monkeypatch):
     monkeypatch.setattr(lanes, "WRITE_WITHIN", 0.05)
-    gate, noise = threading.Event(), []
+    gate, running, noise = threading.Event(), threading.Event(), []
+    lanes.write_soon(lambda: (running.set(), gate.wait(20)))
+    assert running.wait(20)
 
     async def ask_and_leave() -> bool:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, context: noise.append(context))
-        lanes.write_soon(gate.wait, 20)
         asked = asyncio.create_task(lanes.write(make, "never"))
         loop.call_later(0.05, asked.cancel)
         await asyncio.sleep(0)
