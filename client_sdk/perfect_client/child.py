@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Union
@@ -135,6 +136,8 @@ class Emitter:
                 self._stop.let_go(was_seen)
 
     def _emit(self, fact: Any) -> None:
+        if self._stop.seen and isinstance(fact, protocol.TaskEnded):
+            fact = _by_its_cause(fact)
         if isinstance(fact, protocol.RunEnded):
             self._end(fact)
         elif isinstance(fact, protocol.ArtifactWritten):
@@ -188,9 +191,11 @@ class Emitter:
         return True
 
     def _end(self, fact: protocol.RunEnded) -> None:
-        """The outcome. CANCELLED counts only when the server asked for it; else the supervisor says what happened."""
+        """The outcome. CANCELLED counts only when the server asked for it, or when the code came to it and was not
+        stopped: it may have kept the exception that stopped it as a state. Else the supervisor says what happened."""
         self.ended = self._stop.over = True
-        if fact.outcome == "CANCELLED" and not (fact.by_code and self._cancel_reason() is None):
+        by_code = fact.by_code and not self._stop.seen
+        if fact.outcome == "CANCELLED" and not (by_code and self._cancel_reason() is None):
             reason = self._cancel_reason()
             if reason is None:
                 self.withheld = True
@@ -215,6 +220,13 @@ class Emitter:
         while self._waiting and self._write(self._waiting[:1]):
             del self._waiting[0]
         return not self._waiting
+
+
+def _by_its_cause(fact: protocol.TaskEnded) -> protocol.TaskEnded:
+    """A task, or a sub-flow's run, that was stopped though nobody has cancelled the run: it has crashed with it."""
+    witness = hooks.witness if fact.outcome == "CANCELLED" else None
+    reason = None if witness is None else witness.crash_reason()
+    return fact if reason is None else replace(fact, outcome="CRASHED", error=reason, traceback="")
 
 
 def _encoded(fact: Any) -> bytes:

@@ -215,6 +215,17 @@ def sleeps_long() -> None:
     time.sleep(1e6)
 
 
+@flow
+def sleeps_below() -> None:
+    sleeps_long()
+
+
+@flow
+def calls_one_that_sleeps() -> None:
+    print("working", flush=True)
+    sleeps_below()
+
+
 def _in_a_pool_thread() -> None:
     sleeps_long.submit().wait()
 

@@ -45,6 +45,34 @@ def test_a_cancelled_flow_tidies_up_and_carries_the_servers_reason(server, worke
     assert (end["type"], end["outcome"], end["reason"]) == ("RunEnded", "CANCELLED", "cancelled by ana")
 
 
+def ends_of_tasks(attempt):
+    return {(fact["outcome"], fact["error"]) for fact in attempt.facts if fact["type"] == "TaskEnded"}
+
+
+def test_what_a_cancelled_run_was_in_is_cancelled(server, worker):
+    attempt = server.offer("calls_one_that_sleeps")
+    server.until_line(attempt, "working")
+
+    server.cancel(attempt, reason="cancelled by ana")
+    end = server.wait(lambda: attempt.end)
+
+    assert (end["type"], end["outcome"], end["reason"]) == ("RunEnded", "CANCELLED", "cancelled by ana")
+    assert {outcome for outcome, _ in ends_of_tasks(attempt)} == {"CANCELLED"}
+
+
+def test_what_a_run_was_in_when_its_worker_ended_has_crashed_with_it(server, start_worker):
+    """A sub-flow is a run of its own: it must not say that somebody has cancelled it."""
+    worker = start_worker("--drain", "0")
+    attempt = server.offer("calls_one_that_sleeps")
+    server.until_line(attempt, "working")
+
+    worker.process.terminate()
+    end = server.wait(lambda: attempt.end)
+
+    assert (end["type"], end["cancelled"]) == ("ProcessExited", False)
+    assert ends_of_tasks(attempt) == {("CRASHED", end["reason"])}
+
+
 def test_an_endless_loop_ends_at_once(server, worker):
     attempt = server.offer("spins")
     server.until_line(attempt, "spinning")

@@ -104,3 +104,17 @@ def test_an_outcome_that_was_interrupted_while_it_waited_is_told_again(
     emit(RunEnded(1.0, "COMPLETED"))
 
     assert told(path) == ["COMPLETED"]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_cancelled_that_the_code_came_to_after_it_was_stopped_is_not_its_own(
+    tmp_path: Path, clock: Clock, bell: int, stopped: bool
+) -> None:
+    """Code that keeps what stopped it as the state of a task ends with it; that the worker ended is for it to say."""
+    path, stop = tmp_path / "1.facts", Stop()
+    emit = Emitter(Writer(path), bell, lambda: None, stop)
+    stop.seen = stopped
+
+    emit(RunEnded(1.0, "CANCELLED", error="Cancelled: the run was stopped", by_code=True))
+
+    assert (told(path), emit.withheld) == (([], True) if stopped else (["CANCELLED"], False))
