@@ -20,10 +20,9 @@ class SeldomSuspicious(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith(ABOUT):
             return True
-        left_out = self._sparing[record.name].ask()
-        if left_out is None:
+        more = self._sparing[record.name].ask()
+        if more is None:
             return False
-        text = record.getMessage()[:300]
-        record.msg = f"{text} (and {left_out} more of its kind)" if left_out else text
+        record.msg = record.getMessage()[:300] + more
         record.args, record.exc_info, record.exc_text = (), None, None
         return True

@@ -26,7 +26,7 @@ from flows.services import follow_present, plan
 from runs import dispatch, live, offerings, retention, sharing
 from runs.closing import close
 from runs.models import Attempt, Run, Worker
-from runs.outages import log_failure
+from runs.outages import Sparing, log_failure
 from runs.services import Wish, cancel, trigger_many
 from runs.silence import Silence, Steadiness
 from runs.states import HELD, LIVE, RunState
@@ -45,6 +45,7 @@ STANDING = (RunState.RUNNING, RunState.PAUSED)  # while their worker is heard
 CATCH_UP_AGE = timedelta(days=7)
 
 logger = logging.getLogger(__name__)
+_sparing = Sparing()
 
 
 class Clock:
@@ -229,12 +230,15 @@ def _bring_back(schedule: Schedule, now: datetime) -> None:
     if before is None or schedule.next_at is None or before <= schedule.next_at:
         return
     plan(schedule, now)
-    if Schedule.objects.filter(pk=schedule.pk, next_at=before).update(next_at=schedule.next_at):
+    if not Schedule.objects.filter(pk=schedule.pk, next_at=before).update(next_at=schedule.next_at):
+        return
+    live.touch(live.SCHEDULES, live.OVERVIEW)
+    if (more := _sparing.ask()) is not None:  # two servers whose clocks differ put it right again and again
         logger.warning(
-            "schedule %s of %s was to fire next at %s, later than it is due: the clock was wrong when that was set",
-            schedule.name, schedule.flow.name, before,
+            "schedule %s of %s was to fire next at %s, later than it is due: the clock was wrong when that was set, or "
+            "another server's is%s",
+            schedule.name, schedule.flow.name, before, more,
         )  # fmt: skip
-        live.touch(live.SCHEDULES, live.OVERVIEW)
 
 
 def _kept(schedule: Schedule, timing: schedules.Timing, now: datetime) -> list[datetime]:

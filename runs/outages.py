@@ -68,6 +68,8 @@ def of(error: BaseException) -> Outage | None:
     """The outage that ``error`` tells of; None if it is a fault of ours, or no error of the database."""
     if isinstance(error, NotWritten):
         return error.outage
+    if isinstance(error, OSError) and isinstance(error.__context__, Exception):  # it broke into being connected anew
+        return of(error.__context__)
     if not isinstance(error, (OperationalError, InterfaceError)):
         return None
     cause = error.__cause__
@@ -87,14 +89,14 @@ class Sparing:
         self._clock, self._lock = clock, threading.Lock()
         self._next, self._held_back = float("-inf"), 0
 
-    def ask(self) -> int | None:
-        """How many were held back since the last line; None if this one is held back."""
+    def ask(self) -> str | None:
+        """What to add to this line: how many were held back since the last one; None if this one is held back."""
         with self._lock:
             if self._clock() < self._next:
                 self._held_back += 1
                 return None
             self._next, held_back, self._held_back = self._clock() + LOG_EVERY, self._held_back, 0
-            return held_back
+            return f" ({held_back:,} more of this kind)" if held_back else ""
 
 
 _sparing = Sparing()
@@ -105,8 +107,7 @@ def log_failure(logger: logging.Logger, what: str, error: BaseException) -> None
     outage = of(error)
     if outage is None:
         logger.error("%s", what, exc_info=error)
-    elif (held_back := _sparing.ask()) is not None:
-        more = f" ({held_back:,} more of this kind)" if held_back else ""
+    elif (more := _sparing.ask()) is not None:
         logger.warning("%s: %s [%s]%s", what, outage.sentence, str(error).strip().replace("\n", " ")[:200], more)
 
 

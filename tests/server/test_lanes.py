@@ -380,6 +380,15 @@ def test_a_checkpoint_on_a_full_disk_is_known_as_one():
     assert outages.of(failed.value) is outages.FULL
 
 
+def test_an_error_of_the_system_while_connecting_anew_is_the_outage_before_it():
+    wrong = OSError(22, "Invalid argument")
+    assert outages.of(wrong) is None
+
+    wrong.__context__ = OperationalError("terminating connection due to administrator command")
+
+    assert outages.of(wrong) is outages.AWAY
+
+
 def test_what_depends_on_a_lost_group_is_undone(foreign):
     undone = []
 

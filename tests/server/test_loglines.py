@@ -36,7 +36,7 @@ def test_how_many_were_left_out_is_told_with_the_next_line(monkeypatch: pytest.M
     told = [seldom.filter(record("django.security.X")) for _ in range(4)]
     now[0] = outages.LOG_EVERY
     assert (told, seldom.filter(last)) == ([True, False, False, False], True)
-    assert last.getMessage() == "Invalid HTTP_HOST header: evil.invalid (and 3 more of its kind)"
+    assert last.getMessage() == "Invalid HTTP_HOST header: evil.invalid (3 more of this kind)"
 
 
 def test_every_other_line_is_as_it_was() -> None:
