@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from perfect_client.procs import name_of
+
 from tests.journeys.checker import Row, faults, rows
 from tests.journeys.house import House
 
@@ -157,7 +159,9 @@ def _living_faults(made: Installation, monkey: Monkey, house: House) -> list[str
 
     def left() -> list[str]:
         spools = [str(path) for worker in made.workers for path in made.folder.glob(f"{worker.name}/worker/*/runs/*")]
-        pids = [f"process {pid} of a run is left" for pid in made.ledger.pids() if made.owns(pid)]
+        # By its name, which only a run's process has: numbers are used again.
+        runs = [pid for pid in made.marked() if _command(pid) and name_of(pid).startswith("pf")]
+        pids = [f"process {pid} of a run is left" for pid in runs]
         workers = (_get(made, house, "/api/workers") or {"items": []})["items"]
         return [f"the spool {path} is left" for path in spools] + pids + verdict.worker_faults(workers)
 
@@ -207,7 +211,7 @@ def _kept_faults(
     return [
         *verdict.key_faults(deeds, runs, unanswered),
         *verdict.cause_faults(deeds, entries, runs),
-        *verdict.raw_faults(entries, raw, runs),
+        *verdict.raw_faults(deeds, entries, raw, runs),
         *verdict.schedule_faults(due, PERIOD_S, deeds.jumped),
         *verdict.api_faults(listed, runs),
         *faults(made.database, made.ledger.path),

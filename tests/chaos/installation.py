@@ -26,7 +26,7 @@ from .network import Line, Network, free_port
 FLOWS = Path(__file__).parent / "flows" / "chaos_flows.py"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 POSTGRES = os.environ.get("TESTS_POSTGRES_URL", f"postgres://{getpass.getuser()}@127.0.0.1:5432/postgres")
-DISK_MB, RUN_KB = 96, 20  # what a history of runs takes of the small disk must not fill it
+DISK_MB, RUN_KB = 96, 60  # what a history of runs takes of the small disk must not fill it
 SHARED_KEYS = dict.fromkeys(("PERFECT_SECRET_KEY", "PERFECT_ENCRYPTION_KEY"), "chaos-" + "x" * 50)
 SLOTS = 4
 REST_S = 0.5  # between the end of a process and its next start
@@ -157,7 +157,7 @@ def installed(
     with contextlib.ExitStack() as stack:
         database: Database = folder / "server0" / "flows.db"
         if postgres:
-            database = stack.enter_context(_postgres())
+            database = stack.enter_context(_postgres(folder))
         disk = (
             stack.enter_context(_disk(folder / "server0", DISK_MB + runs * RUN_KB // 1024))
             if faults and not postgres
@@ -239,8 +239,8 @@ def _disk(home: Path, size_mb: int) -> Iterator[Path | None]:
 
 
 @contextlib.contextmanager
-def _postgres() -> Iterator[str]:
-    """A database of its own, dropped at the end."""
+def _postgres(folder: Path) -> Iterator[str]:
+    """A database of its own, dropped at the end; ``database.sql`` in the folder keeps what was in it."""
     import psycopg
 
     name = f"perfect_chaos_{os.getpid()}"
@@ -249,5 +249,8 @@ def _postgres() -> Iterator[str]:
     try:
         yield urlunsplit(urlsplit(POSTGRES)._replace(path=f"/{name}"))
     finally:
+        url = urlunsplit(urlsplit(POSTGRES)._replace(path=f"/{name}"))
+        if shutil.which("pg_dump"):
+            subprocess.run(["pg_dump", "-f", str(folder / "database.sql"), url], check=False, capture_output=True)
         with psycopg.connect(POSTGRES, autocommit=True) as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())

@@ -109,7 +109,7 @@ def test_an_end_without_a_cause(state: str, entries: list[Entry], done: dict[str
 def test_raw_lines(kept: list[str], state: str, right: bool) -> None:
     told = [{"run": RUN, "raw": "raw 0"}, {"run": RUN, "raw": "raw 1"}]
 
-    assert (verdict.raw_faults(told, {RUN: kept}, {RUN: row(state)}) == []) == right
+    assert (verdict.raw_faults(Deeds(), told, {RUN: kept}, {RUN: row(state)}) == []) == right
 
 
 @pytest.mark.parametrize(

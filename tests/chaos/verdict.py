@@ -31,29 +31,42 @@ def key_faults(deeds: Deeds, runs: Mapping[str, Row], unanswered: int) -> list[s
     return found
 
 
+class Fates:
+    """What became of the runs by their own account, and to which of them something was done."""
+
+    def __init__(self, deeds: Deeds, entries: Iterable[Entry], runs: Mapping[str, Row]) -> None:
+        self._deeds, self._runs = deeds, runs
+        self._starts: dict[str, Entry] = {}
+        self._ends: dict[str, Entry] = {}
+        for entry in entries:
+            kind = self._starts if entry.get("start") else self._ends if entry.get("end") else {}
+            kind[entry["run"].replace("-", "")] = entry
+
+    def told(self, pk: str) -> str:
+        return str(self._ends[pk]["how"]) if pk in self._ends else "nothing"
+
+    def was_hurt(self, pk: str) -> bool:
+        """Whether it was killed, or its worker ended while it ran."""
+        start, end = self._starts.get(pk), self._ends.get(pk)
+        return (start is not None and start["pid"] in self._deeds.killed) or any(
+            worker == self._runs[self._runs[pk]["root_id"] or pk]["worker_name"]
+            and (start is None or start["at"] <= at)
+            and (end is None or at <= end["at"] + LATE_S)
+            for at, worker in self._deeds.ended
+        )
+
+
 def cause_faults(deeds: Deeds, entries: Iterable[Entry], runs: Mapping[str, Row]) -> list[str]:
     """A run ends as its code says, unless somebody cancelled it, killed it, or ended its worker."""
-    starts: dict[str, Entry] = {}
-    ends: dict[str, Entry] = {}
-    for entry in entries:
-        kind = starts if entry.get("start") else ends if entry.get("end") else {}
-        kind[entry["run"].replace("-", "")] = entry
+    fates = Fates(deeds, entries, runs)
     cancelled = {run.replace("-", "") for run in deeds.cancelled}
     found = []
     for pk, run in runs.items():
-        start, end = starts.get(pk), ends.get(pk)
-        code = end["how"] if end else "nothing"
-        root = run["root_id"] or pk
-        hurt = (start is not None and start["pid"] in deeds.killed) or any(
-            worker == runs[root]["worker_name"]
-            and (start is None or start["at"] <= at)
-            and (end is None or at <= end["at"] + LATE_S)
-            for at, worker in deeds.ended
-        )
+        code, root = fates.told(pk), run["root_id"] or pk
         allowed = {
             "COMPLETED": code == "return",
             "FAILED": code == "raise",
-            "CRASHED": hurt or code in CRASHES or root in cancelled,
+            "CRASHED": fates.was_hurt(pk) or code in CRASHES or root in cancelled,
             "CANCELLED": root in cancelled,
             "SKIPPED": False,
         }
@@ -62,9 +75,13 @@ def cause_faults(deeds: Deeds, entries: Iterable[Entry], runs: Mapping[str, Row]
     return found
 
 
-def raw_faults(entries: Iterable[Entry], stored: Mapping[str, list[str]], runs: Mapping[str, Row]) -> list[str]:
-    """What was written past Python is there once and in order; a kill may cost what was in the pipe. The pipe is one
-    for a run and its sub-runs: the lines are the root's."""
+def raw_faults(
+    deeds: Deeds, entries: Iterable[Entry], stored: Mapping[str, list[str]], runs: Mapping[str, Row]
+) -> list[str]:
+    """What was written past Python is there once and in order; the kill of a run or of its worker, which may have stood
+    still for long, costs what was in the pipe. The pipe is one for a run and its sub-runs: the lines are the root's."""
+    entries = list(entries)
+    fates = Fates(deeds, entries, runs)
     told: dict[str, list[str]] = {}
     for entry in entries:
         run = runs.get(entry["run"].replace("-", ""))
@@ -74,7 +91,7 @@ def raw_faults(entries: Iterable[Entry], stored: Mapping[str, list[str]], runs: 
     for pk, lines in told.items():
         kept, rest = stored.get(pk, []), iter(lines)
         in_order = all(line in rest for line in kept)
-        whole = len(kept) == len(lines) or runs[pk]["state"] in {"CRASHED", "CANCELLED"}
+        whole = len(kept) == len(lines) or runs[pk]["state"] in {"CRASHED", "CANCELLED"} or fates.was_hurt(pk)
         if not in_order or not whole:
             found.append(f"run {pk} wrote {len(lines)} raw lines, {len(kept)} are kept, or in another order")
     return found

@@ -195,7 +195,9 @@ def _ledger_faults(database: Database, ledger: Path, runs: dict[str, Row]) -> li
         # A line is told to the ledger just before it is printed: a kill in between may leave the last one untold.
         short = run["state"] in {"CRASHED", "CANCELLED"}
         if not any(_kept_as_told(kept, lines, dropped.get(pk, 0)) for lines in (told, told[:-1])[: 1 + short]):
-            found.append(f"run {pk} printed {len(told)} lines, {len(kept)} are kept, or in another order")
+            at = next((n for n, (one, other) in enumerate(zip(told, kept, strict=False)) if one != other), -1)
+            where = f": from {kept[at]!r} on, instead of {told[at]!r}" if at >= 0 else ""
+            found.append(f"run {pk} ({run['state']}) printed {len(told)} lines, {len(kept)} are kept{where}")
     return found
 
 
