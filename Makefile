@@ -16,7 +16,7 @@ run: $(VENV)/.run
 # ------------------------------------------------------------------------------------------------------------ checks
 test: $(VENV)/.dev  ## everything, on this Python; what cannot run here is named, and CI=true makes that a failure
 	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/examples tests/test_*.py
-	$(BIN)/python -m pytest -n 3 --dist loadfile tests/worker tests/modes tests/journeys tests/servers tests/chaos tests/browser
+	$(BIN)/python -m pytest -n 3 --dist loadfile tests/chaos tests/modes tests/servers tests/worker tests/journeys tests/browser
 
 test-others: $(VENV)/.dev  ## the SDK's tests on the other Pythons from 3.8 to 3.13
 	$(BIN)/python tests/interpreters.py --others
