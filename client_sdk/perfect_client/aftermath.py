@@ -85,8 +85,10 @@ class Aftermath:
         telling.attempt.release()
 
     def reported(self, message: Message) -> bool:
-        """A zygote's word; False if it is about no process of these."""
-        telling = self._known.get(message["fence"])
+        """A zygote's word; False if it is about no process of these. One in reserve may end before its zygote hears
+        whose it has become: then its number alone tells."""
+        known, pid = self._known.values(), message.get("pid", 0)
+        telling = self._known.get(message["fence"]) or next((one for one in known if pid and one.pid == pid), None)
         if telling is None or not telling.begun:
             return False
         telling.reported(message)
@@ -113,7 +115,7 @@ class Telling:
         self.house, self.attempt, self._ended, self._done, self._note = house, attempt, ended, done, note
         self.begun = self.delayed = False
         self._over = False
-        self._pid = 0
+        self.pid = 0
         self._gone = False
         self._timers: List[Timer] = []
 
@@ -137,7 +139,7 @@ class Telling:
 
     def reported(self, message: Message) -> None:
         if message["event"] == "forked":
-            self._pid = message["pid"]
+            self.pid = message["pid"]
         else:
             self._exited()
 
@@ -158,10 +160,10 @@ class Telling:
         self._later(UNREPORTED_S, self._exited)
 
     def _send_kill(self) -> None:
-        if self._pid:
-            procs.send_group(self._pid, signal.SIGKILL)
+        if self.pid:
+            procs.send_group(self.pid, signal.SIGKILL)
             if not self._gone:
-                procs.send(self._pid, signal.SIGKILL)
+                procs.send(self.pid, signal.SIGKILL)
         else:
             self.attempt.close_lifeline()
 

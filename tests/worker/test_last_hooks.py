@@ -101,6 +101,34 @@ def test_a_worker_ends_although_hooks_wait_for_a_full_disk(server, start_worker,
     assert notes() == []
 
 
+LATE_WORD = """
+import sys, time
+from perfect_client.aftermath import Aftermath
+from perfect_client.channel import Channel
+from perfect_client.cli import main
+send = Channel.send
+def send_late(self, message, fds=()):
+    if "used" in message:
+        time.sleep(0.3)
+    return send(self, message, fds)
+Channel.send = send_late
+start = Aftermath._start
+Aftermath._start = lambda self, telling, after_s: start(self, telling, 1.0)  # there is one in reserve by then
+sys.exit(main(["worker", sys.argv[1], "--name", "w1", "--url", sys.argv[2]]))
+"""
+
+
+def test_hooks_may_be_over_before_their_zygote_hears_whose_process_it_was(server, start_worker, offer, notes):
+    worker = start_worker(program=["-c", LATE_WORD, FLOWS, server.url])
+    attempt = offer("ends", how="killed")
+    server.wait(lambda: attempt.end)
+
+    eventually(is_forgotten(worker))
+
+    assert notes() == ["ends CRASHED Crashed"]
+    assert "were killed" not in worker.said()
+
+
 def test_the_run_is_over_and_its_slot_free_before_its_hooks_are_called(server, start, offer, notes):
     worker = start("--grace", "60")
     attempt = offer("hangs_in_its_hook")
