@@ -8,6 +8,8 @@ import signal
 
 import pytest
 
+from tests.worker.kit import eventually
+
 
 def outcomes(attempt):
     names = {fact["task"]: fact["name"] for fact in attempt.facts if fact["type"] == "TaskStarted"}
@@ -134,6 +136,7 @@ def test_from_a_task_on_all_run_again(server, worker, tmp_path):
 
 def test_the_results_are_their_owners_alone(server, worker, tmp_path):
     server.run("resumable", path="")
+    eventually(lambda: not worker.runs)  # its process sweeps at its end
 
     kept = [tmp_path / "results", *(tmp_path / "results").rglob("*")]
     assert any(path.is_file() for path in (tmp_path / "results" / "runs").rglob("*"))
