@@ -91,9 +91,8 @@ def _history(request: HttpRequest) -> dict[str, Any]:
     found = RunFilter(request.GET, queryset=Run.objects.all())
     if not found.form.is_valid():
         return {"filter": found, "runs": [], "problem": "The filter holds something that cannot be looked for."}
-    ids, newer, older = page_of(
-        found.qs, found.states, before=asked_id(request, "before"), after=asked_id(request, "after")
-    )
+    before = asked_id(request, "before")
+    ids, newer, older = page_of(found.qs, found.states, before=before, after=asked_id(request, "after"))
     rows = Run.objects.select_related("flow", "schedule", "worker").defer("traceback", "result").filter(pk__in=ids)
     names = ("state", "flow", "q", "tag", "since", "until")
     return {
@@ -104,7 +103,7 @@ def _history(request: HttpRequest) -> dict[str, Any]:
         "before": ids[-1] if ids and older else None,
         "narrowed": any(request.GET.get(name) for name in names),
         "full": request.GET.urlencode(),
-        "first": asked_id(request, "before") is None,
+        "first": before is None,
     }
 
 

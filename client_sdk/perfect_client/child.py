@@ -194,13 +194,13 @@ class Emitter:
         """The outcome. CANCELLED counts only when the server asked for it, or when the code came to it and was not
         stopped: it may have kept the exception that stopped it as a state. Else the supervisor says what happened."""
         self.ended = self._stop.over = True
-        by_code = fact.by_code and not self._stop.seen
-        if fact.outcome == "CANCELLED" and not (by_code and self._cancel_reason() is None):
+        if fact.outcome == "CANCELLED":
             reason = self._cancel_reason()
-            if reason is None:
+            if reason is not None:
+                fact = protocol.RunEnded(fact.time, fact.outcome, reason or fact.reason, fact.error, fact.traceback)
+            elif self._stop.seen or not fact.by_code:
                 self.withheld = True
                 return
-            fact = protocol.RunEnded(fact.time, fact.outcome, reason or fact.reason, fact.error, fact.traceback)
         if self._tail is not None:
             self._waiting += left_out(self._tail.kept(), "log", fact.time)
         self._waiting.append(_fitting(fact))
