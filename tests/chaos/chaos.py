@@ -160,7 +160,7 @@ def _living_faults(made: Installation, monkey: Monkey, house: House) -> list[str
     def left() -> list[str]:
         spools = [str(path) for worker in made.workers for path in made.folder.glob(f"{worker.name}/worker/*/runs/*")]
         # By its name, which only a run's process has: numbers are used again.
-        runs = [pid for pid in made.marked() if _command(pid) and name_of(pid).startswith("pf")]
+        runs = [pid for pid in made.marked() if name_of(pid).startswith("pf")]
         pids = [f"process {pid} of a run is left" for pid in runs]
         workers = (_get(made, house, "/api/workers") or {"items": []})["items"]
         return [f"the spool {path} is left" for path in spools] + pids + verdict.worker_faults(workers)

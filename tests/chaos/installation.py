@@ -158,11 +158,8 @@ def installed(
         database: Database = folder / "server0" / "flows.db"
         if postgres:
             database = stack.enter_context(_postgres(folder))
-        disk = (
-            stack.enter_context(_disk(folder / "server0", DISK_MB + runs * RUN_KB // 1024))
-            if faults and not postgres
-            else None
-        )
+        size_mb = DISK_MB + runs * RUN_KB // 1024
+        disk = stack.enter_context(_disk(folder / "server0", size_mb)) if faults and not postgres else None
         made = Installation(folder, database, disk)
         network = Network()
         stack.callback(network.close)
@@ -244,12 +241,12 @@ def _postgres(folder: Path) -> Iterator[str]:
     import psycopg
 
     name = f"perfect_chaos_{os.getpid()}"
+    url = urlunsplit(urlsplit(POSTGRES)._replace(path=f"/{name}"))
     with psycopg.connect(POSTGRES, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
     try:
-        yield urlunsplit(urlsplit(POSTGRES)._replace(path=f"/{name}"))
+        yield url
     finally:
-        url = urlunsplit(urlsplit(POSTGRES)._replace(path=f"/{name}"))
         if shutil.which("pg_dump"):
             subprocess.run(["pg_dump", "-f", str(folder / "database.sql"), url], check=False, capture_output=True)
         with psycopg.connect(POSTGRES, autocommit=True) as connection:
