@@ -22,7 +22,7 @@ test-others: $(VENV)/.dev  ## the SDK's tests on the other Pythons from 3.8 to 3
 	$(BIN)/python tests/interpreters.py --others
 
 test-postgres: export TESTS_DATABASE_URL = $(or $(TESTS_POSTGRES_URL),postgres://$(shell id -un)@127.0.0.1:5432/postgres)
-test-postgres: $(VENV)/.dev  ## the server's tests and the journeys on PostgreSQL, at TESTS_POSTGRES_URL
+test-postgres: $(VENV)/.dev  ## what uses the database, and the journeys, on PostgreSQL at TESTS_POSTGRES_URL
 	$(BIN)/python -m pytest -n 2 tests/server
 	$(BIN)/python -m pytest -n 3 --dist loadfile tests/journeys
 

@@ -7,6 +7,7 @@ import sqlite3
 import uuid
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from asgiref.sync import SyncToAsync
@@ -103,6 +104,21 @@ def locked() -> Iterator[None]:
     with contextlib.closing(other):
         other.execute("BEGIN IMMEDIATE")
         yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On another database than SQLite only what uses the database is worth trying once more."""
+    if connection.vendor == "sqlite":
+        return
+    mine = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
+    others = [item for item in mine if not _uses_database(item)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+
+
+def _uses_database(item: pytest.Item) -> bool:
+    names = getattr(item, "fixturenames", ())
+    return item.get_closest_marker("django_db") is not None or not {"db", "transactional_db"}.isdisjoint(names)
 
 
 @pytest.hookimpl(wrapper=True)
