@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
 
-from perfect_client import last_words, procs, protocol, spool
+from perfect_client import last_words, procs, protocol, spool, unread
 from perfect_client.confiding import Listener
 from perfect_client.hiding import fact_without
 from perfect_client.journal import Entry, Folder
@@ -42,6 +42,7 @@ class House(NamedTuple):
     changed: Callable[["Attempt"], None]  # a slot came free or an attempt is final
     over: Callable[["House", "Attempt"], None]  # its end is written
     secrets: Callable[[protocol.OfferRun], Hidden]  # what must not stand in the output of a run
+    buffer: unread.Buffer
 
 
 class Attempt:
@@ -56,7 +57,8 @@ class Attempt:
         self._hidden, self._confided = house.secrets(entry.order), Listener()
         self._clean = self._hidden.without
         self._output = Output(
-            self._beside("raw"), clean=self._clean, learn=self._learn, on_first=self._expect_raw
+            self._beside("raw"), clean=self._clean, learn=self._learn, on_first=self._expect_raw,
+            buffer=house.buffer,
         )  # fmt: skip
         self._catching_up = False
         self.kept = False  # until the hooks of its end were called
@@ -133,8 +135,8 @@ class Attempt:
         self._house.session.watch(self.fence, self.run, protocol.FACTS, self._merged)
 
     def open_pipes(self) -> Optional[List[int]]:
-        """The child's stdout, stderr, lifeline, answers and the pipe for its secrets, made in the moment in which they
-        are handed to it."""
+        """The child's stdout, stderr, lifeline, answers and the pipe for its secrets, and its zygote's reading ends of
+        the first two; made in the moment in which they are handed over."""
         if self.stage not in (OFFERED, STARTING):
             return None
         self._close_pipes()  # of a child that was prepared and died
@@ -155,11 +157,12 @@ class Attempt:
         lifeline, self._lifeline = os.pipe()
         answers, self._answers = os.pipe()
         os.set_blocking(self._answers, False)
-        for fd in self._output.open_pipes:
+        reading = self._output.open_pipes
+        for fd in reading:
             self._house.loop.on_read(fd, drain)
         confide = self._confided.open()
         self._house.loop.on_read(self._confided.fd, self._learn)
-        return [*fds, lifeline, answers, confide]
+        return [*fds, lifeline, answers, confide, *map(os.dup, reading)]
 
     def _learn(self) -> None:
         """The run's processes have told their secrets, before they could print them."""
@@ -242,7 +245,7 @@ class Attempt:
         if self._beside("output").exists():
             self._old_output = spool.Reader(self._beside("output"))
             self._house.session.watch(self.fence, self.run, protocol.OUTPUT, self._old_output)
-        self._output.recover(self._beside("rawopen"), self._lines)
+        self._output.recover(self._beside, self._lines, unread.left_in(self._house.folder.reading(self.entry.boot)))
         self._finish()
 
     # ---------------------------------------------------------------------------------------------------------- facts

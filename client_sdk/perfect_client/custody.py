@@ -108,14 +108,14 @@ def end_what_was_left(worker: str, entries: Sequence[Entry]) -> None:
 
 
 def kill_what_was_left(worker: str, entries: Sequence[Entry]) -> bool:
-    """Kill the processes of these attempts; False when there is none."""
+    """Kill the processes of these attempts; False when there is none, and their zygotes have counted what is lost."""
     attempts = {
         entry.order.fence: entry.pid if entry.pid and procs.born(entry.pid) == entry.born else 0 for entry in entries
     }
     left = procs.left_behind(worker, attempts) if entries else set()
     for pid in left:
         procs.send(pid, signal.SIGKILL)
-    return bool(left)
+    return bool(left or procs.named({procs.zygote_name(entry.boot) for entry in entries}))
 
 
 _REPORTS: Dict[str, Callable[[Custody, Zygote, Attempt, Message], None]] = {

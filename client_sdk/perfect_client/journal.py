@@ -124,6 +124,8 @@ class Folder:
         self.boot = uuid.uuid4().hex
         self._boots = path / "boots"
         self._boots.mkdir(exist_ok=True, mode=0o700)
+        self._readings = path / "reading"
+        self._readings.mkdir(exist_ok=True, mode=0o700)
         self._lock: Optional[int] = None
         self._boot_lock: Optional[int] = None
 
@@ -216,6 +218,17 @@ class Folder:
     def beside(self, fence: int, kind: str) -> Path:
         """One of ``KINDS``."""
         return self.runs / ("%d.%s" % (fence, kind))
+
+    def reading(self, boot: str) -> Path:
+        """Where that boot's supervisor reads to."""
+        return self._readings / boot
+
+    def forget_readings(self, living: Collection[str]) -> None:
+        """Remove those of boots that are neither this one nor among the living."""
+        for path in self._readings.iterdir():
+            if path.name != self.boot and path.name not in living:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def write(self, entry: Entry) -> None:
         """Add what may have changed, or all that is to be known of a new attempt. Raises ``OSError``."""

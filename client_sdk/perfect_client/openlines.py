@@ -35,11 +35,13 @@ READING_S = 0.5  # the longest that a line waits for the supervisor to be done w
 
 _TAKING_S = 0.001  # between two looks whether it has taken them
 _PAGE = 4096
-_USED, _READS, _MARKED, _RUNG, _TAKEN = 0, 8, 32, 40, 48  # where they stand in the file's head
+_USED, _READS, _MARKED, _RUNG, _TAKEN, _TAKEN_LINES = 0, 8, 32, 40, 48, 56  # where they stand in the file's head
 _MARKS_AT, _SLOTS_AT = 64, 2 * _PAGE
+_UNREAD = _SLOTS_AT - 64  # behind the marks
 _TEXT_AT, _SLOT_BYTES = 32, MAX_LINE_BYTES + _PAGE
 
 _pack_used = struct.Struct("<I").pack_into
+_two = struct.Struct("<QQ")
 _reads, _number = struct.Struct("<QQQ"), struct.Struct("<Q")  # how often it read, odd while it does; bytes of each pipe
 _mark = struct.Struct("<QQd")
 _slot = struct.Struct("<IHHId")  # bytes, level, whether it is being told, task, time
@@ -61,6 +63,16 @@ class Mark(NamedTuple):
 
     written: Tuple[int, int]
     time: float
+
+
+class TakenLines(NamedTuple):
+    """``whole``: records that the spool of raw lines has when all that was taken is in it. ``begun``: whether a line of
+    stdout and of stderr has begun behind them. ``reading``: what is being read now and is not counted yet, stdout (0)
+    or stderr (1)."""
+
+    whole: int = 0
+    begun: Tuple[bool, bool] = (False, False)
+    reading: Optional[int] = None
 
 
 class OpenLines:
@@ -154,10 +166,10 @@ class OpenLines:
         while True:
             reads, out, err = _reads.unpack_from(self._map, _READS)
             if not reads & 1:
-                waiting = _waiting(self._pipes[0]), _waiting(self._pipes[1])
+                left = waiting(self._pipes[0]), waiting(self._pipes[1])
                 if _number.unpack_from(self._map, _READS)[0] == reads:
                     is_read = out > self._last[0] or err > self._last[1]
-                    return reads, (out + waiting[0], err + waiting[1]), is_read
+                    return reads, (out + left[0], err + left[1]), is_read
             elif reads == self._stuck:
                 return reads, self._last, False
             if late:
@@ -219,8 +231,28 @@ class OpenLines:
     def end_reading(self, out: int, err: int) -> None:
         """It has read so many bytes of each pipe, ever."""
         reads: int = _number.unpack_from(self._map, _READS)[0]
-        struct.pack_into("<QQ", self._map, _READS + 8, out, err)
+        _two.pack_into(self._map, _READS + 8, out, err)
         _number.pack_into(self._map, _READS, (reads | 1) + 1)
+
+    def note_taken(self, taken: TakenLines) -> None:
+        """How many lines the supervisor has taken from the pipes, before it records them."""
+        reading = 0 if taken.reading is None else taken.reading + 1
+        noted = taken.whole << 4 | reading << 2 | taken.begun[0] << 1 | taken.begun[1]
+        _number.pack_into(self._map, _TAKEN_LINES, noted)
+
+    def taken(self) -> TakenLines:
+        """What was noted last."""
+        noted: int = _number.unpack_from(self._map, _TAKEN_LINES)[0]
+        return TakenLines(noted >> 4, (bool(noted & 2), bool(noted & 1)), (noted >> 2 & 3) - 1 if noted & 12 else None)
+
+    def unread(self) -> Tuple[int, int]:
+        """What ``note_unread`` was told."""
+        out, err = _two.unpack_from(self._map, _UNREAD)
+        return out, err
+
+    def note_unread(self, out: int, err: int) -> None:
+        """By the zygote, when the supervisor was killed: so many lines stood in each pipe."""
+        _two.pack_into(self._map, _UNREAD, out, err)
 
     def marks(self) -> List[Mark]:
         """Those that are new."""
@@ -255,7 +287,7 @@ class OpenLines:
             self._fd = -1
 
 
-def _waiting(pipe: int) -> int:
+def waiting(pipe: int) -> int:
     """Bytes in a pipe that nobody has read yet."""
     try:
         return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)

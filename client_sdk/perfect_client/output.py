@@ -12,14 +12,15 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-from perfect_client import openlines, protocol, spool, tail
+from perfect_client import openlines, protocol, spool, tail, unread
 from perfect_client.last_words import behind, left_open, left_out
-from perfect_client.openlines import Mark, OpenLine, OpenLines
+from perfect_client.openlines import Mark, OpenLine, OpenLines, TakenLines
 
 STDOUT_LEVEL, STDERR_LEVEL = 20, 30  # as in ``logging``: INFO, WARNING
-READ_BYTES = 64 * 1024  # of one pipe in one turn of the loop
 LAST_WORDS_BYTES = 4 * 1024
 DISK_LOOK_S = 0.5  # between two looks whether a full disk has room again
+_LOST = "%d lines of output are lost: the worker was killed before it had read them"
+_LOST_ONE = "1 line of output is lost: the worker was killed before it had read it"
 _CUT = "\u2026"  # as ``perfect_client.cuts`` knows it
 
 
@@ -76,15 +77,16 @@ class Output:
 
     ``clean`` takes out of a line what must not be in it. ``learn`` is called after each read and before the lines in
     it are kept: what was read may follow a secret that only now can be known. ``on_first`` is called before the spool
-    is made. The last lines that a full spool does not take stand in a ring beside it.
+    is made. ``buffer`` is that of the supervisor. The last lines that a full spool does not take stand in a ring beside
+    it.
     """
 
     def __init__(
         self, path: Path, cap_bytes: Optional[int] = None, clean: Callable[[str], str] = lambda text: text,
         learn: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.time,
-        on_first: Callable[[], None] = lambda: None,
+        on_first: Callable[[], None] = lambda: None, buffer: Optional[unread.Buffer] = None,
     ) -> None:  # fmt: skip
-        self._learn, self._on_first = learn, on_first
+        self._learn, self._on_first, self._buffer = learn, on_first, buffer or unread.Buffer()
         self._path, self._cap, self._clean, self._clock = path, cap_bytes, clean, clock
         self._writer: Optional[spool.Writer] = None
         self._pipes: Dict[int, _Pipe] = {}
@@ -94,6 +96,8 @@ class Output:
         self._read = [0, 0]  # bytes of each pipe
         self._marks: List[Mark] = []
         self._waiting: List[protocol.Logged] = []  # read, but one pipe may still hold something older
+        self._lines = 0  # records that the spool has when all that was read is in it
+        self._counts = not path.exists()  # whether that is known
         self._held: Optional[OpenLines] = None  # this process's own: unfinished raw lines
         self.told: Optional[OpenLines] = None  # the run's, once its process has made them
         self._told_at: Optional[Path] = None
@@ -123,7 +127,7 @@ class Output:
         return self._writer is not None or self._path.exists()
 
     def drain(self, all_told: bool = False) -> List[int]:
-        """Read each pipe once, at most ``READ_BYTES``; the pipes that are at their end (they are then closed).
+        """Read each pipe once, at most ``unread.READ_BYTES``; the pipes that are at their end (they are then closed).
 
         Of what was written after this began, something may have come to one pipe when it had been read already: such
         lines wait for the next time, so that the lines of both pipes stay in their order; not if ``all_told``: the
@@ -160,8 +164,9 @@ class Output:
         told = self._attached()
         if told is not None:
             told.begin_reading()
+            self._note_taken(reading=pipe.index)
         try:
-            data: Optional[bytes] = os.read(fd, READ_BYTES)
+            data: Optional[bytes] = self._buffer.read(fd)
         except BlockingIOError:
             data = None
         except OSError:
@@ -169,17 +174,30 @@ class Output:
         now = self._clock()
         told = told or self._attached()  # what was read may have come from code that has begun just now
         self._read[pipe.index] += len(data or b"")
+        if data:
+            self._lines += data.count(b"\n")
+            pipe.begun = not data.endswith(b"\n")
         if told is not None:
+            self._note_taken()
             told.end_reading(*self._read)
             self._marks += told.marks()
+        self._buffer.clear(len(data or b""))
         self._learn()
         return data, now
+
+    def _note_taken(self, reading: Optional[int] = None) -> None:
+        """Before they are recorded: of those that never will be, somebody has to know."""
+        if self.told is not None and self._counts:
+            begun = {pipe.index for pipe in self._pipes.values() if pipe.begun}
+            self.told.note_taken(TakenLines(self._lines, (0 in begun, 1 in begun), reading))
 
     def _lines_of(self, pipe: _Pipe, data: bytes, now: float) -> List[protocol.Logged]:
         if data:
             texts = [self._clean(text) for text in pipe.cutter.feed(data)]
         else:
             texts = [self._without_half(text) for text in pipe.cutter.end()]
+            self._lines, pipe.begun = self._lines + len(texts), False
+            self._note_taken()
         times = self._times(pipe, data, now) if self._marks and data else [now] * len(texts)
         lines = [protocol.Logged(at, text, pipe.level) for text, at in zip(texts, times)]
         if lines and pipe.slot and self._held is not None:
@@ -225,6 +243,8 @@ class Output:
 
     def add(self, text: str, level: int) -> None:
         """A line of the supervisor's."""
+        self._lines += 1
+        self._note_taken()
         self._record([protocol.Logged(self._clock(), text, level)])
 
     def hold(self, path: Path) -> None:
@@ -237,17 +257,25 @@ class Output:
             if text and pipe.slot and self._held is not None:
                 self._held.hold(pipe.slot, text, pipe.level, None, self._clock())
 
-    def recover(self, path: Path, recorded: Optional[spool.Reader]) -> None:
-        """Record what an earlier life of this worker held in such a file, and had not recorded."""
-        held = openlines.attach(str(path))
+    def recover(self, beside: Callable[[str], Path], recorded: Optional[spool.Reader], reading: bytes) -> None:
+        """Record what an earlier life of this worker held beside the journal, and had not recorded, and how many lines
+        are lost: it had taken them from the pipes, or was ``reading`` them, or had still to do so."""
+        had = recorded.refresh() if recorded is not None else 0
+        held = openlines.attach(str(beside("rawopen")))
+        begun = left_open(held, recorded) if held is not None else []
         if held is not None:
-            self._record([protocol.Logged(line.time, line.text, line.level) for line in left_open(held, recorded)])
             held.close()
-        kept = tail.kept(self._path.with_suffix(".rawtail"))
-        rest = behind(recorded, left_out(kept, "output", self._clock()))
+        self._record([protocol.Logged(line.time, line.text, line.level) for line in begun])
+        ring = tail.kept(self._path.with_suffix(".rawtail"))
+        rest = behind(recorded, left_out(ring, "output", self._clock()))
         if rest:
             with contextlib.suppress(OSError):
                 self._opened().append_many(rest)
+        had += len(rest) + ring.left - bool(ring.left)  # one line stands for those that left the ring
+        lost = _count_lost(beside("open"), reading, had) - len(begun)
+        if lost > 0:
+            text = _LOST_ONE if lost == 1 else _LOST % lost
+            self._record([protocol.Logged(self._clock(), text, STDERR_LEVEL, None, lost)])
 
     def close(self) -> None:
         """Close what is still open and write the last lines that were kept, behind how many were not."""
@@ -257,7 +285,9 @@ class Output:
             now = self._clock()
             lines += [protocol.Logged(now, self._without_half(text), pipe.level) for text in pipe.cutter.end()]
             os.close(fd)
+        self._lines += len(lines)
         self._pipes.clear()
+        self._note_taken()
         self._record_waiting()
         self._record(lines)
         if self._tail is not None:
@@ -309,9 +339,12 @@ class Output:
             now = time.monotonic()
             if now >= self._try_at:
                 self._try_at = now + DISK_LOOK_S
-                if self._append(left_out(kept.kept(), "output", self._clock())):
+                ring = kept.kept()
+                if self._append(left_out(ring, "output", self._clock())):
                     kept.clear()
                     self._tail = None
+                    self._lines -= ring.left - bool(ring.left)  # one line stands for those that left the ring
+                    self._note_taken()
 
     def _let_go(self) -> None:
         """What stood open has been recorded, but for what has begun since."""
@@ -328,6 +361,23 @@ class _Pipe:
         self.level, self.index, self.cutter = level, index, LineCutter()
         self.slot = 0  # where its unfinished line stands, once it has stood there
         self.ended = False  # that line is being recorded
+        self.begun = False  # the last line that was read has no end yet
+
+
+def _count_lost(path: Path, reading: bytes, recorded: int) -> int:
+    """Lines of a run that its supervisor had taken, or that stood in the pipes, when it was killed while it was
+    ``reading``, beyond those that are ``recorded``."""
+    told = openlines.attach(str(path))
+    if told is None:
+        return 0
+    (whole, begun, pipe), left = told.taken(), told.unread()
+    told.note_taken(TakenLines())  # the next life does not count them again
+    told.note_unread(0, 0)
+    told.close()
+    if pipe is not None and reading:
+        half = not reading.endswith(b"\n")
+        whole, begun = whole + reading.count(b"\n"), (half, begun[1]) if pipe == 0 else (begun[0], half)
+    return max(0, whole - recorded) + sum(map(max, begun, left))  # what had begun goes on with the first in the pipe
 
 
 def _time(line: protocol.Logged) -> float:

@@ -78,6 +78,11 @@ def process_name(fence: int, worker: str) -> str:
     return "pf" + hashlib.sha1(mark(fence, worker).encode()).hexdigest()[: _NAME_BYTES - 2]
 
 
+def zygote_name(boot: str) -> str:
+    """The name of a zygote, at most 15 bytes, unique to the supervisor's boot."""
+    return "pz" + hashlib.sha1(boot.encode()).hexdigest()[: _NAME_BYTES - 2]
+
+
 def rename_process(name: str) -> None:
     """Give this process a name that ``ps`` shows and forks inherit (where the system can)."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
@@ -190,6 +195,11 @@ def left_behind(worker: str, attempts: Dict[int, int]) -> Set[int]:
         if environment_mark(pid) in marks or _read("/proc/%d/comm" % pid).strip() in names or int(fields[3]) in leaders:
             found.add(pid)
     return found
+
+
+def named(names: Set[str]) -> Set[int]:
+    """Every process on this machine that has one of these names and has not ended."""
+    return {pid for pid in all_pids() if name_of(pid) in names and born(pid)}
 
 
 def send(pid: int, number: int) -> None:

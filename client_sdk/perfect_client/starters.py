@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from perfect_client import procs
 from perfect_client.channel import Channel
@@ -27,9 +27,11 @@ _PROGRAM = (
 
 
 class Place(NamedTuple):
-    """Whose processes they are: the worker's UUID, the folder of journals and spools, the bell to ring."""
+    """Whose processes they are: the worker's UUID and this boot of it, the folder of journals and spools, the bell to
+    ring."""
 
     worker: str
+    boot: str
     runs: Path
     bell: int
 
@@ -67,7 +69,7 @@ class Zygote:
             stack.callback(os.close, lifeline)
             stack.enter_context(theirs)
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, *map(str, numbers), place.worker, str(place.runs), json.dumps(code)],
+                [sys.executable, "-c", _PROGRAM, *map(str, numbers), *map(str, place[:3]), json.dumps(code)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=numbers,
                 start_new_session=True,
@@ -116,26 +118,31 @@ class Reserve:
 
     def __init__(self, pid: int, born: int, channel: Channel, zygote: Zygote, begun: Moment) -> None:
         self.pid, self.born, self.channel, self.zygote, self.begun = pid, born, channel, zygote, begun
+        self._reading: List[int] = []  # its zygote's, once it is used
 
     def prepare(self, fence: int, fds: Sequence[int]) -> bool:
         """Let it get ready for a run that may be started soon; False when it died."""
         try:
-            self.channel.send({"prepare": fence}, fds)
+            self.channel.send({"prepare": fence}, fds[:-2])
         except OSError:
             self.close()
             return False
+        self._reading = [os.dup(fd) for fd in fds[-2:]]
         return True
 
     def use(self, fence: int, fds: Sequence[int] = ()) -> bool:
-        """Have it start a run; False when it died."""
-        with contextlib.closing(self.channel):
+        """Have it start a run; False when it died. ``fds`` unless it was prepared and has them."""
+        with contextlib.closing(self):
             try:
-                self.channel.send({"start": fence}, fds)
+                self.channel.send({"start": fence}, fds[:-2])
             except OSError:
                 return False
-        with contextlib.suppress(OSError):
-            self.zygote.channel.send({"used": self.pid, "fence": fence})
-        return True
+            with contextlib.suppress(OSError):
+                self.zygote.channel.send({"used": self.pid, "fence": fence}, self._reading or fds[-2:])
+            return True
 
     def close(self) -> None:
         self.channel.close()
+        for fd in self._reading:
+            os.close(fd)
+        self._reading = []

@@ -26,13 +26,13 @@ class Elders:
     ) -> None:
         self._loop, self._folder, self._worker, self._session = loop, folder, worker, session
         self._inherit = inherit
-        self._living: Set[str] = set()
+        self.living: Set[str] = set()  # boots
         self._dead: List[str] = []
 
     def begin(self) -> List[Entry]:
         """End what a killed process of this worker has left running; the entries of its attempts."""
-        self._living = self._folder.living()
-        entries = self._folder.entries(self._living)
+        self.living = self._folder.living()
+        entries = self._folder.entries(self.living)
         self._dead = self._folder.dead()
         self._session.outlive(self._dead)
         custody.end_what_was_left(self._worker, entries)
@@ -46,16 +46,16 @@ class Elders:
         self._session.outlive(())
 
     def _watch(self) -> None:
-        if self._living:  # first: a disk that cannot be read now is looked at again
+        if self.living:  # first: a disk that cannot be read now is looked at again
             self._loop.after(LOOK_EVERY_S, self._look)
-        self._session.stand_beside(self._living, self._folder.fences_of(self._living))
+        self._session.stand_beside(self.living, self._folder.fences_of(self.living))
 
     def _look(self) -> None:
         try:
             living = self._folder.living()
-            gone = self._living - living
+            gone = self.living - living
             left = [entry for entry in self._folder.entries(living) if entry.boot in gone] if gone else []
-            self._living = living
+            self.living = living
             self._take_over(left, self._loop.now + custody.LEFT_BEHIND_S)
         finally:
             self._watch()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from perfect_client import protocol
+from perfect_client import protocol, unread
 from perfect_client.aftermath import Aftermath
 from perfect_client.attempt import OFFERED, Attempt, House
 from perfect_client.catalogue import AUTO
@@ -82,7 +82,7 @@ class Supervisor:
         self.launcher = self.custody.launcher = self.aftermath.launcher = Launcher(
             self.loop,
             Code(setup.targets, setup.script, setup.start, setup.reload, setup.import_age_s),
-            Place(self.worker, setup.folder.runs, bell),
+            Place(self.worker, self.boot, setup.folder.runs, bell),
             Hears(
                 self.custody.reported,
                 self.custody.not_started,
@@ -102,6 +102,7 @@ class Supervisor:
             self._changed,
             self.aftermath.over,
             self._secrets_of,
+            unread.Buffer(setup.folder.reading(self.boot)),
         )
         self._offers: List[protocol.OfferRun] = []  # wait for a zygote
         self.ending = Ending(
@@ -169,6 +170,7 @@ class Supervisor:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(zygote.pid, 0)
         self.loop.close()
+        self.house.buffer.close()
         self.setup.folder.release()
 
     def _adopt(self, entries: Sequence[Entry]) -> None:
@@ -177,6 +179,7 @@ class Supervisor:
             attempt = Attempt(self.house, entry)
             self.attempts[attempt.fence] = attempt
             attempt.adopt(WORKER_KILLED)
+        self.setup.folder.forget_readings(self.elders.living)
 
     def _inherit(self, entries: Sequence[Entry]) -> None:
         """An older process of this worker ended while it drained."""

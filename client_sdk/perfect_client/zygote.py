@@ -3,8 +3,9 @@
 It is single-threaded and does nothing but import once, announce, fork, reap and report. A *bare* zygote imports no
 flow; its forks do that themselves. Messages (``Channel``):
 
-- from the supervisor: ``{"start": fence}`` with the run's stdout, stderr, lifeline and answers; ``{"import": number,
-  "code": …}`` with a channel, a lifeline and an output; ``{"used": pid, "fence": fence}``; ``{"retire": true}``;
+- from the supervisor: ``{"start": fence}`` with what ``child.Start`` has and the reading ends of stdout and stderr;
+  ``{"import": number, "code": …}`` with a channel, a lifeline and an output; ``{"used": pid, "fence": fence}`` with
+  the reading ends; ``{"retire": true}``;
 - to the supervisor: ``importing``, ``flows``, ``standby`` (with the socket on which the child in reserve waits for its
   ``start``), ``fresh``, ``forked``, ``failed`` and ``exited``.
 """
@@ -22,7 +23,7 @@ import sys
 from collections import deque
 from typing import Any, Deque, Dict, List, Mapping, NoReturn, Optional, Sequence, Set, Tuple, Union
 
-from perfect_client import child, fingerprints, fresh, procs
+from perfect_client import child, fingerprints, fresh, procs, unread
 from perfect_client.channel import Channel
 from perfect_client.sources import Unit
 from perfect_client.survey import Survey
@@ -46,6 +47,7 @@ class Zygote:
         self.children: Dict[int, int] = {}  # pid → fence
         self.ended: Deque[int] = deque(maxlen=_REMEMBERED)  # fences whose end was told, maybe to nobody
         self.standby = 0  # pid of the one in reserve
+        self.pipes = unread.Pipes()
         self._wakeup: Tuple[int, int] = (-1, -1)
 
     # ---------------------------------------------------------------------------------------------------- importing
@@ -106,29 +108,39 @@ class Zygote:
             )
             if self.children.pop(gone.pid, None) is not None:
                 self.ended.append(fence)
+                self.pipes.ended(fence)
 
     def _obey(self, message: Dict[str, Any], fds: List[int]) -> Optional[Born]:
         if "used" in message:  # the supervisor gave the one in reserve its order
-            if message["used"] == self.standby:
-                self.standby = 0
-            elif message["used"] not in self.fresh:
-                return None
-            self.children[message["used"]] = int(message["fence"])
+            self._note_used(message["used"], int(message["fence"]), fds)
             return None
         if "import" in message:
             return self._fork_fresh(message, fds)
-        fence = int(message["start"])
+        return self._fork_run(int(message["start"]), fds)
+
+    def _note_used(self, pid: int, fence: int, reading: Sequence[int]) -> None:
+        self.pipes.keep(fence, reading)
+        if pid == self.standby:
+            self.standby = 0
+        elif pid not in self.fresh:  # it has ended already
+            return self.pipes.ended(fence)
+        self.children[pid] = fence
+
+    def _fork_run(self, fence: int, fds: Sequence[int]) -> Optional[Born]:
+        theirs, reading = fds[:-2], fds[-2:]
+        self.pipes.keep(fence, reading)
         try:
             pid = self._fork()
         except OSError as wrong:
             self.control.send({"event": "failed", "fence": fence, "error": str(wrong)})
+            self.pipes.forget(fence)
             pid = -1
         if pid == 0:
-            return child.Start(fence, *fds)
+            return child.Start(fence, *theirs)
         if pid > 0:
             self.children[pid] = fence
             self.control.send({"event": "forked", "fence": fence, "pid": pid, "born": procs.born(pid)})
-        for fd in fds:
+        for fd in theirs:
             os.close(fd)
         return None
 
@@ -174,6 +186,7 @@ class Zygote:
             for fd in self._wakeup:
                 os.close(fd)
             self.control.close()
+            self.pipes.close()
         return pid
 
     def find(self, name: str) -> Any:
@@ -184,11 +197,13 @@ class Zygote:
         return self.survey.flows[name]
 
     def sweep(self) -> None:
-        """The supervisor is gone: the kernel has killed the runs' groups, this ends what had left its group."""
+        """The supervisor is gone: the kernel has killed the runs' groups, this ends what had left its group, and counts
+        what they have written and nobody has read."""
         attempts = dict.fromkeys(self.ended, 0)
         attempts.update((fence, pid) for pid, fence in self.children.items())
         for pid in procs.left_behind(self.worker, attempts):
             procs.send(pid, signal.SIGKILL)
+        self.pipes.count(self.runs)
 
 
 def _live(control: Channel, lifeline: int, bell: int, worker: str, runs: str, code: Mapping[str, Any]) -> None:
@@ -223,13 +238,15 @@ def settle_streams() -> None:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """``control-fd lifeline-fd bell-fd worker-uuid runs-folder code``; started by the supervisor only. ``code``: as
-    JSON, what ``Code`` in ``launcher`` says."""
+    """``control-fd lifeline-fd bell-fd worker-uuid boot runs-folder code``; started by the supervisor only. ``code``:
+    as JSON, what ``Code`` in ``launcher`` says."""
     control, lifeline, bell = (int(number) for number in arguments[:3])
     for fd in (control, lifeline, bell):
         os.set_inheritable(fd, False)
     procs.die_with(lifeline)
     settle_streams()
     channel = Channel(socket.socket(fileno=control))
-    _live(channel, lifeline, bell, arguments[3], arguments[4], json.loads(arguments[5]))
+    worker, boot, runs, code = arguments[3:7]
+    procs.rename_process(procs.zygote_name(boot))
+    _live(channel, lifeline, bell, worker, runs, json.loads(code))
     os._exit(0)

@@ -35,7 +35,10 @@ LIVE = (
     "SELECT (SELECT count(*) FROM runs_run WHERE finished_at IS NULL) AS live,"
     " (SELECT max(id) FROM runs_event) AS event"
 )
-RAW = "SELECT run_id AS run, message FROM runs_logline WHERE message LIKE 'raw %' ORDER BY run_id, seq"
+RAW = (
+    "SELECT run_id AS run, message, dropped FROM runs_logline"
+    " WHERE message LIKE 'raw %' OR (message LIKE '% of output %' AND dropped > 0) ORDER BY run_id, seq"
+)
 
 
 def unleash(
@@ -201,8 +204,11 @@ def _kept_faults(
     runs: dict[str, Row] = {row["id"]: row for row in rows(made.database, RUNS)}
     entries = made.ledger.entries()
     raw: dict[str, list[str]] = {}
+    dropped: Counter[str] = Counter()
     for row in rows(made.database, RAW):
-        raw.setdefault(row["run"], []).append(row["message"])
+        dropped[row["run"]] += row["dropped"]
+        if not row["dropped"]:
+            raw.setdefault(row["run"], []).append(row["message"])
     due: dict[int, list[float]] = {}
     for row in rows(made.database, "SELECT schedule_id, due_at FROM runs_run WHERE due_at IS NOT NULL"):
         at = row["due_at"] if isinstance(row["due_at"], datetime) else datetime.fromisoformat(row["due_at"])
@@ -211,7 +217,7 @@ def _kept_faults(
     return [
         *verdict.key_faults(deeds, runs, unanswered),
         *verdict.cause_faults(deeds, entries, runs),
-        *verdict.raw_faults(deeds, entries, raw, runs),
+        *verdict.raw_faults(deeds, entries, raw, dropped, runs),
         *verdict.schedule_faults(due, PERIOD_S, deeds.jumped),
         *verdict.api_faults(listed, runs),
         *faults(made.database, made.ledger.path),

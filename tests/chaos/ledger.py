@@ -44,6 +44,7 @@ class Deeds:
     cancelled: set[str] = field(default_factory=set)  # runs whose cancel was asked for
     killed: set[int] = field(default_factory=set)  # pids of runs
     ended: list[tuple[float, str]] = field(default_factory=list)  # (at, worker): with all its runs
+    zygotes: list[tuple[float, str]] = field(default_factory=list)  # (at, worker): the process that starts runs alone
     wrong: list[str] = field(default_factory=list)  # what was seen to be wrong while it went on
     answers: dict[str, int] = field(default_factory=dict)  # how often each answer came
     jumped: bool = False  # whether the wall clock did

@@ -136,6 +136,7 @@ class Monkey:
     def _kill_zygote(self, fault: Fault) -> None:
         for pid in children_of(self._worker(fault).pid)[:1]:
             if pid not in self._made.ledger.running():
+                self._deeds.zygotes.append((time.monotonic(), self._worker(fault).name))
                 send(pid, signal.SIGKILL)
 
     def _a_run(self) -> int:

@@ -97,19 +97,23 @@ def test_an_end_without_a_cause(state: str, entries: list[Entry], done: dict[str
 
 
 @pytest.mark.parametrize(
-    ("kept", "state", "right"),
+    ("kept", "lost", "state", "right"),
     [
-        (["raw 0", "raw 1"], "COMPLETED", True),
-        (["raw 0"], "COMPLETED", False),
-        (["raw 0"], "CRASHED", True),
-        (["raw 1", "raw 0"], "CRASHED", False),
-        (["raw 0", "raw 0", "raw 1"], "COMPLETED", False),
+        (["raw 0", "raw 1", "raw 2"], 0, "COMPLETED", True),
+        (["raw 0", "raw 1"], 0, "COMPLETED", False),
+        (["raw 0", "raw 1"], 0, "CRASHED", True),
+        (["raw 0"], 0, "CRASHED", False),
+        (["raw 0"], 1, "CRASHED", True),
+        (["raw 0"], 2, "CRASHED", True),
+        (["raw 0"], 3, "CRASHED", False),
+        (["raw 1", "raw 0"], 1, "CRASHED", False),
+        (["raw 0", "raw 0", "raw 1", "raw 2"], 0, "COMPLETED", False),
     ],
 )
-def test_raw_lines(kept: list[str], state: str, right: bool) -> None:
-    told = [{"run": RUN, "raw": "raw 0"}, {"run": RUN, "raw": "raw 1"}]
+def test_raw_lines(kept: list[str], lost: int, state: str, right: bool) -> None:
+    told = [{"run": RUN, "raw": f"raw {number}"} for number in range(3)]
 
-    assert (verdict.raw_faults(Deeds(), told, {RUN: kept}, {RUN: row(state)}) == []) == right
+    assert (verdict.raw_faults(Deeds(), told, {RUN: kept}, {RUN: lost}, {RUN: row(state)}) == []) == right
 
 
 @pytest.mark.parametrize(

@@ -47,12 +47,20 @@ class Fates:
 
     def was_hurt(self, pk: str) -> bool:
         """Whether it was killed, or its worker ended while it ran."""
+        start = self._starts.get(pk)
+        return (start is not None and start["pid"] in self._deeds.killed) or self._met(pk, self._deeds.ended)
+
+    def lost_its_zygote(self, pk: str) -> bool:
+        """Whether the process that had started it was killed while it ran."""
+        return self._met(pk, self._deeds.zygotes)
+
+    def _met(self, pk: str, deeds: Iterable[tuple[float, str]]) -> bool:
         start, end = self._starts.get(pk), self._ends.get(pk)
-        return (start is not None and start["pid"] in self._deeds.killed) or any(
+        return any(
             worker == self._runs[self._runs[pk]["root_id"] or pk]["worker_name"]
             and (start is None or start["at"] <= at)
             and (end is None or at <= end["at"] + LATE_S)
-            for at, worker in self._deeds.ended
+            for at, worker in deeds
         )
 
 
@@ -76,10 +84,15 @@ def cause_faults(deeds: Deeds, entries: Iterable[Entry], runs: Mapping[str, Row]
 
 
 def raw_faults(
-    deeds: Deeds, entries: Iterable[Entry], stored: Mapping[str, list[str]], runs: Mapping[str, Row]
+    deeds: Deeds,
+    entries: Iterable[Entry],
+    stored: Mapping[str, list[str]],
+    dropped: Mapping[str, int],
+    runs: Mapping[str, Row],
 ) -> list[str]:
-    """What was written past Python is there once and in order; the kill of a run or of its worker, which may have stood
-    still for long, costs what was in the pipe. The pipe is one for a run and its sub-runs: the lines are the root's."""
+    """What was written past Python is there once and in order; the kill of a worker, which may have stood still for
+    long, costs what was in the pipe, and the log says how many lines that were. Nobody can where the zygote was killed,
+    too. The pipe is one for a run and its sub-runs: the lines are the root's."""
     entries = list(entries)
     fates = Fates(deeds, entries, runs)
     told: dict[str, list[str]] = {}
@@ -91,9 +104,14 @@ def raw_faults(
     for pk, lines in told.items():
         kept, rest = stored.get(pk, []), iter(lines)
         in_order = all(line in rest for line in kept)
-        whole = len(kept) == len(lines) or runs[pk]["state"] in {"CRASHED", "CANCELLED"} or fates.was_hurt(pk)
-        if not in_order or not whole:
-            found.append(f"run {pk} wrote {len(lines)} raw lines, {len(kept)} are kept, or in another order")
+        missing = len(lines) - len(kept) - dropped.get(pk, 0)
+        # A line is told to the ledger just before it is written: a kill in between leaves the last one unwritten.
+        short = runs[pk]["state"] in {"CRASHED", "CANCELLED"} or fates.was_hurt(pk)
+        if not in_order or not (0 <= missing <= short or (short and fates.lost_its_zygote(pk))):
+            found.append(
+                f"run {pk} wrote {len(lines)} raw lines, {len(kept)} are kept, or in another order, "
+                f"and {dropped.get(pk, 0)} are said to be lost"
+            )
     return found
 
 

@@ -164,6 +164,7 @@ class FakeServer:
             if connection in self._connections:
                 self._connections.remove(connection)
             connection.cut()
+            connection.file.close()
 
     def _on_Joined(self, connection, joined):
         self.joined.append(joined)
@@ -232,16 +233,16 @@ class _Connection:
     """The server's side of RFC 6455, as little of it as the worker can make use of."""
 
     def __init__(self, sock):
-        self._sock, self._file = sock, sock.makefile("rb")
+        self._sock, self.file = sock, sock.makefile("rb")
         self._lock = threading.Lock()
 
     def handshake(self, token):
         head = {}
-        line = self._file.readline()
+        line = self.file.readline()
         while line not in (b"\r\n", b""):
             name, _, value = line.decode().partition(":")
             head[name.strip().lower()] = value.strip()
-            line = self._file.readline()
+            line = self.file.readline()
         if head.get("authorization") != "Bearer " + token:
             self._sock.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return False
@@ -274,7 +275,7 @@ class _Connection:
         return first & 15, (int.from_bytes(masked, "big") ^ key).to_bytes(size, "big")
 
     def _exactly(self, count):
-        data = self._file.read(count)
+        data = self.file.read(count)
         if len(data) < count:
             raise ConnectionResetError
         return data

@@ -114,6 +114,19 @@ def says_then_waits(write: str, text: str, path: str, rest: str = "done\n") -> N
 
 
 @flow
+def floods_raw(path: str, lines: int, rest: str = "") -> None:
+    """As many lines as there are written by turns to stdout and stderr; each is counted in the file before."""
+    with open(path, "ab", buffering=0) as ledger:
+        for number in range(lines):
+            ledger.write(b"%d\n" % number)
+            os.write(1 + number % 2, b"raw %d\n" % number)
+        for fd in (1, 2) if rest else ():
+            os.write(fd, rest.encode())
+        ledger.write(b"all\n")
+        time.sleep(1000)
+
+
+@flow
 def bar(path: str, refreshes: int) -> None:
     for number in range(refreshes):
         sys.stderr.write("\r%3d%%|" % number)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.worker.kit import eventually
+from tests.worker.kit import children_of, eventually, name_of
 from tests.worker.last_words import WAYS_TO_DIE, WAYS_TO_WRITE
 
 FLOWS = Path(__file__).parent / "last_words.py"
@@ -125,11 +128,88 @@ def test_the_order_survives_lost_connections_and_the_workers_death(server, start
 
     whole = [line for n in range(300) for line in (f"told {n}", f"raw {n}")] + ["end"]
     assert shown == whole[: len(shown)] and attempt.lines[: len(shown)] == shown
-    # What the worker had not yet taken from the pipe when it was killed is gone with it, while the run's process may
-    # tell a few lines more until the kernel ends it: so behind the last raw line that was taken none follows.
-    taken = sum(line.startswith("raw ") for line in attempt.lines)
+    # What the worker had not yet taken from the pipe when it was killed is gone with it, but for its number, while the
+    # run's process may tell a few lines more until the kernel ends it: so behind the last raw line none follows.
+    lines = [line for line in attempt.lines if " of output " not in line]
+    taken = sum(line.startswith("raw ") for line in lines)
     kept = [line for line in whole if not line.startswith("raw ") or int(line.split()[1]) < taken]
-    assert attempt.lines == kept[: len(attempt.lines)]
+    assert lines == kept[: len(lines)]
+
+
+@pytest.fixture
+def workers(start_worker):
+    """One after the other: each starts when the one before was killed."""
+    found = [start_worker(targets=[FLOWS])]
+
+    def replace():
+        found[-1].kill()
+        found.append(start_worker(targets=[FLOWS]))
+
+    return found, replace
+
+
+def raw_and_lost(attempt):
+    """How many raw lines are kept, of each pipe the first ones in order, and how many are said to be lost."""
+    told = [fact for fact in attempt.facts if fact["type"] == "Logged"]
+    kept = [int(fact["message"].split()[1]) for fact in told if fact["message"].startswith("raw ")]
+    out, err = [n for n in kept if n % 2 == 0], [n for n in kept if n % 2]
+    assert out == [2 * n for n in range(len(out))] and err == [2 * n + 1 for n in range(len(err))]
+    return len(kept), sum(fact.get("dropped", 0) for fact in told)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2000), st.sampled_from(["", "half", "half\nand "]), st.booleans())
+def test_what_stood_in_the_pipes_when_the_worker_was_killed_is_counted(
+    server, workers, tmp_path, lines, rest, stands_still
+):
+    found, replace_worker = workers
+    ledger = tmp_path / uuid.uuid4().hex
+    attempt = server.offer("floods_raw", path=str(ledger), lines=lines, rest=rest)
+    eventually(lambda: ledger.exists())
+    if stands_still:
+        os.kill(found[-1].pid, signal.SIGSTOP)
+    eventually(lambda: ledger.read_text().endswith("all\n"))
+    replace_worker()
+    server.wait(lambda: attempt.end)
+
+    kept, lost = raw_and_lost(attempt)
+    others = sum(line in ("half", "and ") for line in attempt.lines)
+    assert kept + others + lost == lines + 2 * len(rest.splitlines())
+
+
+def test_the_next_worker_waits_for_the_count(server, start_worker, tmp_path):
+    worker, ledger = start_worker(targets=[FLOWS]), tmp_path / "ledger"
+    attempt = server.offer("floods_raw", path=str(ledger), lines=100)
+    eventually(lambda: attempt.started and ledger.exists() and ledger.read_text().endswith("all\n"))
+    eventually(lambda: len(attempt.lines) == 100)
+    zygote = worker.zygote
+    (run,) = [pid for pid in children_of(zygote) if name_of(pid).startswith("pf")]
+    for pid in (zygote, worker.pid):
+        os.kill(pid, signal.SIGSTOP)
+    Path(f"/proc/{run}/fd/1").write_text("one more\n")
+    worker.kill()
+    again = start_worker(targets=[FLOWS])
+    eventually(lambda: (worker.home / "worker" / "w1" / "lock").read_text() == f"{again.pid}\n")
+    os.kill(zygote, signal.SIGCONT)
+    server.wait(lambda: attempt.end)
+
+    assert raw_and_lost(attempt) == (100, 1)
+    assert "1 line of output is lost: the worker was killed before it had read it" in attempt.lines
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.floats(0, 0.2))
+def test_of_a_flood_that_ends_with_its_worker_what_is_lost_is_counted(server, workers, tmp_path, after):
+    ledger = tmp_path / uuid.uuid4().hex
+    attempt = server.offer("floods_raw", path=str(ledger), lines=1_000_000)
+    eventually(lambda: ledger.exists())
+    time.sleep(after)
+    workers[1]()
+    server.wait(lambda: attempt.end)
+
+    kept, lost = raw_and_lost(attempt)
+    written = len(ledger.read_text().split())
+    assert kept + lost in (written, written - 1)  # it may have been killed between the file and the pipe
 
 
 @pytest.mark.parametrize("long", [False, True])

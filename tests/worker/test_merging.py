@@ -318,15 +318,15 @@ def test_code_that_begins_while_the_supervisor_turns_to_its_pipes_has_its_lines_
 def test_code_that_begins_while_the_supervisor_reads_has_its_lines_in_order(tmp_path, monkeypatch):
     piped = Piped(tmp_path, listen=False)
     piped.output.listen(piped.path)
-    real, told = os.read, []
+    real, told = os.readv, []
 
-    def read(fd, size):
+    def readv(fd, buffers):
         if not told:
             piped.begin()
             piped.write("raw")
             told.append(piped.run.moment(time.time))
-        return real(fd, size)
+        return real(fd, buffers)
 
-    monkeypatch.setattr(os, "read", read)
+    monkeypatch.setattr(os, "readv", readv)
 
     assert piped.times()["raw"] <= told[0]
