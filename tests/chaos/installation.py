@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from perfect_client.procs import name_of
+
 from tests.journeys.checker import Database
 from tests.journeys.house import ROOT, House, alive
 
@@ -24,6 +26,7 @@ from .ledger import Ledger
 from .network import Line, Network, free_port
 
 FLOWS = Path(__file__).parent / "flows" / "chaos_flows.py"
+FAKED = Path(__file__).parent / "faked"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 POSTGRES = os.environ.get("TESTS_POSTGRES_URL", f"postgres://{getpass.getuser()}@127.0.0.1:5432/postgres")
 DISK_MB, RUN_KB = 96, 60  # what a history of runs takes of the small disk must not fill it
@@ -134,6 +137,10 @@ class Installation:
                 found.append(int(entry.name))
         return found
 
+    def runs(self) -> list[int]:
+        """The processes of runs that go on. The ledger alone does not tell: a number may have another owner by now."""
+        return [pid for pid in self.ledger.running() if name_of(pid).startswith("pf") and self.owns(pid)]
+
     def owns(self, pid: int) -> bool:
         try:
             return self.mark.encode() in Path(f"/proc/{pid}/environ").read_bytes() and alive(pid)
@@ -192,6 +199,7 @@ def _prepare(made: Installation, network: Network, servers: int, workers: int, f
                 "FAKETIME_FORCE_MONOTONIC_FIX": "0",
                 "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(made.clocks[-1]),
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_CACHE_DURATION": "1",
+                "PYTHONPATH": f"{house.env['PYTHONPATH']}:{FAKED}",
             }  # fmt: skip
         command = [sys.executable, str(ROOT / "manage.py"), "serve", "--port", str(port)]
         made.servers.append(Service(f"server{number}", command, house.env, made.folder / f"server{number}.log"))
