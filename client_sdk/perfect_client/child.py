@@ -7,7 +7,6 @@ import contextlib
 import errno
 import faulthandler
 import functools
-import json
 import os
 import signal
 import sys
@@ -38,6 +37,7 @@ from perfect_client.errors import Cancelled
 from perfect_client.hiding import fact_without_secrets
 from perfect_client.last_words import left_out
 from perfect_client.openlines import OpenLines
+from perfect_client.run_files import RunFiles, make_ahead
 from perfect_client.watching import Guard
 
 _MAX_RECORD_BYTES = 256 * 1024
@@ -324,25 +324,31 @@ class Aftermath(NamedTuple):
     ended: Dict[str, Any]
 
 
-def _make_ready(start: Start, place: Place, stop: Stop) -> Union[Ready, Aftermath, None]:
+def _make_ready(
+    start: Start, place: Place, stop: Stop, ahead: Optional[RunFiles] = None
+) -> Union[Ready, Aftermath, None]:
     """Everything but what the user's code can notice. None when the journal is gone."""
     _take_over(start, place)
-    files = os.path.join(place.runs, str(start.fence))
-    entry = journal.load(Path(files + ".json"))
+    path = os.path.join(place.runs, str(start.fence))
+    entry = journal.load(Path(path + ".json"))
     if entry is None:
         return None
     if entry.ended is not None:
-        return Aftermath(entry.order, files, entry.ended)
+        return Aftermath(entry.order, path, entry.ended)
+    return _with_files(ahead or RunFiles(path), entry.order, path, start.answers, place, stop)
 
+
+def _with_files(
+    files: RunFiles, order: protocol.OfferRun, path: str, answers: int, place: Place, stop: Stop
+) -> Ready:  # fmt: skip
     def cancel_reason() -> Optional[str]:
-        now = journal.load(Path(files + ".json"))
+        now = journal.load(Path(path + ".json"))
         return None if now is None else now.cancel
 
-    open_lines = openlines.create(files + ".open")
-    if open_lines is not None:
-        open_lines.use_bell(place.bell)
-    emit = Emitter(spool.Writer(files + ".facts"), place.bell, cancel_reason, stop, open_lines, files + ".tail")
-    return Ready(entry.order, files, start.answers, emit, open_lines)
+    if files.open_lines is not None:
+        files.open_lines.use_bell(place.bell)
+    emit = Emitter(files.facts, place.bell, cancel_reason, stop, files.open_lines, path + ".tail")
+    return Ready(order, path, answers, emit, files.open_lines)
 
 
 @task
@@ -363,22 +369,44 @@ def _await(channel: Channel, place: Place, find: Find, stop: Stop, alone: bool) 
     Once its offer is claimed the run is prepared here; the user's code waits for the start.
     """
     warm_up()
+    _rehearse()
     ready: Union[Ready, Aftermath, None] = None
+    ahead = make_ahead(place.runs)
     try:
         while True:
             for message, fds in channel.receive():
                 if fds:
-                    ready = _make_ready(Start(int(message.get("prepare") or message["start"]), *fds), place, stop)
+                    fence = int(message.get("prepare") or message["start"])
+                    ready = _make_ready(Start(fence, *fds), place, stop, ahead)
                     if ready is not None:
                         with contextlib.suppress(NotImported):
                             find(ready.order.flow)  # it is remembered
                 if "start" in message:
                     channel.close()
-                    return ready
+                    return _put_in_place(ready, ahead, place, stop)
     except (EOFError, Cancelled, KeyboardInterrupt):
+        if ahead is not None:
+            ahead.remove()
         if alone:
             leave()  # what its own imports have registered is to be done
         os._exit(0)
+
+
+def _put_in_place(
+    ready: Union[Ready, Aftermath, None], ahead: Optional[RunFiles], place: Place, stop: Stop
+) -> Union[Ready, Aftermath, None]:
+    """Not before the start: the commit of the claim would wait for it, where both are on one disk."""
+    if ahead is None:
+        return ready
+    if not isinstance(ready, Ready):
+        ahead.remove()
+        return ready
+    try:
+        ahead.belong_to(ready.files)
+    except OSError:
+        ahead.remove()
+        return _with_files(RunFiles(ready.files), ready.order, ready.files, ready.answers, place, stop)
+    return ready
 
 
 def warm_up() -> None:
@@ -388,7 +416,7 @@ def warm_up() -> None:
     within the code, which would be such writes in every run.
     """
     order = protocol.OfferRun(1, "", "", {"text": ""})
-    protocol.from_dict(protocol.OfferRun, json.loads(protocol.dumps(protocol.to_dict(order))))
+    journal.read(journal.written(journal.Entry(order, "")))
     procs.process_name(1, "")
     journal.load(Path(os.devnull))
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -400,6 +428,20 @@ def warm_up() -> None:
         writer.close()
         open_lines.close()
         os.close(nowhere)
+
+
+def _rehearse() -> None:
+    """Do what `_take_over` does, with no effect; as a warm-up, which in the zygote itself would have one."""
+    lifeline, other_end = os.pipe()
+    procs.die_with(lifeline)
+    procs.keep_alive_without(lifeline)
+    procs.rename_process(procs.name_of(os.getpid()))
+    os.environ["PERFECT_RUN"] = procs.mark(0, "")
+    _said_so_far()
+    faulthandler.enable(2)
+    Teller(other_end).tell([])
+    os.close(other_end)
+    journal.load(Path("/proc/self/comm"))
 
 
 def _execute(ready: Union[Ready, Aftermath, None], bell: int, find: Find, stop: Stop) -> int:

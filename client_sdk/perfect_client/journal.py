@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Collection, Dict, List, Optional, Set, Tuple
 
-from perfect_client import protocol
+from perfect_client import protocol, run_files
 
 # Beside an attempt's journal: its spools and their common order, unfinished lines, the last lines of a full log.
 # An earlier version wrote ``output`` and numbered it by itself.
@@ -55,7 +55,15 @@ class Entry:
 def load(path: Path) -> Optional[Entry]:
     """The entry in a file, None when it cannot be read (a power cut can leave an empty one)."""
     try:
-        data = _merged(path.read_bytes())
+        return read(path.read_bytes())
+    except OSError:
+        return None
+
+
+def read(text: bytes) -> Optional[Entry]:
+    """The entry that the lines of a journal come to, None when they do not."""
+    try:
+        data = _merged(text)
         order = protocol.from_dict(protocol.OfferRun, data["order"])
         return Entry(
             order=order,
@@ -67,8 +75,24 @@ def load(path: Path) -> Optional[Entry]:
             stop=data.get("stop"),
             ended=data.get("ended"),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
+
+
+def written(entry: Entry, *, anew: bool = True) -> bytes:
+    """A line that says what is known of the attempt; all of it if the journal is ``anew``, else what may change."""
+    data = {
+        "boot": entry.boot,
+        "started": entry.started,
+        "pid": entry.pid,
+        "born": entry.born,
+        "cancel": entry.cancel,
+        "stop": entry.stop,
+        "ended": entry.ended,
+    }
+    if anew:
+        data["order"] = protocol.to_dict(entry.order)
+    return protocol.dumps(data).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _merged(text: bytes) -> Dict[str, Any]:
@@ -126,6 +150,8 @@ class Folder:
         self._boots.mkdir(exist_ok=True, mode=0o700)
         self._readings = path / "reading"
         self._readings.mkdir(exist_ok=True, mode=0o700)
+        self._ahead = path / run_files.FOLDER
+        self._ahead.mkdir(exist_ok=True, mode=0o700)
         self._lock: Optional[int] = None
         self._boot_lock: Optional[int] = None
 
@@ -144,6 +170,9 @@ class Folder:
         self._lock = fd
         self._boot_lock = os.open(self._boots / self.boot, os.O_RDWR | os.O_CREAT, 0o600)
         _locked(self._boot_lock)
+        for left in self._ahead.iterdir():  # by processes that were killed; one that lives can do without
+            with contextlib.suppress(OSError):
+                left.unlink()
         with contextlib.suppress(OSError):  # a full disk: then its death will not be proved
             os.write(self._boot_lock, _mark(self._boot_lock))
 
@@ -232,22 +261,10 @@ class Folder:
 
     def write(self, entry: Entry) -> None:
         """Add what may have changed, or all that is to be known of a new attempt. Raises ``OSError``."""
-        data = {
-            "boot": entry.boot,
-            "started": entry.started,
-            "pid": entry.pid,
-            "born": entry.born,
-            "cancel": entry.cancel,
-            "stop": entry.stop,
-            "ended": entry.ended,
-        }
         fd = os.open(self.journal(entry.order.fence), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             size = os.fstat(fd).st_size
-            if size == 0:
-                data["order"] = protocol.to_dict(entry.order)
-            line = protocol.dumps(data).encode("utf-8", "backslashreplace")
-            _append(fd, size, b"%s%s\n" % (b"\n" if size else b"", line))  # the line before may be torn
+            _append(fd, size, (b"\n" if size else b"") + written(entry, anew=size == 0))  # the one before may be torn
         finally:
             os.close(fd)
 

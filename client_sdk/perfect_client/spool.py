@@ -71,6 +71,11 @@ class Writer:
             _sync_directory(self._path)
             self._directory_synced = True
 
+    def rename(self, path: Path) -> None:
+        """Raises ``OSError``."""
+        os.rename(self._path, path)
+        self._path, self._directory_synced = path, False
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
