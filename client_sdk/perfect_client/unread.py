@@ -42,10 +42,10 @@ class Pipes:
         """The run's process is gone. What the supervisor has still to read may be lost until it has."""
         if fence in self._fds:
             self._over.append(fence)
-        for over in self._over:
-            if not any(map(openlines.waiting, self._fds[over])):
-                self.forget(over)
-        self._over = [over for over in self._over if over in self._fds]
+        still = [over for over in self._over if any(map(openlines.waiting, self._fds[over]))]
+        for over in set(self._over).difference(still):
+            self.forget(over)
+        self._over = still
 
     def close(self) -> None:
         """In a fork."""
