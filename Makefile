@@ -46,8 +46,8 @@ types: $(VENV)/.dev
 bench: $(VENV)/.dev  ## the promised numbers on this machine; `make bench WRITE=1` keeps them in docs/benchmarks.md
 	$(BIN)/python tests/bench/bench.py $(if $(WRITE),--write)
 
-chaos: $(VENV)/.dev  ## break a real installation for so long: `make chaos MINUTES=10 SEED=7 [DATABASE=postgres]`
-	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),7) --database $(or $(DATABASE),sqlite)
+chaos: $(VENV)/.dev  ## break a real installation for so long: `make chaos MINUTES=10 SEED=7 RATE=2.5 [DATABASE=postgres]`
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),7) --database $(or $(DATABASE),sqlite) --rate $(or $(RATE),2.5)
 
 soak: $(VENV)/.dev  ## so many runs a second for so long; memory, files and threads must stay flat
 	$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),10)
