@@ -42,7 +42,7 @@ class House(NamedTuple):
     changed: Callable[["Attempt"], None]  # a slot came free or an attempt is final
     over: Callable[["House", "Attempt"], None]  # its end is written
     secrets: Callable[[protocol.OfferRun], Hidden]  # what must not stand in the output of a run
-    buffer: unread.Buffer
+    buffer: unread.Buffer  # what their pipes give is read there first
 
 
 class Attempt:
@@ -245,7 +245,7 @@ class Attempt:
         if self._beside("output").exists():
             self._old_output = spool.Reader(self._beside("output"))
             self._house.session.watch(self.fence, self.run, protocol.OUTPUT, self._old_output)
-        self._output.recover(self._beside, self._lines, unread.left_in(self._house.folder.reading(self.entry.boot)))
+        self._output.recover(self._beside, self._lines, self._house.folder.reading(self.entry.boot))
         self._finish()
 
     # ---------------------------------------------------------------------------------------------------------- facts

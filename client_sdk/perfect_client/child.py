@@ -338,9 +338,9 @@ def _make_ready(
     return _with_files(ahead or RunFiles(path), entry.order, path, start.answers, place, stop)
 
 
-def _with_files(
-    files: RunFiles, order: protocol.OfferRun, path: str, answers: int, place: Place, stop: Stop
-) -> Ready:  # fmt: skip
+def _with_files(files: RunFiles, order: protocol.OfferRun, path: str, answers: int, place: Place, stop: Stop) -> Ready:
+    """A run that writes to these files; ``path`` is that of its own, without their endings."""
+
     def cancel_reason() -> Optional[str]:
         now = journal.load(Path(path + ".json"))
         return None if now is None else now.cancel

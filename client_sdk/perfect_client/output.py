@@ -257,9 +257,9 @@ class Output:
             if text and pipe.slot and self._held is not None:
                 self._held.hold(pipe.slot, text, pipe.level, None, self._clock())
 
-    def recover(self, beside: Callable[[str], Path], recorded: Optional[spool.Reader], reading: bytes) -> None:
+    def recover(self, beside: Callable[[str], Path], recorded: Optional[spool.Reader], reading: Path) -> None:
         """Record what an earlier life of this worker held beside the journal, and had not recorded, and how many lines
-        are lost: it had taken them from the pipes, or was ``reading`` them, or had still to do so."""
+        are lost: it had taken them from the pipes, or was reading them (``reading``), or had still to do so."""
         had = recorded.refresh() if recorded is not None else 0
         held = openlines.attach(str(beside("rawopen")))
         begun = left_open(held, recorded) if held is not None else []
@@ -364,9 +364,9 @@ class _Pipe:
         self.begun = False  # the last line that was read has no end yet
 
 
-def _count_lost(path: Path, reading: bytes, recorded: int) -> int:
-    """Lines of a run that its supervisor had taken, or that stood in the pipes, when it was killed while it was
-    ``reading``, beyond those that are ``recorded``."""
+def _count_lost(path: Path, reading: Path, recorded: int) -> int:
+    """Lines of a run that its supervisor had taken when it was killed, or was ``reading``, or that stood in the pipes,
+    beyond those that are ``recorded``."""
     told = openlines.attach(str(path))
     if told is None:
         return 0
@@ -374,9 +374,10 @@ def _count_lost(path: Path, reading: bytes, recorded: int) -> int:
     told.note_taken(TakenLines())  # the next life does not count them again
     told.note_unread(0, 0)
     told.close()
-    if pipe is not None and reading:
-        half = not reading.endswith(b"\n")
-        whole, begun = whole + reading.count(b"\n"), (half, begun[1]) if pipe == 0 else (begun[0], half)
+    data = unread.left_in(reading) if pipe is not None else b""
+    if data:
+        half = not data.endswith(b"\n")
+        whole, begun = whole + data.count(b"\n"), (half, begun[1]) if pipe == 0 else (begun[0], half)
     return max(0, whole - recorded) + sum(map(max, begun, left))  # what had begun goes on with the first in the pipe
 
 

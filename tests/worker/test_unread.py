@@ -93,7 +93,7 @@ def test_each_line_is_kept_or_counted(tmp_path_factory, steps, room, ring):
 
         raw = spool.Reader(life.beside("raw")) if life.beside("raw").exists() else None
         after = Output(life.beside("raw"), cap_bytes=spool.RESERVED_BYTES + (1 << 20))
-        after.recover(life.beside, raw, unread.left_in(folder / "reading"))
+        after.recover(life.beside, raw, folder / "reading")
         after.close()
 
     assert sum(kept_and_lost(life.beside("raw"))) == life.lines()
@@ -115,7 +115,7 @@ def test_what_was_just_being_read_is_counted(tmp_path, monkeypatch):
     life.die(tmp_path)
 
     after = Output(life.beside("raw"))
-    after.recover(life.beside, None, unread.left_in(tmp_path / "reading"))
+    after.recover(life.beside, None, tmp_path / "reading")
 
     assert kept_and_lost(life.beside("raw")) == (0, 4)
 
