@@ -12,14 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from perfect_client.procs import name_of
-
 from tests.journeys.checker import Row, faults, rows
 from tests.journeys.house import House
 
 from . import verdict
 from .clients import Client
-from .installation import Installation, installed
+from .installation import Installation, installed, is_run
 from .ledger import Deeds
 from .monkey import Monkey, possible
 from .plan import KINDS, plan
@@ -162,9 +160,7 @@ def _living_faults(made: Installation, monkey: Monkey, house: House) -> list[str
 
     def left() -> list[str]:
         spools = [str(path) for worker in made.workers for path in made.folder.glob(f"{worker.name}/worker/*/runs/*")]
-        # By its name, which only a run's process has: numbers are used again.
-        runs = [pid for pid in made.marked() if name_of(pid).startswith("pf")]
-        pids = [f"process {pid} of a run is left" for pid in runs]
+        pids = [f"process {pid} of a run is left" for pid in made.marked() if is_run(pid)]
         workers = (_get(made, house, "/api/workers") or {"items": []})["items"]
         return [f"the spool {path} is left" for path in spools] + pids + verdict.worker_faults(workers)
 

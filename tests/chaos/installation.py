@@ -139,13 +139,18 @@ class Installation:
 
     def runs(self) -> list[int]:
         """The processes of runs that go on. The ledger alone does not tell: a number may have another owner by now."""
-        return [pid for pid in self.ledger.running() if name_of(pid).startswith("pf") and self.owns(pid)]
+        return [pid for pid in self.ledger.running() if is_run(pid) and self.owns(pid)]
 
     def owns(self, pid: int) -> bool:
         try:
             return self.mark.encode() in Path(f"/proc/{pid}/environ").read_bytes() and alive(pid)
         except OSError:
             return False
+
+
+def is_run(pid: int) -> bool:
+    """By its name, which only a run's process has: numbers are used again."""
+    return name_of(pid).startswith("pf")
 
 
 def children_of(pid: int) -> list[int]:
