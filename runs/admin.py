@@ -24,7 +24,7 @@ from perfect_client.protocol import clean_text
 
 from flows.models import Flow
 from flows.parameters import Refused, masked
-from runs import live, offerings, queries, services, sharing
+from runs import live, offerings, progress, queries, services, sharing
 from runs.access import Token
 from runs.listing import FLOWS_LOOKED_AT
 from runs.models import Artifact, Event, Limit, LogLine, Quarantine, Run, TaskRun, Variable, Worker
@@ -157,7 +157,9 @@ class RunAdmin(HistoryAdmin):
         percent = run.progress
         if run.state in HELD:  # a few at most, as many as there are slots
             percent, _ = queries.standing(run, timezone.now())
-        return format_html('<progress max="100" value="{}"></progress> {} %', round(percent, 2), int(percent))
+        return format_html(
+            '<progress max="100" value="{}"></progress> {} %', round(percent, 2), progress.whole_percent(percent)
+        )
 
     @admin.display(description="took")
     def took(self, run: Run) -> str:

@@ -168,6 +168,11 @@ def of(items: Sequence[Item], now: float, floor: float = 0.0, completed: bool = 
     return max(least, min(100 * done / (done + left), RUN_CAP)) if done + left else least
 
 
+def whole_percent(percent: float) -> int:
+    """Rounded down, so that only what is done says 100; what sums of shares lose below a millionth does not count."""
+    return math.floor(percent + 1e-6)
+
+
 def parts(items: Sequence[Item], now: float) -> list[Part]:
     """What each call adds to the run, in order: by time where history has given extents, else by the law's weights."""
     coming = _coming(items, now)

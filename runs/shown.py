@@ -67,7 +67,7 @@ class TaskShown:
         if self.state in TASK_DONE:
             return 100 if self.state != TaskState.SKIPPED else None
         share = self.share if self.is_running else self.row.share
-        return None if share is None or self.row.started_at is None else min(99, int(share * 100))
+        return None if share is None or self.row.started_at is None else min(99, progress.whole_percent(share * 100))
 
     @property
     def is_running(self) -> bool:
@@ -114,8 +114,7 @@ class RunShown:
 
     @property
     def shown_percent(self) -> int:
-        """Rounded down, so that only a completed run says 100."""
-        return int(self.percent)
+        return progress.whole_percent(self.percent)
 
     @property
     def is_held(self) -> bool:

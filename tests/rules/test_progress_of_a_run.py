@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runs.progress import Item, expected_ms, informed, of, parts, share, weight_of
+from runs.progress import Item, expected_ms, informed, of, parts, share, weight_of, whole_percent
 from runs.states import TASK_FINAL, TaskState
 
 NOW = 1_800_000_000.0
@@ -38,6 +38,14 @@ def test_it_counts_each_task_by_its_weight() -> None:
     tasks = [Item(weight=3, state="COMPLETED"), Item(weight=1, state="RUNNING", reported=0.5), Item(weight=6)]
 
     assert of(tasks, NOW) == pytest.approx(35.0)
+
+
+@given(st.integers(0, 99), st.floats(0.001, 10**6))
+def test_a_page_says_the_percent_that_the_code_reported(percent: int, extent: float) -> None:
+    timed_task = Item(state="RUNNING", reported=percent / 100, started_at=NOW, extent_ms=extent)
+
+    assert whole_percent(of([timed_task], NOW)) == percent
+    assert whole_percent(percent / 100 * 100) == percent
 
 
 @pytest.mark.parametrize(
