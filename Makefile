@@ -35,6 +35,7 @@ test-sdk: $(VENV)/.dev  ## the SDK's tests on every Python from 3.8 to 3.13 that
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.dev
 	$(BIN)/python -m ruff check --fix .

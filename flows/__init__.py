@@ -1,0 +1,1 @@
+"""What can be run: flows, their parameters and schedules."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import migrations, models, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from perfect_client.masking import Schema
+from perfect_client.schema.masking import Schema
 
 from flows import sealing
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from perfect_client import wording
-from perfect_client.masking import MASK, is_secret, masked
+from perfect_client.schema import wording
+from perfect_client.schema.masking import MASK, is_secret, masked
 
 from flows.models import Flow
 from flows.parameters import Refused

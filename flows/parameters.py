@@ -1,7 +1,7 @@
 """What a run may be given: refuse at the door, in one sentence that names the field and what would be right.
 
-The schema is the worker's description of the function's signature; ``perfect_client.signature`` writes it. What fits it
-and what is said of what does not is ``perfect_client.fitting``'s, which the run's process asks too.
+The schema is the worker's description of the function's signature; ``perfect_client.schema.signature`` writes it.
+What fits it and what is said of what does not is ``perfect_client.schema.fitting``'s, which the run's process asks too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from perfect_client import fitting, masking, redaction, wording
-from perfect_client.protocol import MAX_NAME, MAX_PARAMETERS_BYTES, ProtocolError, clean_json, dumps
+from perfect_client.schema import fitting, masking, redaction, wording
+from perfect_client.wire.protocol import MAX_NAME, MAX_PARAMETERS_BYTES, ProtocolError, clean_json, dumps
 
 from flows import sealing
 from flows.effort import Bounded

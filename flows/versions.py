@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q
-from perfect_client import fitting, masking
-from perfect_client.protocol import FlowSpec, dumps, from_dict, to_dict
+from perfect_client.schema import fitting, masking
+from perfect_client.wire.protocol import FlowSpec, dumps, from_dict, to_dict
 
 from flows import sealing
 from flows.effort import Bounded

@@ -101,7 +101,7 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
     """A sentence for each ``PERFECT_*`` name that nobody reads, and for Prefect's names set in their place."""
     found = []
     for name in sorted(environ):
-        # PERFECT__RUNTIME__… answers for ``perfect_client.runtime`` in tests.
+        # PERFECT__RUNTIME__… answers for ``perfect_client.core.runtime`` in tests.
         if name.startswith("PERFECT_") and not name.startswith("PERFECT__") and name not in KNOWN:
             if name == "PERFECT_REDIS_URL":
                 found.append("PERFECT_REDIS_URL is not used: several servers need nothing but PostgreSQL.")

@@ -1,0 +1,1 @@
+"""What happens: runs, their tasks, logs and workers."""

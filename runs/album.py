@@ -7,8 +7,8 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Count, Sum
-from perfect_client import contents
-from perfect_client.protocol import ArtifactWritten, clean_text
+from perfect_client.wire import contents
+from perfect_client.wire.protocol import ArtifactWritten, clean_text
 
 from runs import showing
 from runs.models import Artifact

@@ -15,8 +15,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from perfect_client import protocol
-from perfect_client.protocol import FACTS, MAX_NAME, MAX_PARAMETERS_BYTES, clean_text, dumps
+from perfect_client.wire import protocol
+from perfect_client.wire.protocol import FACTS, MAX_NAME, MAX_PARAMETERS_BYTES, clean_text, dumps
 
 from flows.services import flow_called
 from runs import answers, live

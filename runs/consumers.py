@@ -21,7 +21,7 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import DataError, Error, IntegrityError, transaction
 from django.utils import timezone
-from perfect_client import protocol
+from perfect_client.wire import protocol
 
 from runs import answers, dispatch, ingest, lanes, live
 from runs.access import Token

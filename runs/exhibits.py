@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from django.utils.safestring import SafeString
-from perfect_client import contents
+from perfect_client.wire import contents
 
 from runs import markdown, showing
 from runs.models import Artifact, ArtifactQuerySet, Run

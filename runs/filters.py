@@ -14,7 +14,7 @@ from django import forms
 from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
 from django.http import QueryDict
-from perfect_client.masking import AMBIGUOUS_WORDS, SECRET_WORDS
+from perfect_client.schema.masking import AMBIGUOUS_WORDS, SECRET_WORDS
 
 from flows import sealing
 from flows.models import Flow

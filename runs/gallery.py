@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
-from perfect_client import contents
+from perfect_client.wire import contents
 
 from runs import exhibits
 from runs.models import Artifact, Run

@@ -12,8 +12,9 @@ from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import QuerySet
-from perfect_client import masking, protocol
-from perfect_client.protocol import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
+from perfect_client.schema import masking
+from perfect_client.wire import protocol
+from perfect_client.wire.protocol import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
 
 from flows.services import announce as announce_flows
 from runs import answers, dispatch, live, notifications, offerings

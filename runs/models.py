@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from django.db import models, transaction
 from django.db.models import F, Q
 from django.urls import reverse
-from perfect_client.masking import Schema, is_secret
+from perfect_client.schema.masking import Schema, is_secret
 
 from flows.fields import OrderedJSONField, SealedJSONField
 from flows.models import Flow, Schedule, Version

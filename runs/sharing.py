@@ -8,8 +8,8 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet, Sum
-from perfect_client import protocol
-from perfect_client.protocol import MAX_LIMITS_AT_ONCE, MAX_SLOTS, MAX_VARIABLE_BYTES, clean_text
+from perfect_client.wire import protocol
+from perfect_client.wire.protocol import MAX_LIMITS_AT_ONCE, MAX_SLOTS, MAX_VARIABLE_BYTES, clean_text
 
 from flows.parameters import Conflict, Missing, Refused, nearest
 from runs import live

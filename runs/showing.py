@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from perfect_client import contents
-from perfect_client.contents import IMAGE, LINK, PLOT, PROGRESS, TABLE
+from perfect_client.wire import contents
+from perfect_client.wire.contents import IMAGE, LINK, PLOT, PROGRESS, TABLE
 
 M = TypeVar("M")
 Cell = str | int | float | bool | None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, User
 from django.utils import timezone
-from perfect_client import hiding
+from perfect_client.schema import hiding
 
 from runs.access import Token
 from runs.gate import tokens

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import get_commands
-from perfect_client import protocol
+from perfect_client.wire import protocol
 
 from perfect_site import env
 from runs.states import RunState

@@ -12,13 +12,14 @@ _first = sys.path.pop(0) if sys.argv[:1] == ["-m"] and not getattr(sys.flags, "s
 
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
-from perfect_client import audience, parts, remembering, runtime, transacting
-from perfect_client.context import tags
-from perfect_client.decorators import Flow, Task, flow, task
+from perfect_client.caching import remembering, transacting
+from perfect_client.core import audience, parts, runtime
+from perfect_client.core.context import tags
+from perfect_client.core.reporting import progress
+from perfect_client.core.runlog import disable_run_logger, get_run_logger
+from perfect_client.core.schedules import CronSchedule, IntervalSchedule
+from perfect_client.engine.decorators import Flow, Task, flow, task
 from perfect_client.errors import BadParameter, Cancelled, ConfigurationError
-from perfect_client.reporting import progress
-from perfect_client.runlog import disable_run_logger, get_run_logger
-from perfect_client.schedules import CronSchedule, IntervalSchedule
 
 if _first is not None:
     sys.path.insert(0, _first)
@@ -26,7 +27,6 @@ if _first is not None:
 parts.FACTORIES += [remembering.part_for, transacting.part_for]  # what may surround a call of a task
 
 if TYPE_CHECKING:
-    from perfect_client.annotations import allow_failure, opaque, quote, unmapped
     from perfect_client.artifacts import (
         create_image_artifact,
         create_link_artifact,
@@ -36,15 +36,16 @@ if TYPE_CHECKING:
         create_table_artifact,
         update_progress_artifact,
     )
-    from perfect_client.flow_runs import apause_flow_run, aresume_flow_run, pause_flow_run, resume_flow_run
-    from perfect_client.hiding import Secret
-    from perfect_client.inputs import RunInput
-    from perfect_client.parameters import Field
-    from perfect_client.recorder import Emit, Run
-    from perfect_client.states import State
-    from perfect_client.transactions import Transaction
-    from perfect_client.variables import Variable
-    from perfect_client.worker import serve
+    from perfect_client.caching.transactions import Transaction
+    from perfect_client.core.annotations import allow_failure, opaque, quote, unmapped
+    from perfect_client.core.recorder import Emit, Run
+    from perfect_client.core.states import State
+    from perfect_client.questions.flow_runs import apause_flow_run, aresume_flow_run, pause_flow_run, resume_flow_run
+    from perfect_client.questions.inputs import RunInput
+    from perfect_client.questions.variables import Variable
+    from perfect_client.schema.hiding import Secret
+    from perfect_client.schema.parameters import Field
+    from perfect_client.worker.main import serve
 
 __version__ = "0.1.0"
 __all__ = [
@@ -58,15 +59,17 @@ __all__ = [
 
 # What is loaded only when it is asked for (PEP 562): a program that only defines flows needs none of it.
 _LATER: Dict[str, str] = {
-    "serve": "worker",
-    "RunInput": "inputs",
-    "Variable": "variables",
-    "State": "states",
-    "Transaction": "transactions",
-    "Field": "parameters",
-    "Secret": "hiding",
-    **dict.fromkeys(("apause_flow_run", "aresume_flow_run", "pause_flow_run", "resume_flow_run"), "flow_runs"),
-    **dict.fromkeys(("allow_failure", "opaque", "quote", "unmapped"), "annotations"),
+    "serve": "worker.main",
+    "RunInput": "questions.inputs",
+    "Variable": "questions.variables",
+    "State": "core.states",
+    "Transaction": "caching.transactions",
+    "Field": "schema.parameters",
+    "Secret": "schema.hiding",
+    **dict.fromkeys(
+        ("apause_flow_run", "aresume_flow_run", "pause_flow_run", "resume_flow_run"), "questions.flow_runs"
+    ),
+    **dict.fromkeys(("allow_failure", "opaque", "quote", "unmapped"), "core.annotations"),
     **dict.fromkeys([name for name in __all__ if name.endswith("_artifact")], "artifacts"),
 }
 
@@ -81,12 +84,12 @@ def __getattr__(name: str) -> Any:
 
 
 def _program(run: Run) -> Optional[Emit]:
-    from perfect_client import uncaught  # heavy: only for a flow file that is run by itself
+    from perfect_client.console import uncaught  # heavy: only for a flow file that is run by itself
 
     uncaught.install()
     if not audience.display_mode():
         return None
-    from perfect_client.display import listen  # heavy, too
+    from perfect_client.console.display import listen  # heavy, too
 
     return listen(run)
 

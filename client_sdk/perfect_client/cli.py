@@ -6,9 +6,10 @@ import argparse
 import os
 from typing import Optional, Sequence
 
-from perfect_client import options, worker
-from perfect_client.address import DEFAULT_URL
-from perfect_client.supervisor import STOP_GRACE_S
+from perfect_client.engine import options
+from perfect_client.wire.address import DEFAULT_URL
+from perfect_client.worker import main as worker
+from perfect_client.worker.supervisor import STOP_GRACE_S
 
 
 def _slots(text: str) -> int:

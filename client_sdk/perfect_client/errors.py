@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any
 
+PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep  # the SDK's own files begin so
 MAX_NAME = 200  # characters; the same as protocol.MAX_NAME, which is too heavy for a program that only defines flows
 
 
@@ -124,7 +125,7 @@ def function_place(fn: Any) -> str:
 
 def caller_place() -> str:
     """``file:line`` of the code that called into the SDK."""
-    here, frame = os.path.dirname(os.path.abspath(__file__)) + os.sep, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
     return "%s:%d" % (frame.f_code.co_filename, frame.f_lineno)

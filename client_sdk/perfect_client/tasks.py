@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from perfect_client import fingerprints, hashing
-from perfect_client.decorators import Task, task
-from perfect_client.retrying import exponential_backoff
+from perfect_client.engine.decorators import Task, task
+from perfect_client.engine.retrying import exponential_backoff
+from perfect_client.fingerprints import fingerprints
+from perfect_client.storage import hashing
 
 __all__ = ["Task", "exponential_backoff", "task", "task_input_hash"]
 

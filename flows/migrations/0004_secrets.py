@@ -1,7 +1,7 @@
 """Secret parameters of schedules are encrypted at rest; flows keep no secret of those who announced them."""
 
 from django.db import migrations
-from perfect_client import masking
+from perfect_client.schema import masking
 
 from flows.fields import SealedJSONField, seal_rows
 

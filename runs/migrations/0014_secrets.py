@@ -1,7 +1,7 @@
 """Secret parameters of runs, secret variables and answers are encrypted at rest."""
 
 from django.db import migrations
-from perfect_client.masking import is_secret
+from perfect_client.schema.masking import is_secret
 
 from flows.fields import SealedJSONField, seal_rows
 from flows.sealing import ALL

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from perfect_client.procs import name_of
+from perfect_client.system.procs import name_of
 
 from tests.journeys.checker import Database
 from tests.journeys.house import ROOT, House, alive

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from perfect_client.procs import send
+from perfect_client.system.procs import send
 
 from tests.journeys.checker import Database
 

@@ -23,8 +23,10 @@ import telling  # noqa: F401
 import together  # noqa: F401
 import values  # noqa: F401
 from facts import Told, line, told  # noqa: F401 - the suite takes them from here
-from perfect_client import engine, failures, protocol, states
-from perfect_client.hiding import fact_without_secrets
+from perfect_client.core import failures, states
+from perfect_client.execution import engine
+from perfect_client.schema.hiding import fact_without_secrets
+from perfect_client.wire import protocol
 from saying import PROGRAMS, Program
 
 

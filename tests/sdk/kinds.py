@@ -15,7 +15,8 @@ import typing
 import weakref
 from dataclasses import dataclass, field
 
-from perfect_client import fingerprints, flow, task
+from perfect_client import flow, task
+from perfect_client.fingerprints import fingerprints
 
 
 class Row(typing.NamedTuple):

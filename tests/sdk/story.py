@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, List, Mapping, Optional
 
 import perfect_client
-from perfect_client import Flow, engine, protocol
+from perfect_client import Flow
+from perfect_client.execution import engine
+from perfect_client.wire import protocol
 
 
 class Story:

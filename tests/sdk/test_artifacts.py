@@ -12,7 +12,7 @@ from typing import Any, Callable, List
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from perfect_client import Secret, artifacts, contents, engine, flow, protocol, task
+from perfect_client import Secret, artifacts, flow, task
 from perfect_client.artifacts import (
     acreate_markdown_artifact,
     create_image_artifact,
@@ -23,9 +23,11 @@ from perfect_client.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from perfect_client.hiding import fact_without_secrets
-from perfect_client.protocol import ArtifactWritten
-from perfect_client.task_runners import ProcessPoolTaskRunner
+from perfect_client.engine.task_runners import ProcessPoolTaskRunner
+from perfect_client.execution import engine
+from perfect_client.schema.hiding import fact_without_secrets
+from perfect_client.wire import contents, protocol
+from perfect_client.wire.protocol import ArtifactWritten
 
 from tests.sdk.story import execute_flow, python
 

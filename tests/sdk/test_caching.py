@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
-from perfect_client import caching, flow, parts, remembering, results, task
-from perfect_client.cache_policies import (
+from perfect_client import flow, task
+from perfect_client.caching import caching, remembering
+from perfect_client.core import parts
+from perfect_client.errors import ConfigurationError
+from perfect_client.storage import results
+from perfect_client.storage.cache_policies import (
     DEFAULT,
     FLOW_PARAMETERS,
     INPUTS,
@@ -23,7 +27,6 @@ from perfect_client.cache_policies import (
     CachePolicy,
     Inputs,
 )
-from perfect_client.errors import ConfigurationError
 from perfect_client.tasks import task_input_hash
 
 from tests.sdk.story import Story, python
@@ -531,7 +534,7 @@ def test_a_program_that_imports_nothing_else_has_its_cache(tmp_path: Path) -> No
         import os, sys
         os.environ["PERFECT_HOME"] = sys.argv[1]
         from perfect_client import flow, task
-        from perfect_client.cache_policies import INPUTS
+        from perfect_client.storage.cache_policies import INPUTS
         ran = []
         @task(cache_policy=INPUTS)
         def once(number): ran.append(number)

@@ -8,8 +8,8 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 from perfect_client import allow_failure, flow, quote, task
+from perfect_client.core.states import Cancelled, Completed, Failed, State
 from perfect_client.errors import ConfigurationError, FailedRun, UpstreamTaskError
-from perfect_client.states import Cancelled, Completed, Failed, State
 
 from tests.sdk.story import Story
 
@@ -355,7 +355,7 @@ def test_a_parameter_cannot_have_the_name_of_an_option_of_the_call() -> None:
 
 
 def test_a_sub_flow_has_its_own_run_and_a_place_in_its_parents(execute: Execute) -> None:
-    from perfect_client import runtime
+    from perfect_client.core import runtime
 
     seen: List[Any] = []
 

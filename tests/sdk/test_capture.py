@@ -13,8 +13,9 @@ from typing import Any, Callable, List
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perfect_client import flow, get_run_logger, protocol, task
-from perfect_client.capture import _Line
+from perfect_client import flow, get_run_logger, task
+from perfect_client.output.capture import _Line
+from perfect_client.wire import protocol
 
 from tests.sdk.story import Story, execute_flow, python
 
@@ -253,7 +254,8 @@ def test_redirecting_inside_a_run_works() -> None:
 def test_a_warning_is_a_line() -> None:
     code = """if True:
         import warnings
-        from perfect_client import engine, flow, protocol
+        from perfect_client import flow
+        from perfect_client.execution import engine; from perfect_client.wire import protocol
         facts = []
         careful = flow(name="x")(lambda: warnings.warn("careful"))
         engine.execute(careful, protocol.OfferRun(1, "r", "x"), facts.append)
@@ -458,7 +460,8 @@ def test_the_run_logger_is_an_adapter_of_a_logger() -> None:
 def test_a_forked_child_logs_and_prints_to_the_real_streams() -> None:
     code = """if True:
         import logging, os, sys
-        from perfect_client import engine, flow, protocol
+        from perfect_client import flow
+        from perfect_client.execution import engine; from perfect_client.wire import protocol
         logging.basicConfig(level=logging.INFO, format="formatted %(message)s") if "basic" in sys.argv else None
         def body():
             if os.fork() == 0:

@@ -6,8 +6,8 @@ import types
 from typing import Any, List
 
 import pytest
-from perfect_client import codes
-from perfect_client.codes import Import
+from perfect_client.fingerprints import codes
+from perfect_client.fingerprints.codes import Import
 
 from tests.sdk.story import python
 
@@ -63,7 +63,9 @@ def test_a_class_inside_a_function_may_move_too() -> None:
 
 
 def test_every_process_has_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = "from perfect_client import codes\n%s\nprint(codes.form(f.__code__))" % NESTED.format(number="{'x', 'y'}")
+    source = "from perfect_client.fingerprints import codes\n%s\nprint(codes.form(f.__code__))" % NESTED.format(
+        number="{'x', 'y'}"
+    )
     found = set()
     for seed in "1234":
         monkeypatch.setenv("PYTHONHASHSEED", seed)

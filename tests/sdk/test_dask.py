@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
 import pytest
-from perfect_client import ConfigurationError, dask, flow, protocol
+from perfect_client import ConfigurationError, flow
+from perfect_client.core.recorder import Run
+from perfect_client.engine import dask
+from perfect_client.engine.task_runners import DaskTaskRunner
 from perfect_client.errors import CrashedRun
-from perfect_client.recorder import Run
-from perfect_client.task_runners import DaskTaskRunner
 from perfect_client.testing import run
+from perfect_client.wire import protocol
 
 from tests.sdk import dask_tasks
 from tests.sdk.story import Story, python
@@ -192,8 +194,8 @@ def seen_pids(folder: Path) -> Iterator[int]:
 
 PROGRAM = """
 from perfect_client import flow, task
-from perfect_client.recorder import Run
-from perfect_client.task_runners import DaskTaskRunner
+from perfect_client.core.recorder import Run
+from perfect_client.engine.task_runners import DaskTaskRunner
 
 @task
 def inner(n):
@@ -239,7 +241,7 @@ def test_what_is_still_on_its_way_is_waited_for_and_what_is_lost_is_said(monkeyp
 
 
 def test_a_missing_dask_is_one_sentence(monkeypatch: Any) -> None:
-    monkeypatch.setattr("perfect_client.dask.find_spec", lambda name: None)
+    monkeypatch.setattr("perfect_client.engine.dask.find_spec", lambda name: None)
 
     with pytest.raises(ConfigurationError, match=r"^DaskTaskRunner needs Dask: pip install 'perfect-client\[dask\]'$"):
         DaskTaskRunner()
@@ -252,7 +254,7 @@ def test_an_address_and_a_cluster_are_not_both_taken() -> None:
 
 def test_dask_is_not_loaded_before_it_is_used() -> None:
     code = (
-        "import sys; from perfect_client import flow; from perfect_client.task_runners import DaskTaskRunner\n"
+        "import sys; from perfect_client import flow; from perfect_client.engine.task_runners import DaskTaskRunner\n"
         "flow(task_runner=DaskTaskRunner('tcp://x'))(len); print('distributed' in sys.modules, 'dask' in sys.modules)"
     )
 

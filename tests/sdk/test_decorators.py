@@ -9,8 +9,9 @@ import pickle
 from typing import Any
 
 import pytest
-from perfect_client import ConfigurationError, CronSchedule, Flow, IntervalSchedule, Task, flow, protocol, task
+from perfect_client import ConfigurationError, CronSchedule, Flow, IntervalSchedule, Task, flow, task
 from perfect_client.errors import MAX_NAME
+from perfect_client.wire import protocol
 
 
 @task(weight=2, estimated_time=1500, name="Add up", description="Adds.", tags=["sums"])

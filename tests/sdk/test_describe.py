@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from perfect_client import CronSchedule, IntervalSchedule, describe, flow, protocol, task
+from perfect_client import CronSchedule, IntervalSchedule, flow, task
+from perfect_client.analysis import describe
+from perfect_client.wire import protocol
 
 
 @task(weight=2)

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from perfect_client import BadParameter, Field, Secret, allow_failure, flow, quote, task, unmapped
+from perfect_client.core.states import Completed
 from perfect_client.exceptions import ParameterTypeError, PrefectException
-from perfect_client.states import Completed
 
 from tests.sdk.story import Story, python
 
@@ -230,6 +230,6 @@ def test_a_flow_without_hints_loads_nothing_for_it() -> None:
         @flow
         def bare(a, b=1): return a
         assert bare("x") == "x"
-        print("perfect_client.signature" in sys.modules, bare.__dict__["_reader"])
+        print("perfect_client.schema.signature" in sys.modules, bare.__dict__["_reader"])
     """
     assert python("-c", code).stdout == b"False None\n"

@@ -6,7 +6,9 @@ import linecache
 from typing import Any, List
 
 import pytest
-from perfect_client import discovery, flow, protocol, task
+from perfect_client import flow, task
+from perfect_client.analysis import discovery
+from perfect_client.wire import protocol
 
 from tests.sdk import planned
 from tests.sdk.story import execute_flow, python
@@ -145,7 +147,7 @@ def test_without_source_the_plan_is_empty() -> None:
 
 def test_in_the_interactive_interpreter_nothing_breaks() -> None:
     code = (
-        "from perfect_client import flow, task, describe\n"
+        "from perfect_client import flow, task; from perfect_client.analysis import describe\n"
         "@task\ndef a(): pass\n\n"
         "@flow\ndef f(): a()\n\n"
         "print('tasks', len(describe.flow_spec(f).tasks) in (0, 1))\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from perfect_client.protocol import RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskSpec, TaskStarted
-from perfect_client.tally import Tally, span
-from perfect_client.terminal import fitted, width_of
+from perfect_client.console.tally import Tally, span
+from perfect_client.console.terminal import fitted, width_of
+from perfect_client.wire.protocol import RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskSpec, TaskStarted
 
 from tests.sdk.terminals import Terminal, piped
 
@@ -196,7 +196,7 @@ def test_forked_children_neither_hang_nor_draw(write: Write) -> None:
     path = write(
         """
         import os
-        from perfect_client.task_runners import ProcessPoolTaskRunner
+        from perfect_client.engine.task_runners import ProcessPoolTaskRunner
 
         @task
         def forks(n):

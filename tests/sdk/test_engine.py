@@ -12,7 +12,10 @@ from contextvars import copy_context
 from typing import Any, Callable, List
 
 import pytest
-from perfect_client import Cancelled, context, engine, flow, protocol, recorder, task
+from perfect_client import Cancelled, flow, task
+from perfect_client.core import context, recorder
+from perfect_client.execution import engine
+from perfect_client.wire import protocol
 
 from tests.sdk.story import Story
 

@@ -10,7 +10,7 @@ from typing import Any, AsyncIterator, Callable, Dict, Iterator, List
 
 import pytest
 from perfect_client import flow, task
-from perfect_client.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
+from perfect_client.engine.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
 from tests.sdk.story import Story
 

@@ -14,7 +14,8 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from perfect_client import codes, fingerprints, task
+from perfect_client import task
+from perfect_client.fingerprints import codes, fingerprints
 
 from tests.sdk.story import python
 
@@ -341,7 +342,7 @@ if "main" in sys.argv:
     triple = space["triple"]
 else:
     from work import triple
-from perfect_client import fingerprints
+from perfect_client.fingerprints import fingerprints
 found = fingerprints.of(triple)
 print(json.dumps([found.digest.hex(), found.bound.hex(), found.parts]))
 """
@@ -506,7 +507,7 @@ def test_no_code_of_the_user_runs_and_nothing_large_is_walked() -> None:
 
 def test_a_set_counts_by_its_members_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
     source = """
-from perfect_client import fingerprints
+from perfect_client.fingerprints import fingerprints
 class A: pass
 class B: pass
 def f(): pass

@@ -7,9 +7,9 @@ import time
 from typing import Any, Callable, List
 
 import pytest
-from perfect_client import flow, runtime, task, unmapped
-from perfect_client.errors import ConfigurationError, MappingLengthMismatch, MappingMissingIterable
-from perfect_client.futures import (
+from perfect_client import flow, task, unmapped
+from perfect_client.core import runtime
+from perfect_client.engine.futures import (
     PrefectFuture,
     PrefectFutureList,
     as_completed,
@@ -17,7 +17,8 @@ from perfect_client.futures import (
     resolve_futures_to_states,
     wait,
 )
-from perfect_client.task_runners import ThreadPoolTaskRunner
+from perfect_client.engine.task_runners import ThreadPoolTaskRunner
+from perfect_client.errors import ConfigurationError, MappingLengthMismatch, MappingMissingIterable
 
 from tests.sdk.story import Story
 

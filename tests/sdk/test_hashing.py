@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perfect_client import hashing
 from perfect_client.errors import HashError
+from perfect_client.storage import hashing
 
 from tests.sdk.story import python
 
@@ -99,7 +99,7 @@ def test_a_function_is_its_code_and_what_it_closes_over() -> None:
 VALUES = """
 import datetime, decimal, enum, pathlib, uuid
 from dataclasses import dataclass, field
-from perfect_client import hashing
+from perfect_client.storage import hashing
 
 @dataclass
 class Order:

@@ -6,8 +6,9 @@ from datetime import date
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
-from perfect_client import Cancelled, flow, parts, runtime, task
-from perfect_client.parts import Hit, Part, TaskCall
+from perfect_client import Cancelled, flow, task
+from perfect_client.core import parts, runtime
+from perfect_client.core.parts import Hit, Part, TaskCall
 
 from tests.sdk.story import Story
 

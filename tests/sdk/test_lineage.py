@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
-from perfect_client import engine, flow, lineage, protocol, task
-from perfect_client.cache_policies import INPUTS, NO_CACHE
-from perfect_client.protocol import Ancestor
-from perfect_client.results import FolderStore
+from perfect_client import flow, task
+from perfect_client.caching import lineage
+from perfect_client.execution import engine
+from perfect_client.storage.cache_policies import INPUTS, NO_CACHE
+from perfect_client.storage.results import FolderStore
+from perfect_client.wire import protocol
+from perfect_client.wire.protocol import Ancestor
 
 from tests.sdk.story import Story
 
@@ -357,7 +360,7 @@ def test_an_expired_result_is_not_an_answer(run: Resume, monkeypatch: pytest.Mon
     house = House(cache_expiration=timedelta(hours=1))
     run(house.flow, "run-1")
     later = time.time() + 3601
-    monkeypatch.setattr("perfect_client.caching.time.time", lambda: later)
+    monkeypatch.setattr("perfect_client.caching.caching.time.time", lambda: later)
 
     story = run(mended(house).flow, "run-2", Ancestor("run-1"))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
 import pytest
-from perfect_client import describe
-from perfect_client.loader import Loaded, load, load_all
+from perfect_client.analysis import describe
+from perfect_client.loading.loader import Loaded, load, load_all
 
 Write = Callable[[str, str], Path]
 FLOW = "from perfect_client import flow\n@flow\ndef {0}(): return '{0}'\n"

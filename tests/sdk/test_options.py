@@ -6,7 +6,8 @@ import subprocess
 from typing import Any, Dict, List, Tuple
 
 import pytest
-from perfect_client import ConfigurationError, flow, options, task
+from perfect_client import ConfigurationError, flow, task
+from perfect_client.engine import options
 
 from tests.sdk.story import python
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, List
 
 import pytest
 from perfect_client import flow, task
-from perfect_client.other_loggers import level_of_structlog
+from perfect_client.core.other_loggers import level_of_structlog
 
 from tests.sdk.story import Story, python
 
@@ -16,7 +16,8 @@ Execute = Callable[..., Story]
 
 EXECUTE = """
 import json, sys
-from perfect_client import Flow, engine, flow, task, protocol
+from perfect_client import Flow, flow, task
+from perfect_client.execution import engine; from perfect_client.wire import protocol
 def tell(body):
     facts = []
     made = flow(name="f")(body)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import perfect_client
 import pytest
-from perfect_client import owned
+from perfect_client.fingerprints import owned
 
 
 def test_own_are_files_that_nobody_else_brought() -> None:

@@ -78,7 +78,7 @@ def test_the_list_of_what_is_missing_names_only_what_is_asked_for() -> None:
 
 @pytest.mark.parametrize(("section", "name"), pairs(FIELDS))
 def test_runtime_answers_what_is_asked(section: str, name: str) -> None:
-    runtime = import_module("perfect_client.runtime")
+    runtime = import_module("perfect_client.core.runtime")
 
     getattr(getattr(runtime, section), name)
 

@@ -10,8 +10,8 @@ from typing import Any, Callable, List
 
 import pytest
 from perfect_client import flow, get_run_logger, progress, task
+from perfect_client.engine.task_runners import ProcessPoolTaskRunner
 from perfect_client.errors import CrashedRun
-from perfect_client.task_runners import ProcessPoolTaskRunner
 
 from tests.sdk.story import Story
 

@@ -9,7 +9,8 @@ from fractions import Fraction
 from typing import Any, Callable, List
 
 import pytest
-from perfect_client import flow, progress, recorder, task
+from perfect_client import flow, progress, task
+from perfect_client.core import recorder
 
 from tests.sdk.story import Story
 

@@ -12,17 +12,20 @@ from contextlib import contextmanager
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
-from perfect_client import RunInput, Variable, alone, flow, pause_flow_run, protocol, resume_flow_run, runtime, task
-from perfect_client.asking import Line
+from perfect_client import RunInput, Variable, flow, pause_flow_run, resume_flow_run, task
 from perfect_client.concurrency import asyncio as limits_later
 from perfect_client.concurrency import concurrency, rate_limit
 from perfect_client.concurrency import sync as limits_now
+from perfect_client.core import runtime
 from perfect_client.errors import FlowPauseTimeout, MissingContextError, NotPausedError, Unanswered
-from perfect_client.flow_runs import apause_flow_run, aresume_flow_run
-from perfect_client.inputs import Form
-from perfect_client.limits import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
+from perfect_client.questions import alone
+from perfect_client.questions.asking import Line
+from perfect_client.questions.flow_runs import apause_flow_run, aresume_flow_run
+from perfect_client.questions.inputs import Form
+from perfect_client.questions.limits import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
+from perfect_client.wire import protocol
 
-from perfect_client import engine  # isort: skip
+from perfect_client.execution import engine  # isort: skip
 
 
 class Server:
@@ -438,7 +441,7 @@ def test_errors_are_the_servers_sentences():
 @contextmanager
 def _line():
     server = Server(never)
-    from perfect_client.recorder import Run
+    from perfect_client.core.recorder import Run
 
     run = Run(id="r", flow_name="f", emit=server)
     yield server, Line(run, server.incoming)

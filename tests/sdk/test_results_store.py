@@ -11,10 +11,10 @@ from typing import Any, List
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perfect_client import bounding, results
 from perfect_client.errors import ConfigurationError
-from perfect_client.results import Envelope, FolderStore, bounds, default_store, pack, store_of, unpack
-from perfect_client.serializers import PickleSerializer, TooLarge, serializer_of
+from perfect_client.storage import bounding, results
+from perfect_client.storage.results import Envelope, FolderStore, bounds, default_store, pack, store_of, unpack
+from perfect_client.storage.serializers import PickleSerializer, TooLarge, serializer_of
 
 from tests.sdk.story import python
 
@@ -97,7 +97,7 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(store: FolderStore, monke
 def test_many_threads_and_processes_write_one_key_and_it_is_always_whole(store: FolderStore) -> None:
     program = """
 import sys
-from perfect_client.results import FolderStore
+from perfect_client.storage.results import FolderStore
 store = FolderStore(sys.argv[1])
 for number in range(200):
     store.write("k", bytes([65 + number % 20]) * 5000)

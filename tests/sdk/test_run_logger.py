@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
-from perfect_client import disable_run_logger, flow, get_run_logger, runlog, runtime, task
-from perfect_client.context import get_run_context
+from perfect_client import disable_run_logger, flow, get_run_logger, task
+from perfect_client.core import runlog, runtime
+from perfect_client.core.context import get_run_context
+from perfect_client.core.states import State
 from perfect_client.logging import get_logger
 from perfect_client.logging.loggers import flow_run_logger, task_run_logger
-from perfect_client.states import State
 
 from tests.sdk.story import Story, python
 

@@ -7,11 +7,14 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, List
 
 import pytest
-from perfect_client import ConfigurationError, engine, flow, protocol, runtime, tags, task
-from perfect_client.context import FlowRunContext, TaskRunContext, get_run_context
+from perfect_client import ConfigurationError, flow, tags, task
+from perfect_client.core import runtime
+from perfect_client.core.context import FlowRunContext, TaskRunContext, get_run_context
+from perfect_client.core.runtime import flow_run, task_run
 from perfect_client.errors import MissingContextError
-from perfect_client.runtime import flow_run, task_run
-from perfect_client.worker import warnings_about
+from perfect_client.execution import engine
+from perfect_client.wire import protocol
+from perfect_client.worker.main import warnings_about
 
 from tests.sdk.story import Story
 

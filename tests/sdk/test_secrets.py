@@ -13,15 +13,20 @@ from typing import Any, Dict, List, Optional
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from perfect_client import Secret, artifacts, describe, engine, flow, flow_runs, hiding, records, tables
-from perfect_client.child import Emitter, Stop
-from perfect_client.hiding import Hidden, fact_without_secrets
-from perfect_client.inputs import Form
-from perfect_client.masking import is_secret, masked, restored, secrets_in
-from perfect_client.output import Output
-from perfect_client.protocol import Logged, OfferRun, RunEnded, TaskEnded
-from perfect_client.signature import bind, parameters_schema
-from perfect_client.spool import Reader, Writer
+from perfect_client import Secret, artifacts, flow
+from perfect_client.analysis import describe
+from perfect_client.artifacts import tables
+from perfect_client.execution import engine
+from perfect_client.execution.child import Emitter, Stop
+from perfect_client.journal.spool import Reader, Writer
+from perfect_client.questions import flow_runs
+from perfect_client.questions.inputs import Form
+from perfect_client.schema import hiding, records
+from perfect_client.schema.hiding import Hidden, fact_without_secrets
+from perfect_client.schema.masking import is_secret, masked, restored, secrets_in
+from perfect_client.schema.signature import bind, parameters_schema
+from perfect_client.wire.protocol import Logged, OfferRun, RunEnded, TaskEnded
+from perfect_client.worker.output import Output
 
 from tests.worker import secret_flows
 from tests.worker.leaking import leaks_of, unlike_words

@@ -9,9 +9,11 @@ from typing import Any, Callable, Dict, List, Optional
 from uuid import UUID
 
 import pytest
-from perfect_client import Secret, flow, protocol, runtime, task
-from perfect_client.hiding import fact_without_secrets
-from perfect_client.task_runners import ProcessPoolTaskRunner
+from perfect_client import Secret, flow, task
+from perfect_client.core import runtime
+from perfect_client.engine.task_runners import ProcessPoolTaskRunner
+from perfect_client.schema.hiding import fact_without_secrets
+from perfect_client.wire import protocol
 
 from tests.sdk.story import Story
 
@@ -363,7 +365,7 @@ def test_secrets_are_told_by_nobody(execute: Execute) -> None:
 
 
 def test_called_directly_nothing_of_it_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from perfect_client import given
+    from perfect_client.engine import given
 
     monkeypatch.setattr(given, "shown", lambda *_: pytest.fail("nobody hears it"))
 

@@ -11,11 +11,14 @@ import time
 from typing import Any, List
 
 import pytest
-from perfect_client import audience, flow, get_run_logger, progress, protocol, steps, task
-from perfect_client.cache_policies import INPUTS
-from perfect_client.task_runners import ProcessPoolTaskRunner
+from perfect_client import flow, get_run_logger, progress, task
+from perfect_client.core import audience
+from perfect_client.engine import steps
+from perfect_client.engine.task_runners import ProcessPoolTaskRunner
+from perfect_client.storage.cache_policies import INPUTS
 from perfect_client.testing import prefect_test_harness, recording, run
 from perfect_client.testing.utilities import prefect_test_harness as by_prefects_name
+from perfect_client.wire import protocol
 
 failures: List[int] = []
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Callable, List
 
 import pytest
-from perfect_client import flow, lineage, task
+from perfect_client import flow, task
+from perfect_client.caching import lineage
 from perfect_client.errors import FlowRunTimeoutError, TaskRunTimeoutError
-from perfect_client.results import FolderStore
+from perfect_client.storage.results import FolderStore
 
 from tests.sdk.story import Story, execute_flow, python
 

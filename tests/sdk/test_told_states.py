@@ -6,10 +6,11 @@ from datetime import date
 from typing import Any, Callable, List
 
 import pytest
-from perfect_client import Secret, flow, protocol, task
-from perfect_client.failures import safe_preview
-from perfect_client.hiding import fact_without_secrets
-from perfect_client.states import Completed, Failed
+from perfect_client import Secret, flow, task
+from perfect_client.core.failures import safe_preview
+from perfect_client.core.states import Completed, Failed
+from perfect_client.schema.hiding import fact_without_secrets
+from perfect_client.wire import protocol
 
 from tests.sdk.story import Story
 

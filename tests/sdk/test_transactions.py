@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
-from perfect_client import ConfigurationError, flow, lineage, parts, task
-from perfect_client.transactions import (
+from perfect_client import ConfigurationError, flow, task
+from perfect_client.caching import lineage
+from perfect_client.caching.transactions import (
     CommitMode,
     IsolationLevel,
     Transaction,
@@ -19,6 +20,7 @@ from perfect_client.transactions import (
     get_transaction,
     transaction,
 )
+from perfect_client.core import parts
 
 from tests.sdk.story import Story
 

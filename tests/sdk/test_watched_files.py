@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Iterable
 
-from perfect_client import sources
+from perfect_client.loading import sources
 
 
 def watched(folder: Path, now: float, data: Iterable[str] = ()) -> sources.Watched:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connection
-from perfect_client import protocol
+from perfect_client.wire import protocol
 
 from flows.models import Flow
 from runs import book, dispatch, history, ingest, notifications, services

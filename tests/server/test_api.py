@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.utils import timezone
-from perfect_client import protocol
+from perfect_client.wire import protocol
 
 from flows.models import Flow, Schedule
 from runs import ingest, services

@@ -16,7 +16,7 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from perfect_client import protocol
+from perfect_client.wire import protocol
 from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (

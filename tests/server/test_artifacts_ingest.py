@@ -15,8 +15,8 @@ from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from perfect_client import contents, protocol
-from perfect_client import protocol as p
+from perfect_client.wire import contents, protocol
+from perfect_client.wire import protocol as p
 
 from runs import book, services
 from runs.models import Artifact, Quarantine, Run

@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perfect_client import fitting, masking, wording
-from perfect_client.fitting import Effort
+from perfect_client.schema import fitting, masking, wording
+from perfect_client.schema.fitting import Effort
 
 from flows import effort, handwritten, parameters
 from flows.models import Flow

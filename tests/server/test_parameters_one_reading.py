@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from perfect_client import BadParameter, Field, Secret
-from perfect_client.signature import bind, parameters_schema
+from perfect_client.schema.signature import bind, parameters_schema
 from pydantic import BaseModel, SecretStr, field_validator
 from pydantic import Field as ModelField
 

@@ -17,7 +17,8 @@ from django.db import connection
 from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
-from perfect_client import masking, protocol
+from perfect_client.schema import masking
+from perfect_client.wire import protocol
 
 from flows import sealing, timetable
 from flows import services as flow_services

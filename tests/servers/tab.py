@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from perfect_client.frames import Frames, Handshake, Text, new_key, upgrade_request
+from perfect_client.wire.frames import Frames, Handshake, Text, new_key, upgrade_request
 
 from tests.journeys.house import House
 

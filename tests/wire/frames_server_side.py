@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from perfect_client.frames import Event, Frames, ProtocolFault
+from perfect_client.wire.frames import Event, Frames, ProtocolFault
 
 MORE, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from perfect_client import protocol
-from perfect_client.protocol import Accept, Acknowledge, FactsRecorded, Held, Joined, Resend, Verdict
-from perfect_client.session import Session
+from perfect_client.wire import protocol
+from perfect_client.wire.protocol import Accept, Acknowledge, FactsRecorded, Held, Joined, Resend, Verdict
+from perfect_client.wire.session import Session
 
 Key = Any  # (fence, stream)
 FENCES = (1, 2)

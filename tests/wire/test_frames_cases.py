@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from perfect_client.frames import Binary, Closed, Event, Ping, Pong, Text
+from perfect_client.wire.frames import Binary, Closed, Event, Ping, Pong, Text
 
 from tests.wire.frames_server_side import (
     BINARY,

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from perfect_client.frames import Handshake, HandshakeFailed, new_key, upgrade_request
+from perfect_client.wire.frames import Handshake, HandshakeFailed, new_key, upgrade_request
 
 from tests.wire.frames_server_side import pieces
 

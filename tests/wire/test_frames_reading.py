@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from perfect_client.frames import Binary, Closed, Event, Frames, Ping, Pong, ProtocolFault, Text
+from perfect_client.wire.frames import Binary, Closed, Event, Frames, Ping, Pong, ProtocolFault, Text
 
 from tests.wire.frames_server_side import BINARY, CLOSE, MORE, PING, PONG, TEXT, close, fragments, frame, pieces, read
 

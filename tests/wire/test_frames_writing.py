@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from perfect_client.frames import Frames
+from perfect_client.wire.frames import Frames
 
 from tests.wire.frames_server_side import BINARY, CLOSE, PING, PONG, TEXT, ClientFrame, decode_client
 

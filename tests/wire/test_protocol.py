@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from perfect_client import protocol
-from perfect_client.protocol import (
+from perfect_client.wire import protocol
+from perfect_client.wire.protocol import (
     TYPES,
     CancelRun,
     FactsRecorded,

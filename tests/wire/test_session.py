@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from perfect_client.protocol import (
+from perfect_client.wire.protocol import (
     Accept,
     Acknowledge,
     CancelRun,
@@ -30,7 +30,7 @@ from perfect_client.protocol import (
     decode,
     encode_fact,
 )
-from perfect_client.session import Session
+from perfect_client.wire.session import Session
 
 from tests.wire.session_server_side import Shelf
 

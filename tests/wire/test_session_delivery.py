@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from perfect_client import protocol, streams
-from perfect_client.streams import Stream
+from perfect_client.wire import protocol, streams
+from perfect_client.wire.streams import Stream
 
 from tests.wire.session_server_side import FENCES, World
 
@@ -190,7 +190,7 @@ def believe_any_acknowledgement_to_be_for_all(monkeypatch: pytest.MonkeyPatch) -
 
 
 def forget_the_credit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perfect_client.session.sum", lambda lengths: 0, raising=False)
+    monkeypatch.setattr("perfect_client.wire.session.sum", lambda lengths: 0, raising=False)
 
 
 @pytest.mark.parametrize(

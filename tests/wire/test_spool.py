@@ -18,8 +18,8 @@ from zlib import crc32
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from perfect_client import spool
-from perfect_client.spool import MAX_RECORD_BYTES, RESERVED_BYTES, Reader, Writer, repair
+from perfect_client.journal import spool
+from perfect_client.journal.spool import MAX_RECORD_BYTES, RESERVED_BYTES, Reader, Writer, repair
 
 steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no bug
 records_of_any_kind = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
@@ -349,7 +349,7 @@ def test_a_forked_child_may_go_on_with_its_parents_writer(path: Path) -> None:
 def test_what_a_killed_writer_appended_is_there(path: Path) -> None:
     program = (
         f"import sys\nsys.path[:] = {sys.path!r}\n"
-        "from perfect_client.spool import Writer\nwriter = Writer(sys.argv[1])\nn = 0\n"
+        "from perfect_client.journal.spool import Writer\nwriter = Writer(sys.argv[1])\nn = 0\n"
         "while True:\n    n += 1\n    writer.append(b'%d' % n)\n    if n == 500: print('.', flush=True)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)

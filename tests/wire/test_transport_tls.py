@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perfect_client import dialing
-from perfect_client.frames import Text
-from perfect_client.transport import Link
+from perfect_client.wire import dialing
+from perfect_client.wire.frames import Text
+from perfect_client.wire.transport import Link
 
 from tests.wire.frames_server_side import PING, PONG, TEXT, close, frame
 from tests.wire.transport_server_side import PATIENCE_S, Peer, RawServer, drive

@@ -13,10 +13,10 @@ from unittest import mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perfect_client import dialing, protocol
-from perfect_client.loop import Loop
-from perfect_client.session import Session
-from perfect_client.wire import Wire
+from perfect_client.system.loop import Loop
+from perfect_client.wire import dialing, protocol
+from perfect_client.wire.session import Session
+from perfect_client.worker.wire import Wire
 
 from tests.wire.frames_server_side import PING, TEXT, close, frame
 

@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 
-from perfect_client import protocol
+from perfect_client.wire import protocol
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 DEADLINE_S = 15.0

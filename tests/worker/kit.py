@@ -45,7 +45,9 @@ class Worker:
     @property
     def zygote(self):
         """The pid of the process that forks the runs."""
-        return next(pid for pid in children_of(self.pid) if b"perfect_client.zygote" in _read(f"/proc/{pid}/cmdline"))
+        return next(
+            pid for pid in children_of(self.pid) if b"perfect_client.execution.zygote" in _read(f"/proc/{pid}/cmdline")
+        )
 
     @property
     def runs(self):

@@ -7,7 +7,8 @@ import os
 import signal
 import time
 
-from perfect_client import flow, spool
+from perfect_client import flow
+from perfect_client.journal import spool
 
 spool.CAP_BYTES = spool.RESERVED_BYTES + 200_000
 

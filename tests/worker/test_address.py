@@ -10,7 +10,8 @@ import sys
 import time
 
 import pytest
-from perfect_client import address, worker
+from perfect_client.wire import address
+from perfect_client.worker import main as worker
 
 from tests.worker.fakeserver import FakeServer
 from tests.worker.kit import FLOWS, Worker

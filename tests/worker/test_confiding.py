@@ -7,10 +7,11 @@ import select
 import threading
 
 import pytest
-from perfect_client import protocol, spool
-from perfect_client.confiding import Listener, Teller
-from perfect_client.output import LAST_WORDS_BYTES, Output
-from perfect_client.redaction import MAX_CONFIDED, Hidden
+from perfect_client.journal import spool
+from perfect_client.schema.redaction import MAX_CONFIDED, Hidden
+from perfect_client.wire import protocol
+from perfect_client.worker.confiding import Listener, Teller
+from perfect_client.worker.output import LAST_WORDS_BYTES, Output
 
 from tests.worker.kit import eventually
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from perfect_client.procs import process_name
-from perfect_client.zygote import Zygote
+from perfect_client.execution.zygote import Zygote
+from perfect_client.system.procs import process_name
 
 from tests.worker.kit import children_of, eventually, is_alive
 

@@ -8,9 +8,9 @@ import shutil
 import signal
 
 import pytest
-from perfect_client import ending
-from perfect_client.journal import DEAD_KEPT, Entry, Folder, Occupied
-from perfect_client.protocol import OfferRun
+from perfect_client.journal.journal import DEAD_KEPT, Entry, Folder, Occupied
+from perfect_client.wire.protocol import OfferRun
+from perfect_client.worker import ending
 
 from tests.worker.kit import eventually, is_alive
 

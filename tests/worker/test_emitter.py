@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Iterator, List, Sequence
 
 import pytest
-from perfect_client import child
-from perfect_client.child import Emitter, Stop
-from perfect_client.protocol import RunEnded
-from perfect_client.spool import Reader, Writer
+from perfect_client.execution import child
+from perfect_client.execution.child import Emitter, Stop
+from perfect_client.journal.spool import Reader, Writer
+from perfect_client.wire.protocol import RunEnded
 
 
 class Clock:

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from perfect_client import protocol, spool
-from perfect_client.merging import Merged
-from perfect_client.openlines import MARKS, SLOTS, attach, create
-from perfect_client.output import Output
-from perfect_client.tail import RING_BYTES, Tail, kept
+from perfect_client.journal import spool
+from perfect_client.journal.merging import Merged
+from perfect_client.journal.openlines import MARKS, SLOTS, attach, create
+from perfect_client.journal.tail import RING_BYTES, Tail, kept
+from perfect_client.wire import protocol
+from perfect_client.worker.output import Output
 
 
 def record(at, text):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perfect_client import protocol
+from perfect_client.wire import protocol
 
 from tests.worker.fakeserver import FakeServer
 from tests.worker.kit import FLOWS, eventually

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perfect_client import protocol, spool
-from perfect_client.output import LineCutter, Output
+from perfect_client.journal import spool
+from perfect_client.wire import protocol
+from perfect_client.worker.output import LineCutter, Output
 
 
 def test_prints_come_once_and_in_order(server, worker):

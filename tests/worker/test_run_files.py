@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from perfect_client import openlines, spool
-from perfect_client.run_files import RunFiles, make_ahead
+from perfect_client.journal import openlines, spool
+from perfect_client.journal.run_files import RunFiles, make_ahead
 
 from tests.worker.kit import FLOWS, eventually
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from perfect_client import procs
+from perfect_client.system import procs
 
 from tests.worker.kit import children_of, eventually, is_alive, name_of
 

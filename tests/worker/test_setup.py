@@ -9,8 +9,9 @@ import sys
 import time
 
 import pytest
-from perfect_client import cli, worker
-from perfect_client.loop import Loop
+from perfect_client import cli
+from perfect_client.system.loop import Loop
+from perfect_client.worker import main as worker
 
 from tests.worker.kit import FLOWS, SDK
 

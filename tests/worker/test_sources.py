@@ -208,7 +208,7 @@ def test_a_link_that_is_set_to_another_folder_is_followed(server, start_worker, 
 
 IMPATIENT = """
 import sys
-from perfect_client import launcher
+from perfect_client.worker import launcher
 from perfect_client.cli import main
 for name in sys.argv[3:]:
     setattr(launcher, name.partition("=")[0], float(name.partition("=")[2] or 1))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from perfect_client import openlines, protocol, spool, tail, unread
-from perfect_client.output import Output
+from perfect_client.journal import openlines, spool, tail, unread
+from perfect_client.wire import protocol
+from perfect_client.worker.output import Output
 
 STEPS = st.lists(
     st.one_of(
@@ -77,7 +78,7 @@ def test_each_line_is_kept_or_counted(tmp_path_factory, steps, room, ring):
     with pytest.MonkeyPatch.context() as patched:
         append, moments = spool.Writer.append_many, itertools.count()
         patched.setattr(tail, "RING_BYTES", ring)
-        patched.setattr("perfect_client.output.time.monotonic", lambda: float(next(moments)))
+        patched.setattr("perfect_client.worker.output.time.monotonic", lambda: float(next(moments)))
         life = Life(folder, spool.RESERVED_BYTES + room)
 
         def append_many(self, records):

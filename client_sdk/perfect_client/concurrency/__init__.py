@@ -1,5 +1,5 @@
-"""Where programs written for Prefect look for ``concurrency`` and ``rate_limit``; their home is ``limits``."""
+"""What programs written for Prefect import from ``prefect.concurrency``."""
 
-from perfect_client.limits import concurrency, rate_limit
+from perfect_client.questions.limits import concurrency, rate_limit
 
 __all__ = ["concurrency", "rate_limit"]

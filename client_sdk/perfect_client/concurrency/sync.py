@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Optional
 
-from perfect_client import limits
-from perfect_client.limits import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, concurrency
+from perfect_client.questions import limits
+from perfect_client.questions.limits import (
+    AcquireConcurrencySlotTimeoutError,
+    ConcurrencySlotAcquisitionError,
+    concurrency,
+)
 
 __all__ = ["AcquireConcurrencySlotTimeoutError", "ConcurrencySlotAcquisitionError", "concurrency", "rate_limit"]
 

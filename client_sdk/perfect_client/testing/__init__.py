@@ -14,13 +14,15 @@ import threading
 import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from perfect_client import audience, discovery, states, steps
-from perfect_client.decorators import Flow
-from perfect_client.echo import echoing
-from perfect_client.protocol import Logged, RunEnded, TaskEnded, TaskProgressed, TaskRetrying, TaskStarted
-from perfect_client.recorder import Emit, Run
-from perfect_client.states import State
-from perfect_client.tally import Call, Tally
+from perfect_client.analysis import discovery
+from perfect_client.console.tally import Call, Tally
+from perfect_client.core import audience, states
+from perfect_client.core.recorder import Emit, Run
+from perfect_client.core.states import State
+from perfect_client.engine import steps
+from perfect_client.engine.decorators import Flow
+from perfect_client.output.echo import echoing
+from perfect_client.wire.protocol import Logged, RunEnded, TaskEnded, TaskProgressed, TaskRetrying, TaskStarted
 
 __all__ = ["LogLine", "Recording", "TaskTold", "prefect_test_harness", "recording", "run"]
 
@@ -75,7 +77,7 @@ class Recording:
     def __init__(self, clock: _Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self.facts: List[Any] = []  # of perfect_client.protocol, in order
+        self.facts: List[Any] = []  # of perfect_client.wire.protocol, in order
         self.runs: List[Run] = []
         self.tasks: List[TaskTold] = []  # in the order in which they began
         self.logs: List[LogLine] = []

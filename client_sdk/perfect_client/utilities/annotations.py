@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from perfect_client.annotations import BaseAnnotation, allow_failure, opaque, quote, unmapped
+from perfect_client.core.annotations import BaseAnnotation, allow_failure, opaque, quote, unmapped
 
 __all__ = ["BaseAnnotation", "allow_failure", "opaque", "quote", "unmapped"]

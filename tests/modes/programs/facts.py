@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Dict, Iterable, List, Optional
 
-from perfect_client import protocol
+from perfect_client.wire import protocol
 
 Told = Dict[str, Any]
 

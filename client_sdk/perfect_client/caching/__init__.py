@@ -1,0 +1,1 @@
+"""Results used again: cache keys, lineage, resume, transactions."""

@@ -1,0 +1,17 @@
+"""Which tasks say what is to become of their results; what keeps them is loaded for these only."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from perfect_client.core import parts
+from perfect_client.engine.options import OF_RESULTS
+
+
+def part_for(task: Any) -> Optional[parts.Part]:
+    """The part that a task asks for by one of ``OF_RESULTS``. Raises ``ConfigurationError``."""
+    if all(getattr(task, name, None) is None for name in OF_RESULTS):
+        return None
+    from perfect_client.caching import caching  # heavy: most tasks say nothing about their results
+
+    return caching.part_for(task)

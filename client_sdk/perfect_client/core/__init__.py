@@ -1,0 +1,1 @@
+"""What a run is: its context, states, schedules, loggers, progress and deadlines."""

@@ -1,0 +1,1 @@
+"""Calls of tasks and flows: options, decorators, futures, task runners, retries, hooks."""

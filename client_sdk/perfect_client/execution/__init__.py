@@ -1,0 +1,1 @@
+"""The processes that execute runs: the zygote, its children, the engine of one run."""

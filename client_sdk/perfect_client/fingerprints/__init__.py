@@ -1,0 +1,1 @@
+"""Fingerprints of a task's source: what its code names, and whether that has changed."""

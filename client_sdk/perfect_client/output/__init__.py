@@ -1,0 +1,1 @@
+"""Standard output of a run: captured, passed on, turned into log lines."""

@@ -1,0 +1,1 @@
+"""Parameters as JSON Schema: read type hints, validate, convert and mask values."""

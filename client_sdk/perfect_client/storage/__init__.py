@@ -1,0 +1,1 @@
+"""Results of tasks on disk: serializers, hashes, cache policies and their size."""

@@ -1,0 +1,1 @@
+"""Processes, event loop and descriptors of the operating system."""

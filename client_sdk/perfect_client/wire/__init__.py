@@ -1,0 +1,1 @@
+"""What crosses to the server: messages, WebSocket frames, the connection and its session."""
