@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db import IntegrityError, transaction
-from perfect_client.wire.protocol import clean_text
+from perfect_client.wire.messages import clean_text
 
 from flows.models import Flow, slug_of
 from flows.parameters import Missing, nearest

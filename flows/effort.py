@@ -11,7 +11,7 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from perfect_client.schema.fitting import Effort, TooCostly
+from perfect_client.schema.validation import Effort, TooCostly
 
 CHECKED_WITHIN = 0.4  # seconds of this thread's processor time
 PATTERN_WITHIN = 0.05  # seconds of processor time, for one pattern in one text

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from perfect_client.schema import wording
+from perfect_client.schema import sentences
 from perfect_client.schema.masking import MASK, is_secret, masked
 
 from flows.models import Flow
@@ -142,12 +142,12 @@ RULES = {
 
 def _plain(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     """The schema without ``null`` and references, and whether null is allowed."""
-    schema = {**schema, **wording.resolved(schema, defs)} if "$ref" in schema else schema
+    schema = {**schema, **sentences.resolved(schema, defs)} if "$ref" in schema else schema
     options = schema.get("anyOf") or []
     rest = [option for option in options if option.get("type") != "null"]
     nullable = len(rest) < len(options) or schema.get("type") == "null"
     if len(rest) == 1:
-        inner = wording.resolved(rest[0], defs)
+        inner = sentences.resolved(rest[0], defs)
         return {**{k: v for k, v in schema.items() if k != "anyOf"}, **inner}, nullable
     kinds = schema.get("type")
     if isinstance(kinds, list):
@@ -199,7 +199,7 @@ def _field(
     made = Field(
         name=name, kind=kind, required=required, default=default, null=null,
         text=_text(kind, value) if name in shown and kind != "secret" and not null else "",
-        choices=_choices(kind, schema), help=_help(declared, schema), words=wording.words(schema, defs),
+        choices=_choices(kind, schema), help=_help(declared, schema), words=sentences.words(schema, defs),
         parts=_parts(schema, defs) if kind == "group" else (),
         unit=UNITS.get(str(schema.get("format")), ""),
         nullable=nullable and not (name in known and known[name] is None), **_bounds(kind, schema),
@@ -240,7 +240,7 @@ def _label(choice: str) -> str:
 def _parts(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> tuple[Part, ...]:
     needed = set(schema.get("required") or ())
     return tuple(
-        Part(name, wording.words(part, defs), name in needed,
+        Part(name, sentences.words(part, defs), name in needed,
              "" if "default" not in part or is_secret(name, part) else _text("json", part["default"], indent=None))
         for name, part in schema["properties"].items()
     )  # fmt: skip

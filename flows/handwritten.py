@@ -1,4 +1,4 @@
-"""What an author wrote into a schema by hand, in keywords that ``perfect_client.schema.fitting`` does not read.
+"""What an author wrote into a schema by hand, in keywords that ``perfect_client.schema.validation`` does not read.
 
 ``jsonschema`` reads them, and looks at the clock before each keyword. Nothing is fetched, and what this cannot
 bound (other dialects, schemas with addresses of their own, ``unevaluated…``) is left to the run, as is what costs
@@ -16,8 +16,8 @@ from typing import Any
 import jsonschema
 import referencing
 from jsonschema.exceptions import ValidationError
-from perfect_client.schema.fitting import Effort, TooCostly
-from perfect_client.wire.protocol import dumps
+from perfect_client.schema.validation import Effort, TooCostly
+from perfect_client.wire.messages import dumps
 
 LEFT_TO_THE_RUN = (
     '"$schema"', '"$id"', '"$anchor"', '"$dynamicRef"', '"$dynamicAnchor"', '"$recursiveRef"', '"unevaluated',

@@ -1,7 +1,7 @@
 """What a run may be given: refuse at the door, in one sentence that names the field and what would be right.
 
 The schema is the worker's description of the function's signature; ``perfect_client.schema.signature`` writes it.
-What fits it and what is said of what does not is ``perfect_client.schema.fitting``'s, which the run's process asks too.
+``perfect_client.schema.validation`` checks values against it and says what is wrong; the run's process asks it too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from perfect_client.schema import fitting, masking, redaction, wording
-from perfect_client.wire.protocol import MAX_NAME, MAX_PARAMETERS_BYTES, ProtocolError, clean_json, dumps
+from perfect_client.schema import masking, redaction, sentences, validation
+from perfect_client.wire.messages import MAX_NAME, MAX_PARAMETERS_BYTES, ProtocolError, clean_json, dumps
 
 from flows import sealing
 from flows.effort import Bounded
@@ -103,8 +103,8 @@ def _fitting(
     effort = Bounded()
     try:
         elsewhere = flow.configurations.get(configuration) or {}
-        found = fitting.fit_all(flow.parameters, values, elsewhere, effort=effort)
-    except fitting.Unfit as unfit:
+        found = validation.fit_all(flow.parameters, values, elsewhere, effort=effort)
+    except validation.Unfit as unfit:
         raise Refused(unfit.name[:200], unfit.sentence) from None
     for name, value in found.items():
         _check_kept(name, value)
@@ -135,9 +135,9 @@ def _check_size(parameters: Mapping[str, Any]) -> None:
         try:
             size += len(dumps(clean_json({name: value})).encode("utf-8", "backslashreplace"))
         except (ProtocolError, RecursionError) as wrong:
-            raise Refused(name[:200], f"Parameter {wording.shown(name)} cannot be used: {wrong}.") from None
+            raise Refused(name[:200], f"Parameter {sentences.shown(name)} cannot be used: {wrong}.") from None
         except ValueError:  # Python writes no integer of more than 4,300 digits
-            raise Refused(name[:200], f"Parameter {wording.shown(name)} holds a number of too many digits.") from None
+            raise Refused(name[:200], f"Parameter {sentences.shown(name)} holds a number of too many digits.") from None
     if size > MAX_PARAMETERS_BYTES:
         raise Refused(
             "parameters",
@@ -150,7 +150,7 @@ def _check_kept(name: str, value: Any) -> None:
     """Refuse what a database or the wire would have to change."""
     odd = _odd({name: value})
     if odd:
-        raise Refused(name[:200], f"Parameter {wording.shown(name)} holds {odd}.")
+        raise Refused(name[:200], f"Parameter {sentences.shown(name)} holds {odd}.")
 
 
 def _odd(value: Any) -> str:
@@ -172,11 +172,11 @@ ODD_TEXTS: tuple[tuple[Callable[[str], Any], str], ...] = (
 )
 
 
-def _check_beyond(flow: Flow, values: Mapping[str, Any], effort: fitting.Effort) -> None:
+def _check_beyond(flow: Flow, values: Mapping[str, Any], effort: validation.Effort) -> None:
     """What a model's author wrote into a schema by hand, in keywords that only a full validator knows."""
     for name, value in values.items():
         schema = {**(flow.properties.get(name) or {}), "$defs": flow.parameters.get("$defs", {})}
-        if not fitting.beyond(schema):
+        if not validation.beyond(schema):
             continue
         # its library takes 0.2 s to import: not for a server start, nor for a schema that the SDK's reading covers
         error = importlib.import_module("flows.handwritten").first_error(schema, value, effort)
@@ -184,4 +184,4 @@ def _check_beyond(flow: Flow, values: Mapping[str, Any], effort: fitting.Effort)
             where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
             secret = masking.secrets_in({name: value}, flow.parameters)
             reason = f"{error.validator} does not hold" if secret else str(error.message)[:300]
-            raise Refused(name, wording.unusable(name + where, reason))
+            raise Refused(name, sentences.unusable(name + where, reason))

@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from perfect_client.schema import masking
-from perfect_client.wire.protocol import dumps
+from perfect_client.wire.messages import dumps
 
 MARK = "perfect:sealed:1:"  # what an encrypted value begins with
 ALL = {"writeOnly": True}  # the schema of what is secret as a whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from perfect_client.wire.protocol import MAX_NAME, FlowSpec, ScheduleSpec, clean_text
+from perfect_client.wire.messages import MAX_NAME, FlowSpec, ScheduleSpec, clean_text
 
 from flows import addresses, schedules, versions
 from flows.models import Flow, Schedule, Task

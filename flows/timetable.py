@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from perfect_client.wire.protocol import MAX_NAME, clean_text
+from perfect_client.wire.messages import MAX_NAME, clean_text
 
 from flows import schedules
 from flows.models import Flow, Schedule

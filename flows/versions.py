@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q
-from perfect_client.schema import fitting, masking
-from perfect_client.wire.protocol import FlowSpec, dumps, from_dict, to_dict
+from perfect_client.schema import masking, validation
+from perfect_client.wire.messages import FlowSpec, dumps, from_dict, to_dict
 
 from flows import sealing
 from flows.effort import Bounded
@@ -141,8 +141,8 @@ def takes(spec: Mapping[str, Any], run: Run) -> bool:
         return False
     elsewhere = configurations.get(run.configuration) or {}
     try:
-        fitting.fit_all(spec.get("parameters") or {}, run.parameters, elsewhere, effort=Bounded())
-    except fitting.Unfit:
+        validation.fit_all(spec.get("parameters") or {}, run.parameters, elsewhere, effort=Bounded())
+    except validation.Unfit:
         return False
     return True
 

@@ -10,7 +10,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
-from perfect_client.wire.protocol import clean_text
+from perfect_client.wire.messages import clean_text
 
 from flows import forms, schedules, services
 from flows.filters import FlowFilter

@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpR
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
-from perfect_client.wire.protocol import MAX_NAME, clean_text
+from perfect_client.wire.messages import MAX_NAME, clean_text
 
 from perfect_site import __version__
 

@@ -20,7 +20,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
-from perfect_client.wire.protocol import clean_text
+from perfect_client.wire.messages import clean_text
 
 from flows.models import Flow
 from flows.parameters import Refused, masked

@@ -7,8 +7,8 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Count, Sum
-from perfect_client.wire import contents
-from perfect_client.wire.protocol import ArtifactWritten, clean_text
+from perfect_client.wire import artifact_content
+from perfect_client.wire.messages import ArtifactWritten, clean_text
 
 from runs import showing
 from runs.models import Artifact
@@ -46,7 +46,7 @@ class Album:
         self, fact: ArtifactWritten, uid: UUID, known: Artifact | None, at: datetime, subrun: UUID | None
     ) -> Artifact:
         """A new artifact, or one that is written anew: that keeps its place, its key and, unless told, its words."""
-        if fact.kind not in contents.KINDS:
+        if fact.kind not in artifact_content.KINDS:
             raise ValueError(f"there is no kind of artifact {fact.kind[:40]!r}")
         if not 1 <= fact.parts <= MOST_PARTS:
             raise ValueError(f"an artifact has 1 to {MOST_PARTS} parts, not {fact.parts}")
@@ -54,10 +54,10 @@ class Album:
             raise ValueError(f"artifact {uid} is a {known.kind} and cannot become a {fact.kind}")
         if fact.task is not None and not 0 <= fact.task < 2**31:
             raise ValueError(f"{fact.task} is not the number of a task run")
-        words = clean_text(fact.description, contents.MAX_DESCRIPTION_BYTES)
+        words = clean_text(fact.description, artifact_content.MAX_DESCRIPTION_BYTES)
         return Artifact(
             run_id=self._run_id, attempt=self._attempt, uid=uid, kind=fact.kind, parts=fact.parts,
-            key=known.key if known else clean_text(fact.key, contents.MAX_KEY),
+            key=known.key if known else clean_text(fact.key, artifact_content.MAX_KEY),
             description=words or (known.description if known else ""),
             task=known.task if known else fact.task, subrun=known.subrun if known else subrun,
             created_at=known.created_at if known else at,
@@ -73,14 +73,13 @@ class Album:
         if self._totals is None:
             found = Artifact.objects.filter(run_id=self._run_id).aggregate(count=Count("pk"), size=Sum("size"))
             self._totals = found["count"], found["size"] or 0
-        if row.size + _size(fact) > contents.MAX_BYTES:
-            raise ValueError(f"artifact {row.uid} is larger than {contents.MAX_BYTES:,} bytes")
+        if row.size + _size(fact) > artifact_content.MAX_BYTES:
+            raise ValueError(f"artifact {row.uid} is larger than {artifact_content.MAX_BYTES:,} bytes")
         count = self._totals[0] + (fact.part == 1 and replaced is None)
         size = self._totals[1] + _size(fact) - (replaced.size if replaced is not None else 0)
-        if count > contents.MAX_RUN_COUNT or size > contents.MAX_RUN_BYTES:
-            raise ValueError(
-                f"a run may have {contents.MAX_RUN_COUNT:,} artifacts of {contents.MAX_RUN_BYTES >> 20} MiB together"
-            )
+        if count > artifact_content.MAX_RUN_COUNT or size > artifact_content.MAX_RUN_BYTES:
+            mebibytes = artifact_content.MAX_RUN_BYTES >> 20
+            raise ValueError(f"a run may have {artifact_content.MAX_RUN_COUNT:,} artifacts of {mebibytes} MiB together")
         return count, size
 
     def save(self) -> Counter[UUID]:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
-from perfect_client.wire.protocol import Answer, Asked, Released, clean_text
+from perfect_client.wire.messages import Answer, Asked, Released, clean_text
 
 from flows import sealing
 from flows.models import Flow

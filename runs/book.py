@@ -15,8 +15,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from perfect_client.wire import protocol
-from perfect_client.wire.protocol import FACTS, MAX_NAME, MAX_PARAMETERS_BYTES, clean_text, dumps
+from perfect_client.wire import messages
+from perfect_client.wire.messages import FACTS, MAX_NAME, MAX_PARAMETERS_BYTES, clean_text, dumps
 
 from flows.services import flow_called
 from runs import answers, live
@@ -116,11 +116,11 @@ class Book:
 
     def apply(self, fact: object, now: datetime) -> None:
         """Take one fact in. After the run's end only log lines count: what is final does not change."""
-        if isinstance(fact, protocol.Logged):
+        if isinstance(fact, messages.Logged):
             return self._logged(fact)
         if self.run.state in FINAL or self.sheet.ending is not None:
             return
-        if isinstance(fact, protocol.ArtifactWritten):
+        if isinstance(fact, messages.ArtifactWritten):
             return self._artifact_written(fact)
         handler = _HANDLERS.get(type(fact))
         if handler is not None:
@@ -139,16 +139,16 @@ class Book:
                 sheet.show(now)
             self.shown_at = now
 
-    def _run_started(self, fact: protocol.RunStarted) -> None:
+    def _run_started(self, fact: messages.RunStarted) -> None:
         self.run.pid = counted(fact.pid)
         if not self.sheet.by_call:
             self.sheet.plan()
 
-    def _run_named(self, fact: protocol.RunNamed) -> None:
+    def _run_named(self, fact: messages.RunNamed) -> None:
         self.run.name = clean_text(fact.name, MAX_NAME)
         self._named = True
 
-    def _task_started(self, fact: protocol.TaskStarted) -> None:
+    def _task_started(self, fact: messages.TaskStarted) -> None:
         at, number, call = moment(fact.time), counted(fact.task), counted(fact.call)
         if number in self.by_number:
             raise ValueError(f"task run {fact.task} has started before")
@@ -179,27 +179,27 @@ class Book:
             raise ValueError(f"task run {number} has ended as {found[1].state}")
         return found
 
-    def _task_retrying(self, fact: protocol.TaskRetrying) -> None:
+    def _task_retrying(self, fact: messages.TaskRetrying) -> None:
         """An attempt failed and another follows: what it had reported counts no more, what was shown stays."""
         sheet, row = self._open_task(fact.task)
         row.state, row.share, row.tries = TaskState.RETRYING, None, counted(fact.tries)
         row.error, row.traceback = clean_text(fact.error, 4_000), clean_text(fact.traceback)
         sheet.touch(row)
 
-    def _task_restarted(self, fact: protocol.TaskRestarted) -> None:
+    def _task_restarted(self, fact: messages.TaskRestarted) -> None:
         """The duration that counts is that of the attempt that comes to the end."""
         sheet, row = self._open_task(fact.task)
         row.state, row.started_at, row.tries = TaskState.RUNNING, moment(fact.time), counted(fact.tries)
         sheet.touch(row)
 
-    def _task_progressed(self, fact: protocol.TaskProgressed) -> None:
+    def _task_progressed(self, fact: messages.TaskProgressed) -> None:
         sheet, row = self._open_task(fact.task)
         row.share, row.note = min(1.0, max(row.share or 0.0, fact.share)), clean_text(fact.text, 500)
         sheet.touch(row)
         if row.subrun is not None and (sub := self._sub_run_of(row)) is not None:
             sub.progressed = True
 
-    def _task_ended(self, fact: protocol.TaskEnded) -> None:
+    def _task_ended(self, fact: messages.TaskEnded) -> None:
         if fact.outcome not in TASK_FINAL:
             raise ValueError(f"a task cannot end as {fact.outcome!r}")
         (sheet, row), at = self._open_task(fact.task), moment(fact.time)
@@ -217,7 +217,7 @@ class Book:
 
     # ------------------------------------------------------------------------------------------------------ sub-runs
 
-    def _sub_run_started(self, fact: protocol.SubRunStarted) -> None:
+    def _sub_run_started(self, fact: messages.SubRunStarted) -> None:
         (sheet, row), at, pk = self._open_task(fact.task), moment(fact.time), UUID(fact.run)
         if row.subrun is not None:
             raise ValueError(f"task run {fact.task} is run {row.subrun} already")
@@ -257,7 +257,7 @@ class Book:
 
     # ----------------------------------------------------------------------------------------------- lines and the end
 
-    def _logged(self, fact: protocol.Logged) -> None:
+    def _logged(self, fact: messages.Logged) -> None:
         """The run's log has all lines; a sub-run's are marked as its."""
         level = min(max(fact.level, 0), 100)
         task = fact.task and counted(fact.task)
@@ -278,13 +278,13 @@ class Book:
         counted(fact.ask)
         self.told.append(fact)
 
-    def _artifact_written(self, fact: protocol.ArtifactWritten) -> None:
+    def _artifact_written(self, fact: messages.ArtifactWritten) -> None:
         if self.album is None:
             self.album = Album(self.run.pk, self.attempt.number)
         sheet = self._told_by(counted(fact.task)) if fact.task and self.subs else self.sheet
         self.album.write(fact, moment(fact.time), sheet.run.pk if sheet is not self.sheet else None)
 
-    def _run_ended(self, fact: protocol.RunEnded) -> None:
+    def _run_ended(self, fact: messages.RunEnded) -> None:
         if fact.outcome not in _OUTCOMES:
             raise ValueError(f"a run cannot end as {fact.outcome!r}")
         to, why = _OUTCOMES[fact.outcome], fact.reason or fact.error
@@ -294,7 +294,7 @@ class Book:
         details["state_name"] = clean_text(fact.state, MAX_NAME)
         self.sheet.end(to, why, moment(fact.time), details)
 
-    def _process_exited(self, fact: protocol.ProcessExited) -> None:
+    def _process_exited(self, fact: messages.ProcessExited) -> None:
         cancelled = self._cancel_wanted() or fact.cancelled  # asked first: it also tells by whom
         to = RunState.CANCELLED if cancelled else RunState.FAILED if fact.timed_out else RunState.CRASHED
         why = self._cancel_reason(fact.reason) if cancelled else fact.reason
@@ -394,18 +394,18 @@ class Book:
 
 _OUTCOMES = {state.value: state for state in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED)}
 _HANDLERS: dict[type, Callable[[Book, Any], None]] = {
-    protocol.RunStarted: Book._run_started,
-    protocol.RunNamed: Book._run_named,
-    protocol.TaskStarted: Book._task_started,
-    protocol.TaskRetrying: Book._task_retrying,
-    protocol.TaskRestarted: Book._task_restarted,
-    protocol.TaskProgressed: Book._task_progressed,
-    protocol.TaskEnded: Book._task_ended,
-    protocol.Asked: Book._asks,
-    protocol.Released: Book._asks,
-    protocol.SubRunStarted: Book._sub_run_started,
-    protocol.RunEnded: Book._run_ended,
-    protocol.ProcessExited: Book._process_exited,
+    messages.RunStarted: Book._run_started,
+    messages.RunNamed: Book._run_named,
+    messages.TaskStarted: Book._task_started,
+    messages.TaskRetrying: Book._task_retrying,
+    messages.TaskRestarted: Book._task_restarted,
+    messages.TaskProgressed: Book._task_progressed,
+    messages.TaskEnded: Book._task_ended,
+    messages.Asked: Book._asks,
+    messages.Released: Book._asks,
+    messages.SubRunStarted: Book._sub_run_started,
+    messages.RunEnded: Book._run_ended,
+    messages.ProcessExited: Book._process_exited,
 }
 
 

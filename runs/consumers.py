@@ -21,7 +21,7 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import DataError, Error, IntegrityError, transaction
 from django.utils import timezone
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 from runs import answers, dispatch, ingest, lanes, live
 from runs.access import Token
@@ -103,7 +103,7 @@ class Fleet:
             self.wake(topics & NEWS)
         for worker in self.everyone():
             if self._loop is not None and live.joined_topic(worker.worker, worker.boot) in topics:
-                self._loop.call_soon_threadsafe(self._do, worker.close(code=protocol.RESTARTING))
+                self._loop.call_soon_threadsafe(self._do, worker.close(code=messages.RESTARTING))
 
     def wake(self, news: frozenset[str] = frozenset()) -> None:
         """Hand out orders soon, and what ``news`` there is for the workers; from any thread."""
@@ -164,7 +164,7 @@ class Fleet:
         an attempt that another process of its worker holds."""
         for pk, order in orders:
             for worker in self.processes(pk):
-                if isinstance(order, protocol.OfferRun) and worker is not self.workers.get(pk):
+                if isinstance(order, messages.OfferRun) and worker is not self.workers.get(pk):
                     continue
                 self._do(worker.order(order))
 
@@ -177,7 +177,7 @@ class Fleet:
 fleet = Fleet()
 
 
-async def close_all(code: int = protocol.RESTARTING) -> None:
+async def close_all(code: int = messages.RESTARTING) -> None:
     """Close every worker's socket; the workers come back by themselves."""
     await asyncio.gather(*[worker.close(code=code) for worker in fleet.everyone()], return_exceptions=True)
 
@@ -240,28 +240,28 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         headers = dict(self.scope["headers"])
         await self.accept()
         if b"origin" in headers:  # a browser; workers send none
-            return await self.refuse("this socket is for workers; browsers are not let in", protocol.FORBIDDEN)
+            return await self.refuse("this socket is for workers; browsers are not let in", messages.FORBIDDEN)
         secret = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ").strip()
         try:
             token = await lanes.read(Token.objects.valid, secret, timezone.now())
         except Error as error:
             log_failure(logger, "a worker's token could not be looked up", error)
-            return await self.close(code=protocol.OVERLOADED)
+            return await self.close(code=messages.OVERLOADED)
         if token is None:
             sentence = "the server does not know this token (unknown, expired or revoked);"
             hint = " make one with: manage.py createtoken NAME --scope worker"
-            return await self.refuse(sentence + hint, protocol.UNAUTHORISED)
+            return await self.refuse(sentence + hint, messages.UNAUTHORISED)
         if not token.allows(Token.Scope.WORKER):
             return await self.refuse(
                 f"token {token.name!r} has the scope {token.scope}; a worker needs one with the scope worker",
-                protocol.FORBIDDEN,
+                messages.FORBIDDEN,
             )
         self._token, self._admitted = token.pk, True
         self._heard = time.monotonic()
         self._watch = asyncio.get_running_loop().create_task(self._watch_silence())
 
     async def refuse(self, reason: str, code: int) -> None:
-        await self.send(text_data=protocol.encode(protocol.Refuse(reason, code)))
+        await self.send(text_data=messages.encode(messages.Refuse(reason, code)))
         await self.close(code=code)
 
     async def _watch_silence(self) -> None:
@@ -270,14 +270,14 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             await asyncio.sleep(WATCH_EVERY)
             self._forgive(PASSED_OVER_S)
             if not self._busy and time.monotonic() - self._heard > SILENCE_S:
-                return await self.close(code=protocol.RESTARTING)
+                return await self.close(code=messages.RESTARTING)
             try:
                 lives = await lanes.read(_token_lives, self._token)
             except Error as error:  # asked again in five seconds
                 log_failure(logger, "a worker's token could not be looked up", error)
                 continue
             if not lives:
-                return await self.refuse("the token was revoked or has expired", protocol.UNAUTHORISED)
+                return await self.refuse("the token was revoked or has expired", messages.UNAUTHORISED)
 
     async def websocket_disconnect(self, message: dict[str, Any]) -> None:
         self._end(self._left or f"the connection ended (code {message.get('code')})")
@@ -313,29 +313,29 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def _handle(self, text_data: str | None, bytes_data: bytes | None) -> None:
         try:
-            message = protocol.decode(text_data if text_data is not None else bytes_data or b"")
-        except protocol.ProtocolError as wrong:
-            return await self.refuse(f"a malformed message: {wrong}", protocol.MALFORMED)
+            message = messages.decode(text_data if text_data is not None else bytes_data or b"")
+        except messages.ProtocolError as wrong:
+            return await self.refuse(f"a malformed message: {wrong}", messages.MALFORMED)
         handler = _HANDLERS.get(type(message))
-        if handler is None or (self.worker is None) != isinstance(message, protocol.Joined):  # once, and first
-            if isinstance(message, protocol.Unknown):  # a newer worker's; the rules allow it
+        if handler is None or (self.worker is None) != isinstance(message, messages.Joined):  # once, and first
+            if isinstance(message, messages.Unknown):  # a newer worker's; the rules allow it
                 return
-            return await self.refuse(f"{type(message).__name__} is not expected now", protocol.MALFORMED)
+            return await self.refuse(f"{type(message).__name__} is not expected now", messages.MALFORMED)
         try:
             await handler(self, message)
         except Error as error:
             log_failure(logger, f"the database could not take {type(message).__name__}", error)
-            await self.close(code=protocol.OVERLOADED)
+            await self.close(code=messages.OVERLOADED)
 
     async def order(self, message: object) -> None:
-        if isinstance(message, protocol.CancelRun):
+        if isinstance(message, messages.CancelRun):
             if message.fence in self.cancelled:
                 return
             self.cancelled.add(message.fence)
         if self._admitted:
-            await self.send(text_data=protocol.encode(message))
+            await self.send(text_data=messages.encode(message))
 
-    async def _joined(self, message: protocol.Joined) -> None:
+    async def _joined(self, message: messages.Joined) -> None:
         now = timezone.now()
         try:
             self._joining = (ingest.identity_of(message), message.boot, now)
@@ -349,7 +349,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         await self.order(accept)
         fleet.wake(NEWS)
 
-    async def _take_place(self, message: protocol.Joined) -> None:
+    async def _take_place(self, message: messages.Joined) -> None:
         """Among the processes of the worker: an older connection of this process ends, one of a dead process too, and
         so does another process, unless it drains."""
         assert self.worker is not None
@@ -363,14 +363,14 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         for other in others:
             if other.boot == self.boot or other.boot in message.dead:
                 fleet.remove(other)
-                await other.close(code=protocol.RESTARTING)
+                await other.close(code=messages.RESTARTING)
             elif other.boot in message.older:
                 other.fences = other.fences or self.beside
                 fleet.drains(other)
             elif not message.draining and other not in fleet.draining.get(self.worker, ()):
-                await other.close(code=protocol.REPLACED)
+                await other.close(code=messages.REPLACED)
 
-    async def _drains(self, message: protocol.Draining) -> None:
+    async def _drains(self, message: messages.Draining) -> None:
         assert self.worker is not None
         self._free, self.fences = 0, frozenset(message.running)
         fleet.drains(self)
@@ -378,23 +378,23 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             ingest.drains, worker=self.worker, boot=self.boot, running=len(self.fences), now=timezone.now()
         )  # fmt: skip
 
-    async def _flows_announced(self, message: protocol.FlowsAnnounced) -> None:
+    async def _flows_announced(self, message: messages.FlowsAnnounced) -> None:
         assert self.worker is not None
         if self in fleet.draining.get(self.worker, ()):  # the process that takes new runs says what there is
             return
         refused = await lanes.write(ingest.announce, worker=self.worker, message=message, now=timezone.now())
         if refused:
-            await self.order(protocol.FlowsRefused(refused))
+            await self.order(messages.FlowsRefused(refused))
         fleet.wake()
 
-    async def _slots_freed(self, message: protocol.SlotsFreed) -> None:
+    async def _slots_freed(self, message: messages.SlotsFreed) -> None:
         before = self.free
         self._forgive()
         self._free = max(0, min(message.free, 10_000))
         if self.free > before:
             fleet.wake()
 
-    async def _claimed(self, message: protocol.OfferClaimed) -> None:
+    async def _claimed(self, message: messages.OfferClaimed) -> None:
         assert self.worker is not None
         self._forgive()
         answer = await lanes.write(
@@ -405,16 +405,16 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             del self.offered[message.fence]
         await self.order(answer)
 
-    async def _declined(self, message: protocol.OfferDeclined) -> None:
+    async def _declined(self, message: messages.OfferDeclined) -> None:
         assert self.worker is not None
         self._forgive()
         self.offered.pop(message.fence, None)
-        why = protocol.clean_text(message.reason, 500) or "the worker declined it"
+        why = messages.clean_text(message.reason, 500) or "the worker declined it"
         await lanes.write(
             dispatch.release, worker=self.worker, now=timezone.now(), why=why, fences=[message.fence]
         )  # fmt: skip
 
-    async def _recorded(self, message: protocol.FactsRecorded) -> None:
+    async def _recorded(self, message: messages.FactsRecorded) -> None:
         assert self.worker is not None
         now = timezone.now()
         try:
@@ -426,41 +426,41 @@ class WorkerConsumer(AsyncWebsocketConsumer):
                 )
             else:
                 logger.exception("a batch of %d facts could not be applied", len(message.facts))
-                answer = protocol.Resend(message.fence, message.first, message.stream)
+                answer = messages.Resend(message.fence, message.first, message.stream)
         except Error as error:
             log_failure(logger, "the database could not take a batch; it will be sent again", error)
             await asyncio.sleep(RETRY_PAUSE)
-            answer = protocol.Resend(message.fence, message.first, message.stream)
+            answer = messages.Resend(message.fence, message.first, message.stream)
         await self.order(answer)
 
-    async def _beaten(self, message: protocol.Beaten) -> None:
+    async def _beaten(self, message: messages.Beaten) -> None:
         assert self.worker is not None
         now = timezone.now()
         boot = "" if fleet.workers.get(self.worker) is self else self.boot
         # Not waited for: a database that is slow does not make the server silent.
         lanes.write_soon(ingest.beat, worker=self.worker, now=now, boot=boot)
-        await self.order(protocol.Echo(now.timestamp()))
+        await self.order(messages.Echo(now.timestamp()))
 
-    async def _lines_open(self, message: protocol.LinesOpen) -> None:
+    async def _lines_open(self, message: messages.LinesOpen) -> None:
         assert self.worker is not None
         await lanes.write(ingest.show_open, worker=self.worker, message=message)
 
-    async def _said_goodbye(self, message: protocol.Left) -> None:
-        self._left = protocol.clean_text(message.reason, 500) or "it was stopped"
+    async def _said_goodbye(self, message: messages.Left) -> None:
+        self._left = messages.clean_text(message.reason, 500) or "it was stopped"
         self._free = 0
 
 
 _HANDLERS: dict[type, Callable[[WorkerConsumer, Any], Awaitable[None]]] = {
-    protocol.Joined: WorkerConsumer._joined,
-    protocol.FlowsAnnounced: WorkerConsumer._flows_announced,
-    protocol.SlotsFreed: WorkerConsumer._slots_freed,
-    protocol.Draining: WorkerConsumer._drains,
-    protocol.OfferClaimed: WorkerConsumer._claimed,
-    protocol.OfferDeclined: WorkerConsumer._declined,
-    protocol.FactsRecorded: WorkerConsumer._recorded,
-    protocol.Beaten: WorkerConsumer._beaten,
-    protocol.LinesOpen: WorkerConsumer._lines_open,
-    protocol.Left: WorkerConsumer._said_goodbye,
+    messages.Joined: WorkerConsumer._joined,
+    messages.FlowsAnnounced: WorkerConsumer._flows_announced,
+    messages.SlotsFreed: WorkerConsumer._slots_freed,
+    messages.Draining: WorkerConsumer._drains,
+    messages.OfferClaimed: WorkerConsumer._claimed,
+    messages.OfferDeclined: WorkerConsumer._declined,
+    messages.FactsRecorded: WorkerConsumer._recorded,
+    messages.Beaten: WorkerConsumer._beaten,
+    messages.LinesOpen: WorkerConsumer._lines_open,
+    messages.Left: WorkerConsumer._said_goodbye,
 }
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import connection
 from django.db.models import Case, QuerySet, When
-from perfect_client.wire.protocol import Ancestor, CancelRun, DropRun, HoldRun, OfferRun, StartRun
+from perfect_client.wire.messages import Ancestor, CancelRun, DropRun, HoldRun, OfferRun, StartRun
 
 from flows import sealing, versions
 from flows.models import Schedule, Version

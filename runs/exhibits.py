@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from django.utils.safestring import SafeString
-from perfect_client.wire import contents
+from perfect_client.wire import artifact_content
 
 from runs import markdown, showing
 from runs.models import Artifact, ArtifactQuerySet, Run
@@ -24,11 +24,15 @@ WHOLE_TEXT, WHOLE_ROWS = 128 * 1024, 1_000  # bytes and rows on an artifact's ow
 ANSWER_BYTES = 8 << 20  # of one page of the API, unless a single artifact has more
 LIGHT = ("data", "content")  # what a page of many does not read
 KINDS = {
-    contents.LINK: "link", contents.MARKDOWN: "text", contents.TABLE: "table", contents.PROGRESS: "progress",
-    contents.IMAGE: "picture", contents.PLOT: "plot",
-}  # fmt: skip
+    artifact_content.LINK: "link",
+    artifact_content.MARKDOWN: "text",
+    artifact_content.TABLE: "table",
+    artifact_content.PROGRESS: "progress",
+    artifact_content.IMAGE: "picture",
+    artifact_content.PLOT: "plot",
+}
 EXTENSIONS = {
-    "image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp", contents.SVG: "svg"
+    "image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp", artifact_content.SVG: "svg"
 }  # fmt: skip
 
 # No user, no blanks, no backslash: what this matches every browser reads alike, and it fits into a policy.
@@ -89,7 +93,7 @@ class Exhibit:
 
     @property
     def is_wide(self) -> bool:
-        return self.row.kind == contents.TABLE and self.width > 4
+        return self.row.kind == artifact_content.TABLE and self.width > 4
 
     @property
     def html(self) -> SafeString:
@@ -98,7 +102,7 @@ class Exhibit:
     @property
     def is_cut(self) -> bool:
         """Whether a text has more than is shown."""
-        return self.row.kind == contents.MARKDOWN and len(self.text.encode()) < self.row.size
+        return self.row.kind == artifact_content.MARKDOWN and len(self.text.encode()) < self.row.size
 
     @property
     def origin(self) -> str:
@@ -115,7 +119,7 @@ class Exhibit:
         return _DOWNLOADS.get(self.row.kind, []) if not self.is_picture else []
 
 
-_DOWNLOADS = {contents.TABLE: ["csv", "json"], contents.MARKDOWN: ["md"]}
+_DOWNLOADS = {artifact_content.TABLE: ["csv", "json"], artifact_content.MARKDOWN: ["md"]}
 
 
 @dataclass(frozen=True)
@@ -168,10 +172,10 @@ def whole(row: Artifact) -> Exhibit:
     """As its own page shows it: all, or as much as a browser bears."""
     names = task_names(row.run, {row.task} if row.task else set())
     text = row.data
-    if row.kind == contents.TABLE:
+    if row.kind == artifact_content.TABLE:
         table = showing.head_of(showing.table_of(text), rows=WHOLE_ROWS, most=WHOLE_TEXT)
         text = msgspec.json.encode(table).decode()
-    elif row.kind == contents.MARKDOWN:
+    elif row.kind == artifact_content.MARKDOWN:
         text = showing.beginning(text, WHOLE_TEXT)
     versions = of(row.run).filter(key=row.key).count() if row.key else 1
     return Exhibit(row, text, WHOLE_ROWS, names.get((row.attempt, row.task or 0), ""), versions)
@@ -240,6 +244,6 @@ def _data(row: Artifact) -> Any:
     """Text, ``{link, text}``, ``{columns, rows}``, 0–100; a picture as an address: its own, or ``data:``."""
     if row.content is not None:
         return f"data:{row.media_type};base64,{base64.b64encode(row.content).decode()}"
-    if row.kind in (contents.LINK, contents.TABLE, contents.PROGRESS):
+    if row.kind in (artifact_content.LINK, artifact_content.TABLE, artifact_content.PROGRESS):
         return msgspec.json.decode(row.data)
     return row.data

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
-from perfect_client.wire import contents
+from perfect_client.wire import artifact_content
 
 from runs import exhibits
 from runs.models import Artifact, Run
@@ -25,7 +25,7 @@ def fragment(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @page("runs.view_run", "key")
 def index(request: HttpRequest, pk: UUID) -> HttpResponse:
-    found, key = _run(pk), request.GET.get("key", "")[: contents.MAX_KEY]
+    found, key = _run(pk), request.GET.get("key", "")[: artifact_content.MAX_KEY]
     context = {"run": found, "key": key, "exhibits": exhibits.index_of(found, key)}
     return render(request, "runs/artifacts.html", context)
 
@@ -85,7 +85,7 @@ def _name(row: Artifact, form: str) -> str:
 
 _FORMS: dict[str, Callable[[Artifact], HttpResponse]] = {
     "picture": _picture,
-    "csv": lambda row: _text(row, contents.TABLE, "csv", "text/csv; charset=utf-8", exhibits.as_csv),
-    "json": lambda row: _text(row, contents.TABLE, "json", "application/json"),
-    "md": lambda row: _text(row, contents.MARKDOWN, "md", "text/markdown; charset=utf-8"),
+    "csv": lambda row: _text(row, artifact_content.TABLE, "csv", "text/csv; charset=utf-8", exhibits.as_csv),
+    "json": lambda row: _text(row, artifact_content.TABLE, "json", "application/json"),
+    "md": lambda row: _text(row, artifact_content.MARKDOWN, "md", "text/markdown; charset=utf-8"),
 }

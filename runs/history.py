@@ -16,7 +16,7 @@ from uuid import UUID
 
 from django.db.models import Count, F, FloatField, Func, Max, Min, Q, Sum
 from django.db.models.base import ModelState
-from perfect_client.wire.protocol import dumps
+from perfect_client.wire.messages import dumps
 
 from flows.models import Flow, Task
 from runs import learning, progress

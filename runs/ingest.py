@@ -13,8 +13,8 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from perfect_client.schema import masking
-from perfect_client.wire import protocol
-from perfect_client.wire.protocol import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
+from perfect_client.wire import messages
+from perfect_client.wire.messages import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
 
 from flows.services import announce as announce_flows
 from runs import answers, dispatch, live, notifications, offerings
@@ -66,17 +66,17 @@ def _cut_off(workers: QuerySet[Worker]) -> None:
         live.touch(live.WORKERS, live.OVERVIEW)
 
 
-def join(*, message: protocol.Joined, now: datetime, token: int | None = None) -> Accept:
+def join(*, message: messages.Joined, now: datetime, token: int | None = None) -> Accept:
     """Take a worker in: note who it is, settle what became of its attempts. Raises ``WorkerRefused``.
 
     ``token`` is the key of the token that it came with. Of the processes of one worker, the newest is the one that the
     row describes. An older one that drains may be connected beside it; what that one holds is no business of the
     newest one's.
     """
-    if message.protocol > protocol.VERSION:
+    if message.protocol > messages.VERSION:
         raise WorkerRefused(
-            f"this worker speaks protocol {message.protocol}, the server {protocol.VERSION}; update the server",
-            protocol.TOO_OLD,
+            f"this worker speaks protocol {message.protocol}, the server {messages.VERSION}; update the server",
+            messages.TOO_OLD,
         )
     identity = identity_of(message)
     known = Worker.objects.select_related("token").filter(pk=identity).first()
@@ -90,7 +90,7 @@ def join(*, message: protocol.Joined, now: datetime, token: int | None = None) -
         raise WorkerRefused(
             f"its token is used by {offerings.MOST_WORKERS:,} workers that are connected or have runs;"
             " make another with: manage.py createtoken NAME --scope worker",
-            protocol.FORBIDDEN,
+            messages.FORBIDDEN,
         )
     draining = {boot: runs for boot, runs in (known.draining if known else {}).items() if boot in message.older}
     if message.draining:
@@ -111,7 +111,7 @@ def join(*, message: protocol.Joined, now: datetime, token: int | None = None) -
     return _accept(identity, message, now)
 
 
-def _refuse_stranger(known: Worker, message: protocol.Joined, token: int | None, now: datetime) -> None:
+def _refuse_stranger(known: Worker, message: messages.Joined, token: int | None, now: datetime) -> None:
     """A worker's id can be read by many. With another token nobody takes its place, nor its runs, while the token that
     it joined with is valid; but for a process that knows the boot of the one before, as only the worker's disk does."""
     own = known.token
@@ -119,11 +119,11 @@ def _refuse_stranger(known: Worker, message: protocol.Joined, token: int | None,
         raise WorkerRefused(
             f"worker {known.name!r} joined with the token {own.name!r}, which is still valid, and this is another one;"
             " revoke that token, or forget the worker in the console, or start this one with another --name",
-            protocol.FORBIDDEN,
+            messages.FORBIDDEN,
         )
 
 
-def _refuse_double(known: Worker, message: protocol.Joined, now: datetime) -> None:
+def _refuse_double(known: Worker, message: messages.Joined, now: datetime) -> None:
     """Two processes with one identity would take each other's runs, unless the older one drains, or is dead: the end
     of its connection may be lost on the way. Its boot, and that its lock is free, only the worker's disk tells."""
     if (
@@ -135,17 +135,17 @@ def _refuse_double(known: Worker, message: protocol.Joined, now: datetime) -> No
         raise WorkerRefused(
             f"worker {known.name!r} is connected already, from host {known.host} with pid {known.pid};"
             " start this one with another --name",
-            protocol.OVERLOADED,
+            messages.OVERLOADED,
         )
 
 
-def _join_beside(worker: Worker, message: protocol.Joined, now: datetime) -> Accept:
+def _join_beside(worker: Worker, message: messages.Joined, now: datetime) -> Accept:
     """A draining process is back. A newer one has joined since, and has said what is missing."""
     drains(worker=worker.pk, boot=message.boot, running=len(message.held), now=now)
     return _accept(worker.pk, message, now)
 
 
-def _accept(worker: UUID, message: protocol.Joined, now: datetime) -> Accept:
+def _accept(worker: UUID, message: messages.Joined, now: datetime) -> Accept:
     answers.send_again(worker=worker)
     dispatch.tell_holds_again(worker=worker)
     live.touch(
@@ -169,12 +169,12 @@ def drains(*, worker: UUID, boot: str, running: int | None, now: datetime) -> No
     live.touch(live.WORKERS, live.OVERVIEW)
 
 
-def identity_of(message: protocol.Joined) -> UUID:
+def identity_of(message: messages.Joined) -> UUID:
     """Raises ``WorkerRefused``."""
     try:
         return UUID(message.worker)
     except ValueError:
-        raise WorkerRefused("Joined.worker must be a UUID", protocol.MALFORMED) from None
+        raise WorkerRefused("Joined.worker must be a UUID", messages.MALFORMED) from None
 
 
 def _settle_missing(worker: UUID, held: set[int], now: datetime) -> None:
@@ -184,7 +184,7 @@ def _settle_missing(worker: UUID, held: set[int], now: datetime) -> None:
         close(run, RunState.CRASHED, now=now, who="server", why="its worker came back without it")
 
 
-def _verdict(worker: UUID, item: protocol.Held, now: datetime) -> Verdict:
+def _verdict(worker: UUID, item: messages.Held, now: datetime) -> Verdict:
     attempt = Attempt.objects.select_related("run").filter(pk=item.fence).first()
     if attempt is None or str(attempt.run_id) != item.run:
         return Verdict(item.fence, "unknown")
@@ -198,7 +198,7 @@ def _verdict(worker: UUID, item: protocol.Held, now: datetime) -> Verdict:
     return Verdict(item.fence, "current", attempt.facts_seq, attempt.output_seq, cancel)
 
 
-def announce(*, worker: UUID, message: protocol.FlowsAnnounced, now: datetime) -> list[str]:
+def announce(*, worker: UUID, message: messages.FlowsAnnounced, now: datetime) -> list[str]:
     """The worker has these flows, and no others. Returns a sentence for all that was refused, for its terminal."""
     row = Worker.objects.select_related("token").filter(pk=worker).first()
     offers, refused = announce_flows(specs=message.flows, now=now, worker=row)
@@ -248,7 +248,7 @@ def leave(*, worker: UUID, boot: str, now: datetime, why: str, joined: datetime 
 
 def record(*, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledge | Resend | DropRun:
     """Apply one batch of one stream of one attempt; the answer is to be sent after the commit."""
-    if message.stream not in protocol.STREAMS:
+    if message.stream not in messages.STREAMS:
         return DropRun(message.fence, f"there is no stream {message.stream!r}")
     try:
         with transaction.atomic():
@@ -277,12 +277,12 @@ def _record(book: Book | None, worker: UUID, message: FactsRecorded, now: dateti
 def _apply(book: Book, stream: str, seq: int, data: object, now: datetime) -> None:
     """One fact that cannot be applied is set aside with its reason; the stream goes on."""
     try:
-        book.apply(protocol.decode_fact(data), now)
+        book.apply(messages.decode_fact(data), now)
     except (ValueError, TypeError) as wrong:  # a ProtocolError is a ValueError
         _quarantine(book, stream, seq, data, str(wrong), now)
 
 
-def show_open(*, worker: UUID, message: protocol.LinesOpen) -> None:
+def show_open(*, worker: UUID, message: messages.LinesOpen) -> None:
     """What an attempt has written of lines that have not ended. No fact: it may be lost, and the last word counts."""
     lines = [
         [line.time, min(max(line.level, 0), 100), line.task, clean_text(line.message)]

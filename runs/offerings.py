@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
-from perfect_client.wire.protocol import FlowSpec, clean_text
+from perfect_client.wire.messages import FlowSpec, clean_text
 
 from flows import versions
 from flows.models import Flow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.urls import path, re_path
-from perfect_client.wire.protocol import NO_ROUTE
+from perfect_client.wire.messages import NO_ROUTE
 
 from runs.browser import LiveConsumer
 from runs.consumers import WorkerConsumer

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from ninja import Schema
-from perfect_client.wire.protocol import MAX_NAME, clean_text
+from perfect_client.wire.messages import MAX_NAME, clean_text
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field
 
 from flows.models import Schedule

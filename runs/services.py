@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from django.utils.crypto import constant_time_compare, salted_hmac
-from perfect_client.wire.protocol import MAX_NAME, clean_text
+from perfect_client.wire.messages import MAX_NAME, clean_text
 
 from flows.models import Flow, Schedule
 from flows.parameters import Conflict, Missing, Refused, clean, configuration_of, nearest

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet, Sum
-from perfect_client.wire import protocol
-from perfect_client.wire.protocol import MAX_LIMITS_AT_ONCE, MAX_SLOTS, MAX_VARIABLE_BYTES, clean_text
+from perfect_client.wire import messages
+from perfect_client.wire.messages import MAX_LIMITS_AT_ONCE, MAX_SLOTS, MAX_VARIABLE_BYTES, clean_text
 
 from flows.parameters import Conflict, Missing, Refused, nearest
 from runs import live
@@ -245,8 +245,8 @@ def set_variable(
 def checked_value(name: str, value: Any) -> Any:
     """The value as JSON that every database keeps. Raises ``Refused``."""
     try:
-        kept = protocol.clean_json(value)
-        size = len(protocol.dumps(kept).encode("utf-8", "backslashreplace"))
+        kept = messages.clean_json(value)
+        size = len(messages.dumps(kept).encode("utf-8", "backslashreplace"))
     except (ValueError, RecursionError) as wrong:  # a ProtocolError is a ValueError
         raise Refused("value", f"variable {name!r} cannot hold this value: {wrong}") from None
     if size > MAX_VARIABLE_BYTES:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from perfect_client.wire.protocol import clean_text
+from perfect_client.wire.messages import clean_text
 
 from runs import history, progress
 from runs.models import Run, TaskRun

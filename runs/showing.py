@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from perfect_client.wire import contents
-from perfect_client.wire.contents import IMAGE, LINK, PLOT, PROGRESS, TABLE
+from perfect_client.wire import artifact_content
+from perfect_client.wire.artifact_content import IMAGE, LINK, PLOT, PROGRESS, TABLE
 
 M = TypeVar("M")
 Cell = str | int | float | bool | None
@@ -56,7 +56,7 @@ def content_of(kind: str, text: str, *, coded: bool) -> Content:
     """Read what came over the wire. Raises ``ValueError`` with what is wrong."""
     if coded:
         return _picture(kind, _decoded(text))
-    if kind == PLOT or (kind == IMAGE and contents.picture_type(text.encode()) is not None):
+    if kind == PLOT or (kind == IMAGE and artifact_content.picture_type(text.encode()) is not None):
         return _picture(kind, text.encode())
     if kind == TABLE:
         table = table_of(text)
@@ -122,7 +122,7 @@ def _decoded(text: str) -> bytes:
 
 
 def _picture(kind: str, content: bytes) -> Content:
-    found = contents.picture_type(content)
+    found = artifact_content.picture_type(content)
     if kind not in (IMAGE, PLOT) or found is None:
         raise ValueError(f"the {kind} artifact is not a PNG, JPEG, GIF, WebP or SVG")
     return Content(content=content, media_type=found)

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import F
-from perfect_client.wire.protocol import dumps
+from perfect_client.wire.messages import dumps
 
 from flows.models import Flow
 from runs import answers, history, nested, pictures, progress, queries

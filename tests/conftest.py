@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, User
 from django.utils import timezone
-from perfect_client.schema import hiding
+from perfect_client.schema import secrets
 
 from runs.access import Token
 from runs.gate import tokens
@@ -23,7 +23,7 @@ def _forget() -> Iterator[None]:
     """No memory of tokens, and of what became a secret of this process, from the test before."""
     yield
     tokens.clear()
-    hiding.of_this_process.__init__()  # type: ignore[misc]  # in place: many modules have it by name
+    secrets.of_this_process.__init__()  # type: ignore[misc]  # in place: many modules have it by name
 
 
 @pytest.fixture

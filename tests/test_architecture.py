@@ -23,7 +23,7 @@ SOLE = {"croniter": {"flows.schedules"}, "channels.layers": set(), "jsonschema":
 IF_INSTALLED = {
     "perfect_client.console.display": {"rich"},
     "perfect_client.engine.dask": {"dask", "distributed"},
-    "perfect_client.engine.shipping": {"cloudpickle"},
+    "perfect_client.engine.pickling": {"cloudpickle"},
 }
 
 
@@ -39,8 +39,12 @@ def modules_on_disk() -> dict[str, Path]:
 
 MODULES = modules_on_disk()
 PURE = [
-    *(name for name in MODULES if name.startswith("perfect_client.schema.") and name != "perfect_client.schema.hiding"),
-    *(f"perfect_client.wire.{name}" for name in ("protocol", "contents", "frames", "session")),
+    *(
+        name
+        for name in MODULES
+        if name.startswith("perfect_client.schema.") and name != "perfect_client.schema.secrets"
+    ),
+    *(f"perfect_client.wire.{name}" for name in ("messages", "artifact_content", "frames", "session")),
     *("flows.schedules", "runs.states", "runs.learning", "runs.progress", "runs.showing"),
 ]
 MAP = dict(ROW.findall((ROOT / "ARCHITECTURE.md").read_text()))

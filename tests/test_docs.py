@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import get_commands
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 from perfect_site import env
 from runs.states import RunState
@@ -28,7 +28,7 @@ def test_every_command_is_in_the_readme(command):
     assert f"manage.py {command}" in README
 
 
-@pytest.mark.parametrize("message", sorted(protocol.TYPES))
+@pytest.mark.parametrize("message", sorted(messages.TYPES))
 def test_every_message_is_in_the_architecture(message):
     assert f"`{message}`" in ARCHITECTURE
 

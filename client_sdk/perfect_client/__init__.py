@@ -13,10 +13,10 @@ _first = sys.path.pop(0) if sys.argv[:1] == ["-m"] and not getattr(sys.flags, "s
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from perfect_client.caching import remembering, transacting
-from perfect_client.core import audience, parts, runtime
+from perfect_client.core import listeners, middleware, runtime
 from perfect_client.core.context import tags
-from perfect_client.core.reporting import progress
-from perfect_client.core.runlog import disable_run_logger, get_run_logger
+from perfect_client.core.progress import progress
+from perfect_client.core.run_logger import disable_run_logger, get_run_logger
 from perfect_client.core.schedules import CronSchedule, IntervalSchedule
 from perfect_client.engine.decorators import Flow, Task, flow, task
 from perfect_client.errors import BadParameter, Cancelled, ConfigurationError
@@ -24,7 +24,7 @@ from perfect_client.errors import BadParameter, Cancelled, ConfigurationError
 if _first is not None:
     sys.path.insert(0, _first)
 
-parts.FACTORIES += [remembering.part_for, transacting.part_for]  # what may surround a call of a task
+middleware.FACTORIES += [remembering.part_for, transacting.part_for]  # what may surround a call of a task
 
 if TYPE_CHECKING:
     from perfect_client.artifacts import (
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     )
     from perfect_client.caching.transactions import Transaction
     from perfect_client.core.annotations import allow_failure, opaque, quote, unmapped
-    from perfect_client.core.recorder import Emit, Run
+    from perfect_client.core.runs import Emit, Run
     from perfect_client.core.states import State
-    from perfect_client.questions.flow_runs import apause_flow_run, aresume_flow_run, pause_flow_run, resume_flow_run
-    from perfect_client.questions.inputs import RunInput
+    from perfect_client.questions.forms import RunInput
+    from perfect_client.questions.pauses import apause_flow_run, aresume_flow_run, pause_flow_run, resume_flow_run
     from perfect_client.questions.variables import Variable
-    from perfect_client.schema.hiding import Secret
-    from perfect_client.schema.parameters import Field
+    from perfect_client.schema.fields import Field
+    from perfect_client.schema.secrets import Secret
     from perfect_client.worker.main import serve
 
 __version__ = "0.1.0"
@@ -84,14 +84,14 @@ def __getattr__(name: str) -> Any:
 
 
 def _program(run: Run) -> Optional[Emit]:
-    from perfect_client.console import uncaught  # heavy: only for a flow file that is run by itself
+    from perfect_client.console import excepthook  # heavy: only for a flow file that is run by itself
 
-    uncaught.install()
-    if not audience.display_mode():
+    excepthook.install()
+    if not listeners.display_mode():
         return None
     from perfect_client.console.display import listen  # heavy, too
 
     return listen(run)
 
 
-audience.program = _program
+listeners.program = _program

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 from perfect_client.engine.decorators import Task, task
-from perfect_client.engine.retrying import exponential_backoff
+from perfect_client.engine.retries import exponential_backoff
 from perfect_client.fingerprints import fingerprints
 from perfect_client.storage import hashing
 

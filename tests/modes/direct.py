@@ -23,20 +23,20 @@ import telling  # noqa: F401
 import together  # noqa: F401
 import values  # noqa: F401
 from facts import Told, line, told  # noqa: F401 - the suite takes them from here
-from perfect_client.core import failures, states
-from perfect_client.execution import engine
-from perfect_client.schema.hiding import fact_without_secrets
-from perfect_client.wire import protocol
+from perfect_client.core import previews, states
+from perfect_client.execution import executor
+from perfect_client.schema.secrets import fact_without_secrets
+from perfect_client.wire import messages
 from saying import PROGRAMS, Program
 
 
 def engine_run(program: Program) -> Told:
-    order = protocol.OfferRun(
+    order = messages.OfferRun(
         fence=1, run="0123456789abcdef", flow=program.flow.name, parameters=program.parameters,
         configuration=program.configuration,
     )  # fmt: skip
     facts: List[Any] = []
-    engine.execute(program.flow, order, lambda fact: facts.append(fact_without_secrets(fact)))
+    executor.execute(program.flow, order, lambda fact: facts.append(fact_without_secrets(fact)))
     return told(facts)
 
 
@@ -56,9 +56,9 @@ def plain_call(program: Program) -> Told:
         if inspect.iscoroutine(state):
             state = asyncio.run(state)
     outcome = state.type.value if state.is_completed() or state.is_cancelled() else "FAILED"
-    error = "" if state.is_completed() else failures.error_text(states.exception_of(state))
-    result = "" if error or state.data is None else failures.preview(state.data)
-    lines = [protocol.clean_text(text) for text in terminal.getvalue().splitlines()]
+    error = "" if state.is_completed() else previews.error_text(states.exception_of(state))
+    result = "" if error or state.data is None else previews.preview(state.data)
+    lines = [messages.clean_text(text) for text in terminal.getvalue().splitlines()]
     return {"outcome": outcome, "error": error, "result": result, "lines": lines}
 
 

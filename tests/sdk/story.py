@@ -10,8 +10,8 @@ from typing import Any, List, Mapping, Optional
 
 import perfect_client
 from perfect_client import Flow
-from perfect_client.execution import engine
-from perfect_client.wire import protocol
+from perfect_client.execution import executor
+from perfect_client.wire import messages
 
 
 class Story:
@@ -24,25 +24,25 @@ class Story:
         return [fact for fact in self.facts if type(fact) is kind]
 
     @property
-    def ended(self) -> protocol.RunEnded:
-        (only,) = self.of(protocol.RunEnded)
+    def ended(self) -> messages.RunEnded:
+        (only,) = self.of(messages.RunEnded)
         return only
 
     @property
-    def started(self) -> List[protocol.TaskStarted]:
-        return self.of(protocol.TaskStarted)
+    def started(self) -> List[messages.TaskStarted]:
+        return self.of(messages.TaskStarted)
 
     @property
-    def task_ends(self) -> List[protocol.TaskEnded]:
-        return self.of(protocol.TaskEnded)
+    def task_ends(self) -> List[messages.TaskEnded]:
+        return self.of(messages.TaskEnded)
 
     @property
-    def progress(self) -> List[protocol.TaskProgressed]:
-        return self.of(protocol.TaskProgressed)
+    def progress(self) -> List[messages.TaskProgressed]:
+        return self.of(messages.TaskProgressed)
 
     @property
-    def logged(self) -> List[protocol.Logged]:
-        return self.of(protocol.Logged)
+    def logged(self) -> List[messages.Logged]:
+        return self.of(messages.Logged)
 
     @property
     def lines(self) -> List[str]:
@@ -52,14 +52,14 @@ class Story:
 def execute_flow(
     flow: Flow[Any, Any], parameters: Optional[Mapping[str, Any]] = None, *, configuration: str = "", attempt: int = 1
 ) -> Story:
-    order = protocol.OfferRun(
+    order = messages.OfferRun(
         fence=7, run="0123456789abcdef", flow=flow.name, parameters=dict(parameters or {}),
         configuration=configuration, tags=["from-order"], attempt=attempt,
     )  # fmt: skip
     facts: List[Any] = []
-    outcome = engine.execute(flow, order, facts.append)
+    outcome = executor.execute(flow, order, facts.append)
     for fact in facts:
-        assert protocol.decode(protocol.encode_fact(fact)) == fact
+        assert messages.decode(messages.encode_fact(fact)) == fact
     return Story(outcome, facts)
 
 

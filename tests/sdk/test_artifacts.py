@@ -24,10 +24,10 @@ from perfect_client.artifacts import (
     update_progress_artifact,
 )
 from perfect_client.engine.task_runners import ProcessPoolTaskRunner
-from perfect_client.execution import engine
-from perfect_client.schema.hiding import fact_without_secrets
-from perfect_client.wire import contents, protocol
-from perfect_client.wire.protocol import ArtifactWritten
+from perfect_client.execution import executor
+from perfect_client.schema.secrets import fact_without_secrets
+from perfect_client.wire import artifact_content, messages
+from perfect_client.wire.messages import ArtifactWritten
 
 from tests.sdk.story import execute_flow, python
 
@@ -264,7 +264,7 @@ def test_what_is_too_large_is_refused_before_it_is_told() -> None:
 def test_a_run_has_only_so_many_artifacts_and_so_much_of_them() -> None:
     @flow
     def many() -> None:
-        for _ in range(contents.MAX_RUN_COUNT + 1):
+        for _ in range(artifact_content.MAX_RUN_COUNT + 1):
             create_markdown_artifact("x")
 
     @flow
@@ -275,7 +275,7 @@ def test_a_run_has_only_so_many_artifacts_and_so_much_of_them() -> None:
     counts = []
     for shows in (many, large):
         facts: List[Any] = []
-        engine.execute(shows, protocol.OfferRun(7, "r", shows.name), facts.append)
+        executor.execute(shows, messages.OfferRun(7, "r", shows.name), facts.append)
         counts.append(sum(isinstance(fact, ArtifactWritten) for fact in facts))
         assert facts[-1].error.endswith("it may have 1000 of 64 MiB together")
 
@@ -331,7 +331,7 @@ anything = st.recursive(
 def test_every_table_can_be_written_and_read_again(rows: Any) -> None:
     facts = told(lambda: create_table_artifact(rows))
 
-    assert len(json.loads(protocol.encode_fact(facts[0]))["data"]) > 0
+    assert len(json.loads(messages.encode_fact(facts[0]))["data"]) > 0
     assert len(json.loads(facts[0].data)["rows"]) == len(rows)
 
 
@@ -370,28 +370,37 @@ def test_a_data_url_is_kept_as_bytes() -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.text(min_size=1, max_size=20), st.integers(1, 30_000), st.booleans())
 def test_parts_put_together_are_the_whole(text: str, times: int, coded: bool) -> None:
-    whole = contents.legible(protocol.clean_text(text, 1000)) * times
+    whole = artifact_content.legible(messages.clean_text(text, 1000)) * times
     fact = ArtifactWritten(1.0, "id", "plot", "key", "words", **{"coded" if coded else "data": whole})
 
-    parts = protocol.in_parts(fact)
+    parts = messages.in_parts(fact)
 
     assert "".join(part.data + part.coded for part in parts) == whole
     assert [(part.part, part.parts) for part in parts] == [(n, len(parts)) for n in range(1, len(parts) + 1)]
-    assert all(len(protocol.encode_fact(part)) < 200 * 1024 for part in parts)
+    assert all(len(messages.encode_fact(part)) < 200 * 1024 for part in parts)
     assert [part.description for part in parts] == ["words", *[""] * (len(parts) - 1)]
 
 
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
-        (PNG, "image/png"), (b"\xff\xd8\xff\xe0", "image/jpeg"), (b"GIF89a..", "image/gif"),
-        (b"RIFF....WEBPVP8", "image/webp"), (SVG.encode(), contents.SVG), (b"\xef\xbb\xbf <svg>", contents.SVG),
-        (b"<!DOCTYPE svg PUBLIC 'x' 'y'><svg\n>", contents.SVG), (b"<!--" * 9, None), (b"<svg", None), (b"", None),
-        (b"<html><svg></svg>", None), (b"%PDF-1.7", None), (b"\x00<svg>", None),
+        (PNG, "image/png"),
+        (b"\xff\xd8\xff\xe0", "image/jpeg"),
+        (b"GIF89a..", "image/gif"),
+        (b"RIFF....WEBPVP8", "image/webp"),
+        (SVG.encode(), artifact_content.SVG),
+        (b"\xef\xbb\xbf <svg>", artifact_content.SVG),
+        (b"<!DOCTYPE svg PUBLIC 'x' 'y'><svg\n>", artifact_content.SVG),
+        (b"<!--" * 9, None),
+        (b"<svg", None),
+        (b"", None),
+        (b"<html><svg></svg>", None),
+        (b"%PDF-1.7", None),
+        (b"\x00<svg>", None),
     ],
-)  # fmt: skip
+)
 def test_a_picture_is_told_by_its_bytes(content: bytes, kind: Any) -> None:
-    assert contents.picture_type(content) == kind
+    assert artifact_content.picture_type(content) == kind
 
 
 # ------------------------------------------------------------------------------------------------------------- secrets

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 import pytest
 from perfect_client import flow, task
 from perfect_client.caching import caching, remembering
-from perfect_client.core import parts
+from perfect_client.core import middleware
 from perfect_client.errors import ConfigurationError
 from perfect_client.storage import results
 from perfect_client.storage.cache_policies import (
@@ -547,7 +547,7 @@ def test_a_program_that_imports_nothing_else_has_its_cache(tmp_path: Path) -> No
 
 
 def test_the_engine_asks_the_factory_and_knows_no_more() -> None:
-    assert remembering.part_for in parts.FACTORIES
+    assert remembering.part_for in middleware.FACTORIES
     assert not counted([]).parts
     assert [type(part) for part in counted([], cache_policy=INPUTS).parts] == [caching.Keeping]
     assert results.home({"PERFECT_HOME": "/srv"}) == "/srv/results"

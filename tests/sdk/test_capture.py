@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from perfect_client import flow, get_run_logger, task
 from perfect_client.output.capture import _Line
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 from tests.sdk.story import Story, execute_flow, python
 
@@ -120,7 +120,7 @@ def test_a_very_long_line_in_parts_is_cut_the_same() -> None:
             print("äöü\x00" * 25, end="")
         print()
 
-    assert lines_of(body) == [protocol.clean_text("äöü\x00" * 25_000)]
+    assert lines_of(body) == [messages.clean_text("äöü\x00" * 25_000)]
 
 
 def test_a_hundred_megabytes_without_an_end_cost_no_memory() -> None:
@@ -130,7 +130,7 @@ def test_a_hundred_megabytes_without_an_end_cost_no_memory() -> None:
         line.add(piece)
 
     assert len(line.head) <= 16384 and not line.text
-    assert line.take() == protocol.clean_text("x" * 100_000_000)
+    assert line.take() == messages.clean_text("x" * 100_000_000)
 
 
 def test_nul_and_lone_surrogates_are_made_harmless() -> None:
@@ -255,10 +255,10 @@ def test_a_warning_is_a_line() -> None:
     code = """if True:
         import warnings
         from perfect_client import flow
-        from perfect_client.execution import engine; from perfect_client.wire import protocol
+        from perfect_client.execution import executor; from perfect_client.wire import messages
         facts = []
         careful = flow(name="x")(lambda: warnings.warn("careful"))
-        engine.execute(careful, protocol.OfferRun(1, "r", "x"), facts.append)
+        executor.execute(careful, messages.OfferRun(1, "r", "x"), facts.append)
         print(facts[1].message, facts[1].level)"""
 
     told = python("-c", code).stdout
@@ -275,7 +275,7 @@ def collapsed(text: str) -> List[str]:
     """What a text is in lines, said in one go: the law that the capture keeps piece by piece."""
     *whole, rest = text.split("\n")
     shown = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in [*whole, rest]]
-    return [protocol.clean_text(line) for line in (shown if shown[-1] else shown[:-1])]
+    return [messages.clean_text(line) for line in (shown if shown[-1] else shown[:-1])]
 
 
 @given(st.text(st.sampled_from("ab\r\n\x00é\ud800")), st.lists(st.integers(0, 1000), max_size=8))
@@ -295,7 +295,7 @@ def test_a_long_line_in_pieces_is_cut_as_the_whole_would_be(pieces: List[str]) -
     for piece in pieces:
         line.add(piece)
 
-    assert line.take() == protocol.clean_text("".join(pieces))
+    assert line.take() == messages.clean_text("".join(pieces))
 
 
 # --------------------------------------------------------------------------------------------------------- logging
@@ -461,14 +461,14 @@ def test_a_forked_child_logs_and_prints_to_the_real_streams() -> None:
     code = """if True:
         import logging, os, sys
         from perfect_client import flow
-        from perfect_client.execution import engine; from perfect_client.wire import protocol
+        from perfect_client.execution import executor; from perfect_client.wire import messages
         logging.basicConfig(level=logging.INFO, format="formatted %(message)s") if "basic" in sys.argv else None
         def body():
             if os.fork() == 0:
                 print("printed"); logging.getLogger("x").info("logged"); os._exit(0)
             os.wait()
         facts = []
-        engine.execute(flow(name="x")(body), protocol.OfferRun(1, "r", "x"), facts.append)
+        executor.execute(flow(name="x")(body), messages.OfferRun(1, "r", "x"), facts.append)
         print(len(facts))"""
 
     plain, basic = python("-W", "ignore", "-c", code), python("-W", "ignore", "-c", code, "basic")

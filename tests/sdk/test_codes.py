@@ -6,8 +6,8 @@ import types
 from typing import Any, List
 
 import pytest
-from perfect_client.fingerprints import codes
-from perfect_client.fingerprints.codes import Import
+from perfect_client.fingerprints import code_objects
+from perfect_client.fingerprints.code_objects import Import
 
 from tests.sdk.story import python
 
@@ -21,7 +21,7 @@ def compiled(source: str) -> types.CodeType:
 
 
 def form(source: str) -> str:
-    return repr(codes.form(compiled(source)))
+    return repr(code_objects.form(compiled(source)))
 
 
 def test_where_a_function_stands_does_not_count_but_what_it_does() -> None:
@@ -56,15 +56,16 @@ def f():
 
 
 def test_a_class_inside_a_function_may_move_too() -> None:
-    plain = codes.form(compiled(NESTED.format(number=1)))
+    plain = code_objects.form(compiled(NESTED.format(number=1)))
 
-    assert plain == codes.form(compiled("\n\n\n" + NESTED.format(number=1).replace("class", "\n    class")))
-    assert plain != codes.form(compiled(NESTED.format(number=2)))
+    assert plain == code_objects.form(compiled("\n\n\n" + NESTED.format(number=1).replace("class", "\n    class")))
+    assert plain != code_objects.form(compiled(NESTED.format(number=2)))
 
 
 def test_every_process_has_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = "from perfect_client.fingerprints import codes\n%s\nprint(codes.form(f.__code__))" % NESTED.format(
-        number="{'x', 'y'}"
+    source = (
+        "from perfect_client.fingerprints import code_objects\n%s\nprint(code_objects.form(f.__code__))"
+        % NESTED.format(number="{'x', 'y'}")
     )
     found = set()
     for seed in "1234":
@@ -98,7 +99,7 @@ MANY = ["    many.append(name%d.attribute%d)" % (number, number) for number in r
     ],
 )  # fmt: skip
 def test_the_names_that_are_taken_from_the_module(lines: List[str], chains: Any) -> None:
-    found = codes.chains(compiled("def f():\n" + "\n".join("    " + line for line in lines)))
+    found = code_objects.chains(compiled("def f():\n" + "\n".join("    " + line for line in lines)))
 
     assert sorted(chain for chain in found if chain != ("__name__",)) == sorted(chains)  # it is read by each class
 
@@ -116,4 +117,4 @@ def test_the_names_that_are_taken_from_the_module(lines: List[str], chains: Any)
 def test_the_imports_of_a_function(statement: str, found: Import) -> None:
     code = compiled("def f():\n    x = 1, 2, 3\n    def g():\n        %s\n    return g" % statement)
 
-    assert codes.imports(code) == (found,)
+    assert code_objects.imports(code) == (found,)

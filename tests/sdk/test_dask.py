@@ -12,12 +12,12 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 from perfect_client import ConfigurationError, flow
-from perfect_client.core.recorder import Run
+from perfect_client.core.runs import Run
 from perfect_client.engine import dask
 from perfect_client.engine.task_runners import DaskTaskRunner
 from perfect_client.errors import CrashedRun
 from perfect_client.testing import run
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 from tests.sdk import dask_tasks
 from tests.sdk.story import Story, python
@@ -194,7 +194,7 @@ def seen_pids(folder: Path) -> Iterator[int]:
 
 PROGRAM = """
 from perfect_client import flow, task
-from perfect_client.core.recorder import Run
+from perfect_client.core.runs import Run
 from perfect_client.engine.task_runners import DaskTaskRunner
 
 @task
@@ -230,11 +230,11 @@ def test_what_is_still_on_its_way_is_waited_for_and_what_is_lost_is_said(monkeyp
     whole = Run(id="r", flow_name="f", emit=facts.append)
     opened = dask._Open(whole.start(dask_tasks.inner, None))
     answer = pickle.dumps(("value", 42))
-    late = threading.Timer(0.1, opened.take, [protocol.Logged(1.0, "late", 20, 1)])
+    late = threading.Timer(0.1, opened.take, [messages.Logged(1.0, "late", 20, 1)])
     late.start()
 
     assert opened.received(answer, 1) == 42
-    assert [type(fact) for fact in facts] == [protocol.TaskStarted, protocol.Logged]
+    assert [type(fact) for fact in facts] == [messages.TaskStarted, messages.Logged]
     monkeypatch.setattr(dask, "EVENTS_S", 0.01)
     assert opened.received(answer, 4) == 42
     assert facts[-1].dropped == 3 and facts[-1].message == "3 facts of a task on Dask did not arrive"

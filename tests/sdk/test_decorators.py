@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from perfect_client import ConfigurationError, CronSchedule, Flow, IntervalSchedule, Task, flow, task
 from perfect_client.errors import MAX_NAME
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 
 @task(weight=2, estimated_time=1500, name="Add up", description="Adds.", tags=["sums"])
@@ -291,4 +291,4 @@ def test_configurations_of_another_form_are_refused(configurations: Any) -> None
 
 
 def test_names_are_as_long_as_the_wire_allows() -> None:
-    assert MAX_NAME == protocol.MAX_NAME
+    assert MAX_NAME == messages.MAX_NAME

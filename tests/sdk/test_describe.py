@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from perfect_client import CronSchedule, IntervalSchedule, flow, task
 from perfect_client.analysis import describe
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 
 @task(weight=2)
@@ -32,8 +32,8 @@ def test_everything_is_told() -> None:
     assert spec.parameters["properties"]["n"] == {"title": "n", "type": "integer", "default": 3}
     assert spec.configurations == {"dev": {"n": 1}}
     assert spec.schedules == [
-        protocol.ScheduleSpec("cron", "@daily", "Asia/Tokyo", "default", "", {"n": 5}),
-        protocol.ScheduleSpec("interval", "60", "UTC", "default-2", "dev"),
+        messages.ScheduleSpec("cron", "@daily", "Asia/Tokyo", "default", "", {"n": 5}),
+        messages.ScheduleSpec("interval", "60", "UTC", "default-2", "dev"),
     ]
     assert [item.key for item in spec.tasks] == ["step"]
     assert spec.file == __file__
@@ -41,9 +41,9 @@ def test_everything_is_told() -> None:
 
 
 def test_it_travels() -> None:
-    announced = protocol.FlowsAnnounced([describe.flow_spec(described)])
+    announced = messages.FlowsAnnounced([describe.flow_spec(described)])
 
-    assert protocol.decode(protocol.encode(announced)) == announced
+    assert messages.decode(messages.encode(announced)) == announced
 
 
 def test_the_fingerprint_is_the_same_for_the_same_code() -> None:
@@ -69,7 +69,7 @@ def test_what_no_database_can_carry_is_made_harmless() -> None:
 
     assert spec.name == "a\u2400b\\ud800"
     assert spec.configurations == {"dev": {"x": {"$float": "nan"}}}
-    protocol.encode(protocol.FlowsAnnounced([spec])).encode()
+    messages.encode(messages.FlowsAnnounced([spec])).encode()
 
 
 def test_what_is_nested_too_deeply_is_refused() -> None:
@@ -77,7 +77,7 @@ def test_what_is_nested_too_deeply_is_refused() -> None:
     for _ in range(100):
         deep = {"x": deep}
 
-    with pytest.raises(protocol.ProtocolError, match="nested deeper"):
+    with pytest.raises(messages.ProtocolError, match="nested deeper"):
         describe.flow_spec(flow(name="deep", configurations={"dev": deep})(lambda: None))
 
 

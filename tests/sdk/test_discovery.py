@@ -7,8 +7,8 @@ from typing import Any, List
 
 import pytest
 from perfect_client import flow, task
-from perfect_client.analysis import discovery
-from perfect_client.wire import protocol
+from perfect_client.analysis import planner
+from perfect_client.wire import messages
 
 from tests.sdk import planned
 from tests.sdk.story import execute_flow, python
@@ -16,7 +16,7 @@ from tests.sdk.story import execute_flow, python
 
 def found(name: str) -> List[str]:
     """The keys; a star marks those that are called in a loop."""
-    plan = discovery.plan(getattr(planned, name))
+    plan = planner.plan(getattr(planned, name))
     return [spec.key + ("*" if spec.in_loop else "") for spec in plan.tasks]
 
 
@@ -80,15 +80,15 @@ def test_a_task_that_only_another_task_calls_is_not_listed() -> None:
 
 
 def test_a_task_is_described_by_its_options() -> None:
-    first = discovery.plan(planned.in_order).tasks[0]
+    first = planner.plan(planned.in_order).tasks[0]
 
-    assert first == protocol.TaskSpec("extract", "Extract it", 2.0, 300.0, False, "Reads.")
+    assert first == messages.TaskSpec("extract", "Extract it", 2.0, 300.0, False, "Reads.")
 
 
 def test_a_task_made_inside_the_flow_is_described_too() -> None:
-    first = discovery.plan(planned.tasks_made_inside).tasks[0]
+    first = planner.plan(planned.tasks_made_inside).tasks[0]
 
-    assert first == protocol.TaskSpec("tasks_made_inside.inner", "Made inside", 4.0, 50.0, True, "Does it.")
+    assert first == messages.TaskSpec("tasks_made_inside.inner", "Made inside", 4.0, 50.0, True, "Does it.")
 
 
 def test_nothing_is_run_to_find_out() -> None:
@@ -116,7 +116,7 @@ def test_nothing_is_run_to_find_out() -> None:
         [item() for item in bomb]
         harmless()
 
-    assert [spec.name for spec in discovery.plan(careful).tasks] == ["harmless"]
+    assert [spec.name for spec in planner.plan(careful).tasks] == ["harmless"]
 
 
 def test_a_run_uses_the_keys_of_the_plan() -> None:
@@ -134,15 +134,15 @@ def test_a_run_uses_the_keys_of_tasks_made_inside() -> None:
 def test_lambdas_and_builtins_as_flows_have_a_plan() -> None:
     one = flow(name="lambda")(lambda: planned.extract())
 
-    assert [spec.key for spec in discovery.plan(one).tasks] == ["extract"]
-    assert discovery.plan(flow(name="len")(len)).tasks == []
+    assert [spec.key for spec in planner.plan(one).tasks] == ["extract"]
+    assert planner.plan(flow(name="len")(len)).tasks == []
 
 
 def test_without_source_the_plan_is_empty() -> None:
     space: Any = {"extract": planned.extract}
     exec("def made(): extract()", space)
 
-    assert discovery.plan(flow(space["made"])).tasks == []
+    assert planner.plan(flow(space["made"])).tasks == []
 
 
 def test_in_the_interactive_interpreter_nothing_breaks() -> None:
@@ -164,7 +164,7 @@ def test_source_that_changed_since_the_import_is_survived(tmp_path: Any, monkeyp
 
     file.write_text("this is not ( python\n")
 
-    assert discovery.plan(changing_flow.f).tasks == []
+    assert planner.plan(changing_flow.f).tasks == []
 
 
 def test_a_very_deep_expression_is_survived() -> None:
@@ -174,8 +174,8 @@ def test_a_very_deep_expression_is_survived() -> None:
     linecache.cache["<deep>"] = (len(source), None, source.splitlines(True), "<deep>")
     exec(compile(source, "<deep>", "exec"), space)
 
-    assert [spec.key for spec in discovery.plan(flow(space["made"])).tasks] == ["extract"]
+    assert [spec.key for spec in planner.plan(flow(space["made"])).tasks] == ["extract"]
 
 
 def test_the_plan_is_made_once() -> None:
-    assert discovery.plan(planned.in_order) is discovery.plan(planned.in_order)
+    assert planner.plan(planned.in_order) is planner.plan(planned.in_order)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from perfect_client.console.tally import Tally, span
+from perfect_client.console.run_progress import Tally, span
 from perfect_client.console.terminal import fitted, width_of
-from perfect_client.wire.protocol import RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskSpec, TaskStarted
+from perfect_client.wire.messages import RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskSpec, TaskStarted
 
 from tests.sdk.terminals import Terminal, piped
 

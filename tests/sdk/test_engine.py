@@ -13,9 +13,9 @@ from typing import Any, Callable, List
 
 import pytest
 from perfect_client import Cancelled, flow, task
-from perfect_client.core import context, recorder
-from perfect_client.execution import engine
-from perfect_client.wire import protocol
+from perfect_client.core import context, runs
+from perfect_client.execution import executor
+from perfect_client.wire import messages
 
 from tests.sdk.story import Story
 
@@ -51,7 +51,7 @@ def test_a_run_is_told_from_start_to_end(execute: Execute) -> None:
     assert told.facts[0].pid == os.getpid()
     assert told.outcome == "COMPLETED"
     assert told.ended.result == "5"
-    assert told.started[0] == protocol.TaskStarted(told.started[0].time, 1, "step", "step", 0, None, 3.0, 200.0)
+    assert told.started[0] == messages.TaskStarted(told.started[0].time, 1, "step", "step", 0, None, 3.0, 200.0)
 
 
 def test_times_come_from_the_clock_and_never_go_back() -> None:
@@ -62,7 +62,7 @@ def test_times_come_from_the_clock_and_never_go_back() -> None:
     def once() -> None:
         step()
 
-    engine.execute(once, protocol.OfferRun(1, "r", "once"), facts.append, clock=lambda: float(next(ticks)))
+    executor.execute(once, messages.OfferRun(1, "r", "once"), facts.append, clock=lambda: float(next(ticks)))
 
     assert [fact.time for fact in facts] == sorted(fact.time for fact in facts)
     assert facts[0].time == 100.0
@@ -269,7 +269,7 @@ def test_a_stop_cancels_the_open_tasks_and_the_run(execute: Execute, stop: Any) 
     assert told.outcome == "CANCELLED"
     assert [(end.task, end.outcome) for end in told.task_ends] == [(2, "CANCELLED"), (1, "CANCELLED")]
     assert told.ended.reason == "the run was stopped"
-    assert type(told.facts[-1]) is protocol.RunEnded
+    assert type(told.facts[-1]) is messages.RunEnded
 
 
 def test_a_task_left_open_in_a_thread_is_closed_with_the_run(execute: Execute) -> None:
@@ -319,7 +319,7 @@ def test_open_tasks_are_closed_from_the_inside_out(execute: Execute) -> None:
 
 def test_nothing_is_told_after_the_end() -> None:
     facts: List[Any] = []
-    run = recorder.Run(id="r", flow_name="x", emit=facts.append)
+    run = runs.Run(id="r", flow_name="x", emit=facts.append)
     running = run.start(step, None)
     run.end(running)
     count = len(facts)
@@ -338,13 +338,13 @@ def test_a_stop_that_comes_too_late_does_not_lose_the_outcome() -> None:
 
     def emit(fact: Any) -> None:
         facts.append(fact)
-        if type(fact) is protocol.RunEnded and len(facts) == 2:
+        if type(fact) is messages.RunEnded and len(facts) == 2:
             raise Cancelled("too late")
 
-    outcome = engine.execute(flow(name="x")(lambda: None), protocol.OfferRun(1, "r", "x"), emit)
+    outcome = executor.execute(flow(name="x")(lambda: None), messages.OfferRun(1, "r", "x"), emit)
 
     assert outcome == "COMPLETED"
-    assert type(facts[-1]) is protocol.RunEnded
+    assert type(facts[-1]) is messages.RunEnded
 
 
 def test_a_second_run_at_the_same_time_is_refused() -> None:
@@ -353,11 +353,11 @@ def test_a_second_run_at_the_same_time_is_refused() -> None:
     @flow
     def runs_another() -> None:
         try:
-            engine.execute(runs_another, protocol.OfferRun(2, "other", "x"), print)
+            executor.execute(runs_another, messages.OfferRun(2, "other", "x"), print)
         except RuntimeError as wrong:
             errors.append(str(wrong))
 
-    engine.execute(runs_another, protocol.OfferRun(1, "this", "x"), lambda fact: None)
+    executor.execute(runs_another, messages.OfferRun(1, "this", "x"), lambda fact: None)
 
     assert errors == ["this process executes run this already"]
     assert context.active is None
@@ -377,7 +377,7 @@ def test_an_error_of_emit_leaves_the_process_usable(execute: Execute) -> None:
         raise OSError("disk")
 
     with pytest.raises(OSError, match="disk"):
-        engine.execute(flow(name="x")(lambda: None), protocol.OfferRun(1, "r", "x"), emit)
+        executor.execute(flow(name="x")(lambda: None), messages.OfferRun(1, "r", "x"), emit)
 
     assert execute(flow(name="y")(lambda: 1)).outcome == "COMPLETED"
 

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from typing import Any
 
 import pytest
-from perfect_client.core.failures import error_text, is_interruption, preview, traceback_text
+from perfect_client.core.previews import error_text, is_interruption, preview, traceback_text
 
 
 def caught(raiser: Any) -> BaseException:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from perfect_client import task
-from perfect_client.fingerprints import codes, fingerprints
+from perfect_client.fingerprints import code_objects, fingerprints
 
 from tests.sdk.story import python
 
@@ -528,7 +528,7 @@ def test_what_cannot_be_read_is_like_nothing_else(monkeypatch: pytest.MonkeyPatc
     def broken(code: Any) -> Any:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(codes, "form", broken)
+    monkeypatch.setattr(code_objects, "form", broken)
 
     assert fingerprints.of_function(lambda: 1).digest != fingerprints.of_function(lambda: 1).digest
 

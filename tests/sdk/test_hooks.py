@@ -7,8 +7,8 @@ from typing import Any, Callable, Dict, List, Optional
 
 import pytest
 from perfect_client import Cancelled, flow, task
-from perfect_client.core import parts, runtime
-from perfect_client.core.parts import Hit, Part, TaskCall
+from perfect_client.core import middleware, runtime
+from perfect_client.core.middleware import Hit, Part, TaskCall
 
 from tests.sdk.story import Story
 
@@ -147,7 +147,7 @@ class Remembers(Part):
 
 def test_a_part_can_answer_a_call(execute: Execute, monkeypatch: Any) -> None:
     remembers, calls = Remembers(), []
-    monkeypatch.setattr(parts, "FACTORIES", [lambda task: remembers if task.cache_policy else None])
+    monkeypatch.setattr(middleware, "FACTORIES", [lambda task: remembers if task.cache_policy else None])
 
     @task(cache_policy="mine")
     def step(number: int, other: int = 5) -> int:

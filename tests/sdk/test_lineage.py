@@ -13,11 +13,11 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 import pytest
 from perfect_client import flow, task
 from perfect_client.caching import lineage
-from perfect_client.execution import engine
+from perfect_client.execution import executor
 from perfect_client.storage.cache_policies import INPUTS, NO_CACHE
 from perfect_client.storage.results import FolderStore
-from perfect_client.wire import protocol
-from perfect_client.wire.protocol import Ancestor
+from perfect_client.wire import messages
+from perfect_client.wire.messages import Ancestor
 
 from tests.sdk.story import Story
 
@@ -39,11 +39,11 @@ def run(store: FolderStore) -> Iterator[Resume]:
     """``run(flow, "run-2", Ancestor("run-1"), x=5)``: execute it as its own process would."""
 
     def execute(chosen: Any, name: str, *ancestors: Ancestor, attempt: int = 1, **parameters: Any) -> Story:
-        order = protocol.OfferRun(1, name, chosen.name, parameters, attempt=attempt, lineage=list(ancestors))
+        order = messages.OfferRun(1, name, chosen.name, parameters, attempt=attempt, lineage=list(ancestors))
         facts: List[Any] = []
         lineage.begin(order.run, order.lineage, store)
         try:
-            return Story(engine.execute(chosen, order, facts.append), facts)
+            return Story(executor.execute(chosen, order, facts.append), facts)
         finally:
             lineage.end()
 

@@ -17,12 +17,12 @@ Execute = Callable[..., Story]
 EXECUTE = """
 import json, sys
 from perfect_client import Flow, flow, task
-from perfect_client.execution import engine; from perfect_client.wire import protocol
+from perfect_client.execution import executor; from perfect_client.wire import messages
 def tell(body):
     facts = []
     made = flow(name="f")(body)
-    engine.execute(made, protocol.OfferRun(1, "0123456789abcdef", "f", {}), facts.append)
-    lines = [[f.message, f.level, f.task] for f in facts if type(f) is protocol.Logged]
+    executor.execute(made, messages.OfferRun(1, "0123456789abcdef", "f", {}), facts.append)
+    lines = [[f.message, f.level, f.task] for f in facts if type(f) is messages.Logged]
     sys.__stdout__.write(json.dumps(lines))
 """
 

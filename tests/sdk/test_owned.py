@@ -9,13 +9,13 @@ from pathlib import Path
 
 import perfect_client
 import pytest
-from perfect_client.fingerprints import owned
+from perfect_client.fingerprints import user_code
 
 
 def test_own_are_files_that_nobody_else_brought() -> None:
-    assert owned.is_own(__file__) and owned.is_own("<stdin>") and owned.is_own("flows.py")
+    assert user_code.is_own(__file__) and user_code.is_own("<stdin>") and user_code.is_own("flows.py")
     for file in (json.__file__, perfect_client.__file__, pytest.__file__, "<frozen importlib._bootstrap>"):
-        assert not owned.is_own(file)
+        assert not user_code.is_own(file)
 
 
 def test_an_installed_package_is_own_where_it_is_told_to_be() -> None:
@@ -27,18 +27,18 @@ def test_an_installed_package_is_own_where_it_is_told_to_be() -> None:
         ("/home/ana/flows.py", ""),
         (perfect_client.__file__, ""),
     ):
-        assert owned.package_of(file) == found
+        assert user_code.package_of(file) == found
 
-    with owned.own_package(package):
-        assert owned.is_own(package + "a.py")
-        assert not owned.is_own("/env/lib/python3.8/site-packages/other/a.py")
-    assert not owned.is_own(package + "a.py")
+    with user_code.own_package(package):
+        assert user_code.is_own(package + "a.py")
+        assert not user_code.is_own("/env/lib/python3.8/site-packages/other/a.py")
+    assert not user_code.is_own(package + "a.py")
 
 
 def test_own_modules() -> None:
-    assert owned.is_own_module(sys.modules[__name__])
+    assert user_code.is_own_module(sys.modules[__name__])
     for module in (sys, json, pytest, perfect_client):
-        assert not owned.is_own_module(module)
+        assert not user_code.is_own_module(module)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_module_is_found_without_being_imported(packages: Path, name: str, file: str, package: str) -> None:
-    assert owned.find(name) == owned.OwnModule(name, str(packages / file), package)
+    assert user_code.find(name) == user_code.OwnModule(name, str(packages / file), package)
     assert name not in sys.modules
 
 
@@ -70,12 +70,12 @@ def test_a_module_is_found_without_being_imported(packages: Path, name: str, fil
     "name", ["json", "sys", "pytest", "perfect_client.flow", "outer.missing", "lone.leaf", "spaced"]
 )
 def test_what_is_not_an_own_source_file_is_not_found(packages: Path, name: str) -> None:
-    assert owned.find(name) is None
+    assert user_code.find(name) is None
 
 
 def test_relative_names() -> None:
-    assert owned.absolute("calc", 0, "pkg") == "calc"
-    assert owned.absolute("calc", 1, "pkg") == "pkg.calc"
-    assert owned.absolute("", 1, "pkg.sub") == "pkg.sub"
-    assert owned.absolute("calc", 2, "pkg.sub") == "pkg.calc"
-    assert owned.absolute("calc", 3, "pkg.sub") == ""
+    assert user_code.absolute("calc", 0, "pkg") == "calc"
+    assert user_code.absolute("calc", 1, "pkg") == "pkg.calc"
+    assert user_code.absolute("", 1, "pkg.sub") == "pkg.sub"
+    assert user_code.absolute("calc", 2, "pkg.sub") == "pkg.calc"
+    assert user_code.absolute("calc", 3, "pkg.sub") == ""

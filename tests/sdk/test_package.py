@@ -13,8 +13,8 @@ from typing import Any, List
 import perfect_client
 import pytest
 from perfect_client import flow, task
-from perfect_client.execution import engine
-from perfect_client.wire import protocol
+from perfect_client.execution import executor
+from perfect_client.wire import messages
 
 from tests.sdk.story import python
 
@@ -34,13 +34,13 @@ def test_importing_it_loads_nothing_heavy() -> None:
             "caching.remembering",
             "caching.transacting",
             "core",
-            "core.audience",
             "core.context",
+            "core.fast_path",
             "core.importing",
-            "core.parts",
-            "core.plain_calls",
-            "core.reporting",
-            "core.runlog",
+            "core.listeners",
+            "core.middleware",
+            "core.progress",
+            "core.run_logger",
             "core.runtime",
             "core.schedules",
             "engine",
@@ -140,9 +140,9 @@ def test_a_recorded_call_costs_some_tens_of_microseconds() -> None:
         taken.append(min(timeit.repeat(nothing, number=200, repeat=5)) / 200)
 
     def emit(fact: Any) -> None:
-        records.append(protocol.encode_fact(fact))
+        records.append(messages.encode_fact(fact))
 
-    engine.execute(many, protocol.OfferRun(1, "r", "many"), emit)
+    executor.execute(many, messages.OfferRun(1, "r", "many"), emit)
 
     assert taken[0] < 250e-6  # about 20 µs on an idle machine, encoding included
 
@@ -163,8 +163,8 @@ def test_a_recorded_call_with_options_costs_little_more() -> None:
 MAPPED = """
 import resource, time
 from perfect_client import flow, task
-from perfect_client.execution import engine
-from perfect_client.wire import protocol
+from perfect_client.execution import executor
+from perfect_client.wire import messages
 
 @task
 def nothing(number): return number
@@ -177,9 +177,9 @@ def mapped():
 
 records = []
 def emit(fact):
-    records.append(len(protocol.encode_fact(fact)))
-    if type(fact) is protocol.RunEnded: print(fact.result)
-engine.execute(mapped, protocol.OfferRun(1, "r", "mapped"), emit)
+    records.append(len(messages.encode_fact(fact)))
+    if type(fact) is messages.RunEnded: print(fact.result)
+executor.execute(mapped, messages.OfferRun(1, "r", "mapped"), emit)
 """
 
 

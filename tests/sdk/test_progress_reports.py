@@ -10,7 +10,7 @@ from typing import Any, Callable, List
 
 import pytest
 from perfect_client import flow, progress, task
-from perfect_client.core import recorder
+from perfect_client.core import runs
 
 from tests.sdk.story import Story
 
@@ -95,7 +95,7 @@ def test_at_most_twenty_a_second_are_told(execute: Execute) -> None:
 
 def test_the_last_value_always_gets_through(execute: Execute) -> None:
     told_so_far: List[Any] = []
-    real = recorder.Run.progressed
+    real = runs.Run.progressed
 
     @task
     def quick_then_quiet() -> None:
@@ -108,7 +108,7 @@ def test_the_last_value_always_gets_through(execute: Execute) -> None:
         real(run, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorder.Run, "progressed", spy)
+        patch.setattr(runs.Run, "progressed", spy)
         told = execute(flow(name="x")(lambda: quick_then_quiet()))
 
     assert shares(told) == [0.1, 0.9]
@@ -138,7 +138,7 @@ def test_track_gives_the_items_and_reports_after_each(execute: Execute) -> None:
     def tracks() -> None:
         for item in progress.track([1, 2], description="file"):
             got.append(item)
-            time.sleep(recorder.PROGRESS_INTERVAL_S)
+            time.sleep(runs.PROGRESS_INTERVAL_S)
 
     told = execute(flow(name="x")(lambda: tracks()))
 
@@ -159,7 +159,7 @@ def test_more_items_than_the_total_stay_at_one(execute: Execute) -> None:
     @task
     def tracks() -> None:
         list(progress.track("abcd", total=2))
-        time.sleep(2 * recorder.PROGRESS_INTERVAL_S)
+        time.sleep(2 * runs.PROGRESS_INTERVAL_S)
 
     assert max(shares(execute(flow(name="x")(lambda: tracks())))) == 1.0
 

@@ -18,27 +18,27 @@ from perfect_client.concurrency import concurrency, rate_limit
 from perfect_client.concurrency import sync as limits_now
 from perfect_client.core import runtime
 from perfect_client.errors import FlowPauseTimeout, MissingContextError, NotPausedError, Unanswered
-from perfect_client.questions import alone
-from perfect_client.questions.asking import Line
-from perfect_client.questions.flow_runs import apause_flow_run, aresume_flow_run
-from perfect_client.questions.inputs import Form
+from perfect_client.questions import offline
+from perfect_client.questions.client import Line
+from perfect_client.questions.forms import Form
 from perfect_client.questions.limits import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
-from perfect_client.wire import protocol
+from perfect_client.questions.pauses import apause_flow_run, aresume_flow_run
+from perfect_client.wire import messages
 
-from perfect_client.execution import engine  # isort: skip
+from perfect_client.execution import executor  # isort: skip
 
 
 class Server:
     """Answers a run's questions through a real pipe, as a supervisor passes them on."""
 
-    def __init__(self, answer: Callable[[protocol.Asked], Optional[Dict[str, Any]]]) -> None:
+    def __init__(self, answer: Callable[[messages.Asked], Optional[Dict[str, Any]]]) -> None:
         self.answer = answer
         self.facts: List[Any] = []
         self.incoming, self._out = os.pipe()
 
     def __call__(self, fact: Any) -> None:
         self.facts.append(fact)
-        if isinstance(fact, protocol.Asked):
+        if isinstance(fact, messages.Asked):
             body = self.answer(fact)
             if body is not None:
                 self.say(fact.ask, body)
@@ -50,18 +50,18 @@ class Server:
         return [fact for fact in self.facts if isinstance(fact, kind)]
 
     def run(self, wanted: Any, **parameters: Any) -> Any:
-        order = protocol.OfferRun(7, "0123456789abcdef", wanted.name, parameters)
-        outcome = engine.execute(wanted, order, self, answers=self.incoming)
+        order = messages.OfferRun(7, "0123456789abcdef", wanted.name, parameters)
+        outcome = executor.execute(wanted, order, self, answers=self.incoming)
         os.close(self._out)
-        ended = self.of(protocol.RunEnded)[0]
+        ended = self.of(messages.RunEnded)[0]
         return outcome, ended.error or ended.result
 
 
-def granted(fact: protocol.Asked) -> Dict[str, Any]:
+def granted(fact: messages.Asked) -> Dict[str, Any]:
     return {}
 
 
-def never(fact: protocol.Asked) -> None:
+def never(fact: messages.Asked) -> None:
     return None
 
 
@@ -84,9 +84,9 @@ def test_a_block_asks_for_its_slots_and_gives_them_back(limit):
     server = Server(granted)
 
     assert server.run(held)[0] == "COMPLETED"
-    (asked,) = server.of(protocol.Asked)
+    (asked,) = server.of(messages.Asked)
     assert (asked.kind, asked.body) == ("concurrency", {"names": ["db", "api"], "occupy": 2, "strict": False})
-    assert [fact.ask for fact in server.of(protocol.Released)] == [asked.ask]
+    assert [fact.ask for fact in server.of(messages.Released)] == [asked.ask]
 
 
 def test_a_block_gives_back_when_it_raises():
@@ -98,7 +98,7 @@ def test_a_block_gives_back_when_it_raises():
     server = Server(granted)
 
     assert server.run(fails) == ("FAILED", "ValueError: no")
-    assert len(server.of(protocol.Released)) == 1
+    assert len(server.of(messages.Released)) == 1
 
 
 def test_a_coroutine_holds_without_keeping_the_others_waiting():
@@ -113,8 +113,8 @@ def test_a_coroutine_holds_without_keeping_the_others_waiting():
 
     server = Server(granted)
     assert server.run(together) == ("COMPLETED", "[0, 1, 2, 3, 4]")
-    assert sorted(fact.ask for fact in server.of(protocol.Released)) == [1, 2, 3, 4, 5]
-    assert {fact.task for fact in server.of(protocol.Asked)} == {1, 2, 3, 4, 5}
+    assert sorted(fact.ask for fact in server.of(messages.Released)) == [1, 2, 3, 4, 5]
+    assert {fact.task for fact in server.of(messages.Asked)} == {1, 2, 3, 4, 5}
 
 
 def test_no_slot_in_time_withdraws_the_question():
@@ -127,7 +127,7 @@ def test_no_slot_in_time_withdraws_the_question():
 
     _, error = server.run(late)
     assert "AcquireConcurrencySlotTimeoutError: no free slot of 'db' within 0.01 s" in error
-    assert [fact.ask for fact in server.of(protocol.Released)] == [1]
+    assert [fact.ask for fact in server.of(messages.Released)] == [1]
 
 
 def test_no_slot_in_time_in_a_coroutine():
@@ -138,7 +138,7 @@ def test_no_slot_in_time_in_a_coroutine():
 
     server = Server(never)
     assert "AcquireConcurrencySlotTimeoutError" in server.run(late)[1]
-    assert [fact.ask for fact in server.of(protocol.Released)] == [1]
+    assert [fact.ask for fact in server.of(messages.Released)] == [1]
 
 
 def test_a_tasks_deadline_ends_its_wait_for_a_slot():
@@ -153,7 +153,7 @@ def test_a_tasks_deadline_ends_its_wait_for_a_slot():
 
     server = Server(never)
     assert "exceeded its timeout" in server.run(waits)[1]
-    assert len(server.of(protocol.Released)) == 1
+    assert len(server.of(messages.Released)) == 1
 
 
 def test_what_can_never_be_had_is_an_error_with_the_servers_sentence():
@@ -180,8 +180,8 @@ def test_rate_limits_in_threads_and_coroutines():
     for wanted in (now, later):
         server = Server(granted)
         assert server.run(wanted)[0] == "COMPLETED"
-        assert [fact.kind for fact in server.of(protocol.Asked)] == ["rate_limit"] * 2
-        assert server.of(protocol.Asked)[1].heard == 1
+        assert [fact.kind for fact in server.of(messages.Asked)] == ["rate_limit"] * 2
+        assert server.of(messages.Asked)[1].heard == 1
 
 
 @pytest.mark.parametrize("names", ["", [1], ["x"] * 3 + list("abcdefghijklmnopqrstuvwxyz"), None, "x" * 201])
@@ -330,7 +330,7 @@ def test_a_pause_asks_and_returns_what_was_filled_in():
     server = Server(lambda fact: {"input": {"ok": True}})
 
     assert server.run(asks) == ("COMPLETED", "Approval(ok=True, why='soon')")
-    (asked,) = server.of(protocol.Asked)
+    (asked,) = server.of(messages.Asked)
     assert (asked.body["description"], asked.body["key"], asked.body["timeout"]) == ("Ship it?", "ship", 60)
     assert asked.body["schema"]["required"] == ["ok"]
 
@@ -347,7 +347,7 @@ def test_a_pause_that_nobody_answers_ends_with_its_timeout():
     for wanted in (asks, asks_later):
         server = Server(never)
         assert server.run(wanted)[1] == "FlowPauseTimeout: nobody let the run go on within 0.01 s"
-        assert len(server.of(protocol.Released)) == 1
+        assert len(server.of(messages.Released)) == 1
 
 
 def test_a_pause_outside_a_run_is_refused():
@@ -391,7 +391,7 @@ def test_without_a_server_a_pause_ends_with_its_timeout_too(home):
 
     with pytest.raises(FlowPauseTimeout):
         asyncio.run(asks())
-    assert alone._paused == {}
+    assert offline._paused == {}
 
 
 def test_letting_another_run_go_on_asks_the_server():
@@ -405,7 +405,7 @@ def test_letting_another_run_go_on_asks_the_server():
 
     server = Server(granted)
     assert server.run(lets)[0] == "COMPLETED"
-    assert server.of(protocol.Asked)[0].body == {"run": "other", "input": {"ok": True}}
+    assert server.of(messages.Asked)[0].body == {"run": "other", "input": {"ok": True}}
     assert "NotPausedError: it is RUNNING" in Server(lambda f: {"not_paused": "it is RUNNING"}).run(lets_later)[1]
 
 
@@ -441,7 +441,7 @@ def test_errors_are_the_servers_sentences():
 @contextmanager
 def _line():
     server = Server(never)
-    from perfect_client.core.recorder import Run
+    from perfect_client.core.runs import Run
 
     run = Run(id="r", flow_name="f", emit=server)
     yield server, Line(run, server.incoming)
@@ -459,7 +459,7 @@ def test_what_is_heard_is_told_with_the_next_question():
         server.say(3, {})
         line.ask("d", {})
 
-    heard = [fact.heard for fact in server.of(protocol.Asked)]
+    heard = [fact.heard for fact in server.of(messages.Asked)]
     assert heard[:3] == [0, 0, 0] and heard[3] in (2, 3)
 
 

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from perfect_client import Secret
-from perfect_client.core.failures import preview, traceback_text
+from perfect_client.core.previews import preview, traceback_text
 from perfect_client.schema.redaction import MAX_HIDDEN, Hidden
-from perfect_client.schema.wording import shown
-from perfect_client.wire.protocol import clean_text
-from perfect_client.worker.output import LineCutter
+from perfect_client.schema.sentences import shown
+from perfect_client.wire.messages import clean_text
+from perfect_client.worker.pipes import LineCutter
 
 from tests.worker.leaking import leaks_of, unlike_words
 from tests.worker.secret_flows import FORMS

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perfect_client.errors import ConfigurationError
-from perfect_client.storage import bounding, results
+from perfect_client.storage import eviction, results
 from perfect_client.storage.results import Envelope, FolderStore, bounds, default_store, pack, store_of, unpack
 from perfect_client.storage.serializers import PickleSerializer, TooLarge, serializer_of
 
@@ -181,8 +181,8 @@ def test_of_runs_whole_hours_go_and_of_the_last_one_a_part(tmp_path: Path) -> No
 
 def test_an_hour_that_has_not_changed_is_not_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, counted = FolderStore(tmp_path, max_bytes=1e9), []
-    count = bounding._count
-    monkeypatch.setattr(bounding, "_count", lambda path, *rest: counted.append(path) or count(path, *rest))
+    count = eviction._count
+    monkeypatch.setattr(eviction, "_count", lambda path, *rest: counted.append(path) or count(path, *rest))
     old, new = (left_by_run(store, hour, "run-1", 100) for hour in ("2026-01-01-10", "2026-01-01-11"))
 
     store.sweep()
@@ -205,9 +205,9 @@ def test_what_was_noted_of_the_hours_may_be_damaged(tmp_path: Path, garbage: byt
 
 
 def test_the_folder_of_a_run_is_the_hour_in_which_it_was_made() -> None:
-    assert bounding.hour_of("019ad9c8-b200-7000-8000-000000a36520") == "2025-12-01-12"
-    assert bounding.hour_of("00000000-0000-4000-8000-000000000000") == "others"
-    assert bounding.hour_of("../x") == "others"
+    assert eviction.hour_of("019ad9c8-b200-7000-8000-000000a36520") == "2025-12-01-12"
+    assert eviction.hour_of("00000000-0000-4000-8000-000000000000") == "others"
+    assert eviction.hour_of("../x") == "others"
 
 
 def test_a_store_sweeps_itself_as_it_grows(tmp_path: Path) -> None:

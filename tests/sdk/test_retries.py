@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from perfect_client import flow, task
 from perfect_client.core import runtime
-from perfect_client.engine.retrying import Retries, delays_of
+from perfect_client.engine.retries import Retries, delays_of
 from perfect_client.errors import ConfigurationError
 from perfect_client.storage.cache_policies import INPUTS
 from perfect_client.tasks import exponential_backoff
-from perfect_client.wire.protocol import TaskRestarted, TaskRetrying
+from perfect_client.wire.messages import TaskRestarted, TaskRetrying
 
 from tests.sdk.story import Story
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 from perfect_client import disable_run_logger, flow, get_run_logger, task
-from perfect_client.core import runlog, runtime
+from perfect_client.core import run_logger, runtime
 from perfect_client.core.context import get_run_context
 from perfect_client.core.states import State
 from perfect_client.logging import get_logger
@@ -31,7 +31,7 @@ FORMAT = "%(flow_name)s|%(flow_run_id)s|%(flow_run_name)s|%(task_name)s|%(task_r
 def logging_as_before() -> Iterator[None]:
     """What a test configures is undone."""
     root = logging.getLogger()
-    loggers = [root, *runlog.loggers(), get_logger()]
+    loggers = [root, *run_logger.loggers(), get_logger()]
     before = [(one, one.level, list(one.handlers), list(one.filters), one.propagate) for one in loggers]
     others = [one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger) and not one.disabled]
     yield
@@ -121,7 +121,7 @@ def test_after_the_run_the_root_is_as_before(execute: Execute) -> None:
 
     execute(logs_itself)
 
-    assert root.handlers == before and "removeHandler" not in vars(root) and runlog.sink is None
+    assert root.handlers == before and "removeHandler" not in vars(root) and run_logger.sink is None
 
 
 def test_a_formatter_may_name_the_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +134,7 @@ def test_a_formatter_may_name_the_run(capsys: pytest.CaptureFixture[str]) -> Non
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter(FORMAT))
-    for one in runlog.loggers():
+    for one in run_logger.loggers():
         one.addHandler(handler)
 
     id = named()
@@ -151,7 +151,7 @@ def test_a_filter_of_the_program_may_drop_and_change_lines(execute: Execute) -> 
             record.msg = record.msg.replace("secret", "***")
             return "drop" not in record.msg
 
-    runlog.loggers()[1].addFilter(Redacting())
+    run_logger.loggers()[1].addFilter(Redacting())
 
     @flow
     def whole() -> None:

@@ -12,8 +12,8 @@ from perfect_client.core import runtime
 from perfect_client.core.context import FlowRunContext, TaskRunContext, get_run_context
 from perfect_client.core.runtime import flow_run, task_run
 from perfect_client.errors import MissingContextError
-from perfect_client.execution import engine
-from perfect_client.wire import protocol
+from perfect_client.execution import executor
+from perfect_client.wire import messages
 from perfect_client.worker.main import warnings_about
 
 from tests.sdk.story import Story
@@ -289,10 +289,10 @@ def test_a_sub_flow_knows_its_parent_and_its_root() -> None:
 
 def test_the_due_time_is_the_schedules_else_the_beginning() -> None:
     asks = flow(name="Due")(lambda: runtime.flow_run.scheduled_start_time.isoformat())
-    order = protocol.OfferRun(1, "r", "Due", scheduled_for=1_700_000_000.0)
+    order = messages.OfferRun(1, "r", "Due", scheduled_for=1_700_000_000.0)
     facts: List[Any] = []
 
-    engine.execute(asks, order, facts.append)
+    executor.execute(asks, order, facts.append)
 
     assert facts[-1].result == "'2023-11-14T22:13:20+00:00'"
     assert runtime.flow_run.scheduled_start_time is None
@@ -304,7 +304,7 @@ def test_a_workers_run_knows_its_addresses(monkeypatch: pytest.MonkeyPatch) -> N
     asks = flow(name="Where")(lambda: [runtime.flow_run.api_url, runtime.flow_run.ui_url, runtime.task_run.ui_url])
     facts: List[Any] = []
 
-    engine.execute(asks, protocol.OfferRun(1, "r1", "Where"), facts.append, guard=object())
+    executor.execute(asks, messages.OfferRun(1, "r1", "Where"), facts.append, guard=object())
 
     base = "https://flows.example.org"
     assert facts[-1].result == repr([base + "/api/runs/r1", base + "/runs/r1/", None])

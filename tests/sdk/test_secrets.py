@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from perfect_client import Secret, artifacts, flow
 from perfect_client.analysis import describe
 from perfect_client.artifacts import tables
-from perfect_client.execution import engine
+from perfect_client.execution import executor
 from perfect_client.execution.child import Emitter, Stop
 from perfect_client.journal.spool import Reader, Writer
-from perfect_client.questions import flow_runs
-from perfect_client.questions.inputs import Form
-from perfect_client.schema import hiding, records
-from perfect_client.schema.hiding import Hidden, fact_without_secrets
+from perfect_client.questions import pauses
+from perfect_client.questions.forms import Form
+from perfect_client.schema import records
+from perfect_client.schema import secrets as schema_secrets
 from perfect_client.schema.masking import is_secret, masked, restored, secrets_in
+from perfect_client.schema.secrets import Hidden, fact_without_secrets
 from perfect_client.schema.signature import bind, parameters_schema
-from perfect_client.wire.protocol import Logged, OfferRun, RunEnded, TaskEnded
-from perfect_client.worker.output import Output
+from perfect_client.wire.messages import Logged, OfferRun, RunEnded, TaskEnded
+from perfect_client.worker.pipes import Output
 
 from tests.worker import secret_flows
 from tests.worker.leaking import leaks_of, unlike_words
@@ -35,7 +36,7 @@ from tests.worker.leaking import leaks_of, unlike_words
 @pytest.fixture(autouse=True)
 def nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = Hidden()
-    monkeypatch.setattr(hiding, "of_this_process", fresh)
+    monkeypatch.setattr(schema_secrets, "of_this_process", fresh)
     for module in (records, artifacts, tables, describe):
         monkeypatch.setattr(module, "of_this_process", fresh)
 
@@ -90,7 +91,7 @@ def test_every_line_of_a_secret_and_its_quoted_forms_are_taken_out() -> None:
 
 
 def test_the_spool_and_the_raw_output_never_hold_it(tmp_path: Path) -> None:
-    hiding.hide("hunter2")
+    schema_secrets.hide("hunter2")
     bell, ring = os.pipe()
     emit = Emitter(Writer(tmp_path / "1.facts"), ring, lambda: None, Stop())
     emit(Logged(0.0, "the key is hunter2", 20))
@@ -140,19 +141,19 @@ def test_masking_follows_references_lists_and_alternatives() -> None:
 
 def test_it_is_hidden_where_it_is_unpickled_too() -> None:
     kept = pickle.dumps({"key": Secret("kept-in-a-result")})
-    hiding.of_this_process = Hidden()
+    schema_secrets.of_this_process = Hidden()
 
     pickle.loads(kept)
 
-    assert hiding.of_this_process.without("kept-in-a-result") == "***"
+    assert schema_secrets.of_this_process.without("kept-in-a-result") == "***"
 
 
 def test_whoever_is_to_know_knows_a_secret_before_it_exists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hiding, "_listeners", [])
+    monkeypatch.setattr(schema_secrets, "_listeners", [])
     told: List[Any] = []
     Secret("known-before")
 
-    hiding.tell_new_secrets(told.extend)
+    schema_secrets.tell_new_secrets(told.extend)
     Secret({"a": [b"new-bytes", 123456]})
     Secret("known-before")
 
@@ -168,7 +169,7 @@ def test_a_secret_that_could_not_be_told_was_not_made(monkeypatch: pytest.Monkey
         if len(told) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(hiding, "_listeners", [tell])
+    monkeypatch.setattr(schema_secrets, "_listeners", [tell])
 
     with pytest.raises(KeyboardInterrupt):
         Secret("made-twice")
@@ -198,7 +199,7 @@ def test_defaults_of_any_depth_are_hidden_and_not_described() -> None:
     assert "in-code" not in repr(schema) and "in-an-address" not in repr(schema)
     assert schema["properties"]["depth"]["default"] == 3 and schema["required"] == []
     for secret in ("pin-in-code", "password-in-code", "key-in-code", "in-an-address"):
-        assert hiding.of_this_process.without("<%s>" % secret) == "<***>"
+        assert schema_secrets.of_this_process.without("<%s>" % secret) == "<***>"
 
 
 def test_a_pydantic_default_is_hidden() -> None:
@@ -211,7 +212,7 @@ def test_a_pydantic_default_is_hidden() -> None:
     fn.__annotations__ = {"key": pydantic.SecretStr}
     bind(fn, {}, {})
 
-    assert hiding.of_this_process.without("of-pydantic") == "***"
+    assert schema_secrets.of_this_process.without("of-pydantic") == "***"
 
 
 def test_what_a_person_fills_in_is_hidden() -> None:
@@ -220,7 +221,7 @@ def test_what_a_person_fills_in_is_hidden() -> None:
     found = form.value({"password": "typed-password", "pin": "typed-pin"})
 
     assert found.pin == Secret("typed-pin") and "in-code" not in repr(form.schema)
-    assert hiding.of_this_process.without("typed-password typed-pin") == "*** ***"
+    assert schema_secrets.of_this_process.without("typed-password typed-pin") == "*** ***"
 
 
 def test_a_class_that_refuses_a_value_does_not_show_it(execute: Any) -> None:
@@ -237,7 +238,7 @@ def test_a_class_that_refuses_a_value_does_not_show_it(execute: Any) -> None:
     picks.fn.__annotations__["picky"] = Picky
 
     facts: List[Any] = []
-    engine.execute(
+    executor.execute(
         picks, OfferRun(1, "r", "picks", {"picky": {"key": "refused-key"}}),
         lambda fact: facts.append(fact_without_secrets(fact)),
     )  # fmt: skip
@@ -287,7 +288,7 @@ def test_no_fact_of_a_run_holds_it(tmp_path: Path, made: str, way: str, form: st
         1, "r", "tells", {"made": made, "way": way, "form": form, "seed": secret.encode().hex(), **given_key}
     )
 
-    engine.execute(tells, order, Emitter(Writer(spool), ring, lambda: None, Stop()))
+    executor.execute(tells, order, Emitter(Writer(spool), ring, lambda: None, Stop()))
 
     facts = [json.loads(record) for record in Reader(spool).read(1, 10_000, 1 << 24)]
     spool.unlink()
@@ -297,10 +298,10 @@ def test_no_fact_of_a_run_holds_it(tmp_path: Path, made: str, way: str, form: st
 
 
 def test_what_a_person_is_asked_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow_runs, "of_this_process", hiding.of_this_process)
-    monkeypatch.setattr(flow_runs.context, "current_run", lambda: object())
+    monkeypatch.setattr(pauses, "of_this_process", schema_secrets.of_this_process)
+    monkeypatch.setattr(pauses.context, "current_run", lambda: object())
     key = Secret("key-of-the-question")
 
-    _, body = flow_runs._asked_for(str, None, None, "use %s?" % key.get())
+    _, body = pauses._asked_for(str, None, None, "use %s?" % key.get())
 
     assert body["description"] == "use ***?"

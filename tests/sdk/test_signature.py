@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from perfect_client import BadParameter, Field
-from perfect_client.schema.fitting import Unfit, fit
+from perfect_client.schema.encoding import to_json
 from perfect_client.schema.hints import hint_of
-from perfect_client.schema.jsonable import to_json
 from perfect_client.schema.signature import bind, parameters_schema, split
+from perfect_client.schema.validation import Unfit, fit
 
 if sys.version_info >= (3, 9):
     from typing import Annotated, Literal, TypedDict

@@ -12,8 +12,8 @@ import pytest
 from perfect_client import Secret, flow, task
 from perfect_client.core import runtime
 from perfect_client.engine.task_runners import ProcessPoolTaskRunner
-from perfect_client.schema.hiding import fact_without_secrets
-from perfect_client.wire import protocol
+from perfect_client.schema.secrets import fact_without_secrets
+from perfect_client.wire import messages
 
 from tests.sdk.story import Story
 
@@ -35,8 +35,8 @@ def calls_a_flow(number: int) -> Any:
     return child(number), runtime.flow_run.flow_name
 
 
-def runs_of(told: Story) -> List[protocol.SubRunStarted]:
-    return told.of(protocol.SubRunStarted)
+def runs_of(told: Story) -> List[messages.SubRunStarted]:
+    return told.of(messages.SubRunStarted)
 
 
 def owners(told: Story) -> Dict[int, Optional[str]]:
@@ -44,9 +44,9 @@ def owners(told: Story) -> Dict[int, Optional[str]]:
     run_of: Dict[int, str] = {}
     inside: Dict[int, Optional[str]] = {}
     for fact in told.facts:
-        if isinstance(fact, protocol.SubRunStarted):
+        if isinstance(fact, messages.SubRunStarted):
             run_of[fact.task] = fact.run
-        elif isinstance(fact, protocol.TaskStarted):
+        elif isinstance(fact, messages.TaskStarted):
             above = fact.parent
             inside[fact.task] = None if above is None else run_of.get(above, inside[above])
     return inside
@@ -348,7 +348,7 @@ def test_all_together_are_bounded(execute: Execute) -> None:
 
     (sub,) = runs_of(execute(outer))
 
-    assert len(protocol.encode_fact(sub)) < 200_000
+    assert len(messages.encode_fact(sub)) < 200_000
 
 
 def test_secrets_are_told_by_nobody(execute: Execute) -> None:
@@ -358,15 +358,15 @@ def test_secrets_are_told_by_nobody(execute: Execute) -> None:
     assert sub.parameters == {"value": {"token": "***"}, "password": "***", "key": "***"}
     (line,) = [fact_without_secrets(fact) for fact in told.logged]
     assert line.message == "got ***"  # as what leaves the process is cleaned
-    other = protocol.SubRunStarted(1.0, "run-pppp1", 1, "flow pppp1", {"x": ["a pppp1"], "pppp1": 1}, ["pppp1"])
-    assert fact_without_secrets(other) == protocol.SubRunStarted(
+    other = messages.SubRunStarted(1.0, "run-pppp1", 1, "flow pppp1", {"x": ["a pppp1"], "pppp1": 1}, ["pppp1"])
+    assert fact_without_secrets(other) == messages.SubRunStarted(
         1.0, "run-pppp1", 1, "flow pppp1", {"x": ["a ***"], "***": 1}, ["***"]
     )
 
 
 def test_called_directly_nothing_of_it_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from perfect_client.engine import given
+    from perfect_client.engine import subflow_parameters
 
-    monkeypatch.setattr(given, "shown", lambda *_: pytest.fail("nobody hears it"))
+    monkeypatch.setattr(subflow_parameters, "shown", lambda *_: pytest.fail("nobody hears it"))
 
     assert flow(lambda: child(3), name="outer")() == 3

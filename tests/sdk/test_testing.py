@@ -12,13 +12,13 @@ from typing import Any, List
 
 import pytest
 from perfect_client import flow, get_run_logger, progress, task
-from perfect_client.core import audience
+from perfect_client.core import listeners
 from perfect_client.engine import steps
 from perfect_client.engine.task_runners import ProcessPoolTaskRunner
 from perfect_client.storage.cache_policies import INPUTS
 from perfect_client.testing import prefect_test_harness, recording, run
 from perfect_client.testing.utilities import prefect_test_harness as by_prefects_name
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 failures: List[int] = []
 
@@ -89,7 +89,7 @@ def test_a_run_tells_its_state_tasks_logs_and_progress() -> None:
     ]
     assert told.progress == 100
     assert [type(fact).__name__ for fact in told.facts][:2] == ["RunStarted", "Logged"]
-    assert len(told.of(protocol.TaskEnded)) == 2
+    assert len(told.of(messages.TaskEnded)) == 2
 
 
 def test_retries_do_not_wait_but_their_delays_count() -> None:
@@ -127,7 +127,7 @@ def test_a_failure_is_a_state_of_run_and_an_exception_in_a_recording() -> None:
         told.state.result()
     with recording() as told, pytest.raises(RuntimeError, match="of the flow"):
         broken()
-    assert told.state.is_failed() and "RuntimeError" in told.of(protocol.RunEnded)[0].error
+    assert told.state.is_failed() and "RuntimeError" in told.of(messages.RunEnded)[0].error
 
 
 def test_asynchronous_flows_and_parameters_of_any_name() -> None:
@@ -209,7 +209,7 @@ def test_recordings_nest_and_leave_no_trace() -> None:
         nightly()
 
     assert (len(outer.runs), len(inner.runs)) == (2, 1)
-    assert audience.listener is None and (sys.stdout, sys.stderr) == streams
+    assert listeners.listener is None and (sys.stdout, sys.stderr) == streams
     assert logging.getLogger().level == level
     with pytest.raises(LookupError, match="no flow was called"), recording() as empty:
         empty.state

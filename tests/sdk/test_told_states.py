@@ -7,10 +7,10 @@ from typing import Any, Callable, List
 
 import pytest
 from perfect_client import Secret, flow, task
-from perfect_client.core.failures import safe_preview
+from perfect_client.core.previews import safe_preview
 from perfect_client.core.states import Completed, Failed
-from perfect_client.schema.hiding import fact_without_secrets
-from perfect_client.wire import protocol
+from perfect_client.schema.secrets import fact_without_secrets
+from perfect_client.wire import messages
 
 from tests.sdk.story import Story
 
@@ -27,10 +27,10 @@ def test_a_run_tells_its_name_once_it_has_one(execute: Execute) -> None:
 
     told = execute(named, {"month": "June"})
 
-    assert told.of(protocol.RunNamed)[0].name == "sales of June"
+    assert told.of(messages.RunNamed)[0].name == "sales of June"
     told = execute(plain)
-    assert told.of(protocol.RunNamed) == []
-    assert [sub.name for sub in told.of(protocol.SubRunStarted)] == ["sales of May"]
+    assert told.of(messages.RunNamed) == []
+    assert [sub.name for sub in told.of(messages.SubRunStarted)] == ["sales of May"]
 
 
 @pytest.mark.parametrize("options", [{}, {"retries": 1}], ids=["plain", "with options"])
@@ -71,7 +71,7 @@ def test_states_by_their_usual_names_are_told_without_one(execute: Execute) -> N
     told = execute(flow(lambda: fails(return_state=True) and None, name="outer"))
 
     assert [end.state for end in told.task_ends] == [""]
-    assert b'"state"' not in protocol.encode_fact(told.task_ends[0])
+    assert b'"state"' not in messages.encode_fact(told.task_ends[0])
 
 
 def test_a_task_that_waits_for_what_failed_is_skipped_and_says_why(execute: Execute) -> None:
@@ -99,7 +99,7 @@ def test_a_task_that_may_fail_says_so_when_it_starts(execute: Execute) -> None:
     told = execute(flow(lambda: (may_fail(), must_not())[1], name="outer"))
 
     assert [start.crucial for start in told.started] == [False, True]
-    assert b'"crucial"' not in protocol.encode_fact(told.started[1])
+    assert b'"crucial"' not in messages.encode_fact(told.started[1])
 
 
 # -------------------------------------------------------------------------------------------------------------- results

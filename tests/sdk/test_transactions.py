@@ -20,7 +20,7 @@ from perfect_client.caching.transactions import (
     get_transaction,
     transaction,
 )
-from perfect_client.core import parts
+from perfect_client.core import middleware
 
 from tests.sdk.story import Story
 
@@ -456,7 +456,7 @@ def test_the_tasks_of_a_committed_key_are_answered_from_it(
     assert [line for line in diary.lines if len(line) == 1] == ["c"]
     if way != "outside of a flow":
         assert diary.lines[-1] == "CACHED+CACHED+CACHED+COMPLETED"
-    assert (parts.keeper, parts.of_all) == (None, False)
+    assert (middleware.keeper, middleware.of_all) == (None, False)
 
 
 def test_the_tasks_of_a_key_that_was_not_committed_or_is_overwritten_run_again(diary: Diary) -> None:

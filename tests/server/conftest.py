@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connection
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 from flows.models import Flow
 from runs import book, dispatch, history, ingest, notifications, services
@@ -29,43 +29,43 @@ def seconds(after: float = 0.0) -> float:
 class FakeWorker:
     """Says what a worker says; ``slots`` at a time."""
 
-    def __init__(self, *specs: protocol.FlowSpec, slots: int = 2, name: str = "w1") -> None:
+    def __init__(self, *specs: messages.FlowSpec, slots: int = 2, name: str = "w1") -> None:
         self.id, self.boot, self.name, self.slots = uuid.uuid4(), "boot-1", name, slots
         self.specs = list(specs)
 
-    def join(self, *held: protocol.Held, now: datetime = NOW) -> protocol.Accept:
+    def join(self, *held: messages.Held, now: datetime = NOW) -> messages.Accept:
         accept = ingest.join(
-            message=protocol.Joined(
+            message=messages.Joined(
                 worker=str(self.id), boot=self.boot, name=self.name, slots=self.slots, held=list(held)
             ),
             now=now,
         )
-        ingest.announce(worker=self.id, message=protocol.FlowsAnnounced(self.specs), now=now)
+        ingest.announce(worker=self.id, message=messages.FlowsAnnounced(self.specs), now=now)
         return accept
 
-    def offers(self, free: int | None = None, now: datetime = NOW) -> list[protocol.OfferRun]:
+    def offers(self, free: int | None = None, now: datetime = NOW) -> list[messages.OfferRun]:
         made = dispatch.offer(free={self.id: self.slots if free is None else free}, now=now)
         return [offer.order for offer in made]
 
-    def claim(self, order: protocol.OfferRun, now: datetime = NOW) -> object:
+    def claim(self, order: messages.OfferRun, now: datetime = NOW) -> object:
         return dispatch.claim(worker=self.id, fence=order.fence, run_id=order.run, now=now)
 
-    def take(self, now: datetime = NOW) -> protocol.OfferRun:
+    def take(self, now: datetime = NOW) -> messages.OfferRun:
         """Offer and claim the next waiting run."""
         (order,) = self.offers(free=1, now=now)
-        assert self.claim(order, now) == protocol.StartRun(order.fence)
+        assert self.claim(order, now) == messages.StartRun(order.fence)
         return order
 
     def say(
-        self, order: protocol.OfferRun, *facts: object, first: int = 1, stream: str = protocol.FACTS,
+        self, order: messages.OfferRun, *facts: object, first: int = 1, stream: str = messages.FACTS,
         now: datetime = NOW,
     ) -> object:  # fmt: skip
         rows = [fact if isinstance(fact, dict) else {"type": type(fact).__name__, **fact.__dict__} for fact in facts]
-        message = protocol.FactsRecorded(order.fence, order.run, first, rows, stream)
+        message = messages.FactsRecorded(order.fence, order.run, first, rows, stream)
         return ingest.record(worker=self.id, message=message, now=now)
 
 
-SPEC = protocol.FlowSpec(
+SPEC = messages.FlowSpec(
     "Daily Sales ETL",
     tags=["sales"],
     parameters={
@@ -75,8 +75,8 @@ SPEC = protocol.FlowSpec(
     },
     configurations={"development": {"limit": 5}, "release": {}},
     tasks=[
-        protocol.TaskSpec("extract", "extract", weight=1),
-        protocol.TaskSpec("load", "load", weight=3, estimated_ms=2_000),
+        messages.TaskSpec("extract", "extract", weight=1),
+        messages.TaskSpec("load", "load", weight=3, estimated_ms=2_000),
     ],
 )
 

@@ -12,7 +12,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, connections
 from django.test import Client
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows import addresses
 from flows.models import Flow

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.utils import timezone
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 from flows.models import Flow, Schedule
 from runs import ingest, services
@@ -234,8 +234,8 @@ def test_a_secret_is_masked(call: Call, flow: Flow) -> None:
 def test_tasks_and_logs_of_a_run_have_the_promised_fields(call: Call, worker: Any, run: Run) -> None:
     order = worker.take()
     at = timezone.now().timestamp()
-    worker.say(order, protocol.RunStarted(at, pid=1))
-    worker.say(order, protocol.Logged(at, "careful", level=30), stream=protocol.OUTPUT)
+    worker.say(order, messages.RunStarted(at, pid=1))
+    worker.say(order, messages.Logged(at, "careful", level=30), stream=messages.OUTPUT)
 
     task = call("GET", f"/runs/{run.pk}/tasks").data["items"][0]
     line = call("GET", f"/runs/{run.pk}/logs").data["items"][0]
@@ -249,9 +249,9 @@ def test_tasks_and_logs_of_a_run_have_the_promised_fields(call: Call, worker: An
 def test_a_run_and_its_tasks_tell_their_tracebacks(call: Call, worker: Any, run: Run) -> None:
     order, at = worker.take(), timezone.now().timestamp()
     worker.say(
-        order, protocol.RunStarted(at, pid=1), protocol.TaskStarted(at, 1, "load"),
-        protocol.TaskEnded(at, 1, "FAILED", "ValueError: no", "Traceback: load"),
-        protocol.RunEnded(at, "FAILED", error="ValueError: no", traceback="Traceback: flow"),
+        order, messages.RunStarted(at, pid=1), messages.TaskStarted(at, 1, "load"),
+        messages.TaskEnded(at, 1, "FAILED", "ValueError: no", "Traceback: load"),
+        messages.RunEnded(at, "FAILED", error="ValueError: no", traceback="Traceback: flow"),
     )  # fmt: skip
 
     assert call("GET", f"/runs/{run.pk}").data["traceback"] == "Traceback: flow"
@@ -264,8 +264,8 @@ def test_lines_that_have_not_ended_are_told_beside_the_log_while_the_run_runs(
     call: Call, worker: Any, run: Run
 ) -> None:
     order, at = worker.take(), timezone.now().timestamp()
-    worker.say(order, protocol.RunStarted(at, pid=1), protocol.TaskStarted(at, 1, "load"))
-    said = protocol.LinesOpen(order.fence, order.run, [protocol.LineOpen(at, "loading... ", 20, 1)])
+    worker.say(order, messages.RunStarted(at, pid=1), messages.TaskStarted(at, 1, "load"))
+    said = messages.LinesOpen(order.fence, order.run, [messages.LineOpen(at, "loading... ", 20, 1)])
     ingest.show_open(worker=worker.id, message=said)
 
     log = call("GET", f"/runs/{run.pk}/logs").data
@@ -274,7 +274,7 @@ def test_lines_that_have_not_ended_are_told_beside_the_log_while_the_run_runs(
     ingest.show_open(worker=uuid.uuid4(), message=replace(said, lines=[]))
     assert len(call("GET", f"/runs/{run.pk}/logs").data["open"]) == 1
 
-    worker.say(order, protocol.Logged(at, "loading... done", 20, 1), protocol.RunEnded(at, "COMPLETED"), first=3)
+    worker.say(order, messages.Logged(at, "loading... done", 20, 1), messages.RunEnded(at, "COMPLETED"), first=3)
     log = call("GET", f"/runs/{run.pk}/logs").data
     assert [line["message"] for line in log["items"]] == ["loading... done"]
     assert log["open"] == []

@@ -16,7 +16,7 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
@@ -62,7 +62,7 @@ def known(flow: Flow, worker: FakeWorker) -> Known:
     assert order is not None
     at = NOW.timestamp()
     worker.say(
-        order, protocol.RunStarted(at, pid=1), protocol.TaskStarted(at, 1, "load"), protocol.Logged(at, "a line", 20, 1)
+        order, messages.RunStarted(at, pid=1), messages.TaskStarted(at, 1, "load"), messages.Logged(at, "a line", 20, 1)
     )
     row = timetable.create(flow=flow, values={"kind": "interval", "expression": "60"}, now=NOW, who="ana")
     sharing.create_limit(name="gpu", slots=2, per_second=0.5, now=NOW)

@@ -15,8 +15,8 @@ from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from perfect_client.wire import contents, protocol
-from perfect_client.wire import protocol as p
+from perfect_client.wire import artifact_content, messages
+from perfect_client.wire import messages as p
 
 from runs import book, services
 from runs.models import Artifact, Quarantine, Run
@@ -43,7 +43,7 @@ def remembering(say: Any) -> Any:
 
 def picture(content: bytes = PNG) -> list[p.ArtifactWritten]:
     whole = written("", "plot", key="curve", coded=base64.b64encode(content).decode())
-    return protocol.in_parts(whole)
+    return messages.in_parts(whole)
 
 
 def begun(worker: Any) -> p.OfferRun:
@@ -100,7 +100,7 @@ def test_however_batches_are_cut_repeated_and_overlap_it_is_there_once(worker, f
     random = Random(seed)
     services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
     order = worker.take()
-    parts, other = picture(), protocol.in_parts(written("ä" * 150_000))
+    parts, other = picture(), messages.in_parts(written("ä" * 150_000))
     facts: list[Any] = [p.RunStarted(seconds()), *parts, *other, written("last"), p.RunEnded(seconds(2), "COMPLETED")]
 
     acked = 0
@@ -120,7 +120,7 @@ def test_however_batches_are_cut_repeated_and_overlap_it_is_there_once(worker, f
 
 
 def test_parts_of_several_may_be_mixed(worker, run):
-    order, one, two = begun(worker), picture(), protocol.in_parts(written("x" * 200_000))
+    order, one, two = begun(worker), picture(), messages.in_parts(written("x" * 200_000))
 
     mixed = [part for pair in zip(one, two) for part in pair]
     worker.say(order, *mixed, *one[len(two) :], first=2)
@@ -188,12 +188,12 @@ def test_an_update_replaces_the_content_and_keeps_place_key_and_words(worker, ru
 
 
 def test_a_run_keeps_only_so_many_and_so_much(worker, run, monkeypatch):
-    monkeypatch.setattr(contents, "MAX_RUN_COUNT", 3)
-    monkeypatch.setattr(contents, "MAX_RUN_BYTES", 700_000)  # what is half-written counts, too
-    monkeypatch.setattr(contents, "MAX_BYTES", 250_000)
+    monkeypatch.setattr(artifact_content, "MAX_RUN_COUNT", 3)
+    monkeypatch.setattr(artifact_content, "MAX_RUN_BYTES", 700_000)  # what is half-written counts, too
+    monkeypatch.setattr(artifact_content, "MAX_BYTES", 250_000)
     order = begun(worker)
-    large = protocol.in_parts(written("x" * 260_000))
-    two = [*protocol.in_parts(written("x" * 240_000)), *protocol.in_parts(written("y" * 240_000))]
+    large = messages.in_parts(written("x" * 260_000))
+    two = [*messages.in_parts(written("x" * 240_000)), *messages.in_parts(written("y" * 240_000))]
 
     worker.say(order, *large, *two, written("z" * 30_000), first=2)
     book.shelf.clear()

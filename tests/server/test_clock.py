@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows import services as flow_services
 from flows.models import Schedule

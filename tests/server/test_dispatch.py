@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from runs import dispatch, ingest, services
 from runs.clock import Clock

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from django.db import connection
 from django.utils import timezone
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from runs import answers, dispatch, ingest, live, queries, services

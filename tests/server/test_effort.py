@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perfect_client.schema import fitting, masking, wording
-from perfect_client.schema.fitting import Effort
+from perfect_client.schema import masking, sentences, validation
+from perfect_client.schema.validation import Effort
 
 from flows import effort, handwritten, parameters
 from flows.models import Flow
@@ -95,8 +95,8 @@ def test_an_ordinary_pattern_is_read_as_the_run_reads_it(pattern: str, text: str
 def test_an_ordinary_pattern_refuses_at_the_door_with_the_sentence_of_the_run() -> None:
     schema = {"type": "string", "pattern": "^[a-z]+(-[a-z0-9]+)*$"}
     assert said_of(schema, "daily-sales-2") == ""
-    with pytest.raises(fitting.Unfit) as unfit:
-        fitting.fit("x", schema, "Daily Sales")
+    with pytest.raises(validation.Unfit) as unfit:
+        validation.fit("x", schema, "Daily Sales")
     assert said_of(schema, "Daily Sales") == str(unfit.value) == (
         "Parameter 'x' must be a text that matches '^[a-z]+(-[a-z0-9]+)*$', not 'Daily Sales'."
     )  # fmt: skip
@@ -105,7 +105,7 @@ def test_an_ordinary_pattern_refuses_at_the_door_with_the_sentence_of_the_run() 
 def test_the_clock_is_looked_at_before_each_value_and_each_keyword(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each may take long by itself: a message holds the whole value."""
     monkeypatch.setattr(effort, "CHECKED_WITHIN", -1.0)
-    assert fitting.fit("x", {"type": "integer"}, "one", effort=effort.Bounded()) == "one"
+    assert validation.fit("x", {"type": "integer"}, "one", effort=effort.Bounded()) == "one"
     assert handwritten.first_error({"const": 1}, 2, effort.Bounded()) is None
 
 
@@ -156,7 +156,7 @@ def test_words_and_masks_of_a_schema_without_end_are_made_in_a_moment(defs: Any,
     value = {"x": reduce(lambda inner, _: [inner], range(60), {"password": "hunter-2"}), "y": 1}
     began = time.monotonic()
 
-    assert len(wording.words(schema["properties"]["x"], schema["$defs"])) < 2_000
+    assert len(sentences.words(schema["properties"]["x"], schema["$defs"])) < 2_000
     assert "hunter-2" not in json.dumps(masking.masked(value, schema))
     assert "hunter-2" in masking.secrets_in(value, schema)
     assert masking.restored(masking.masked(value, schema), value, schema) == value
@@ -182,8 +182,8 @@ def test_a_wrong_name_among_thousands_is_told_in_a_moment() -> None:
     mixed = Random(1)
     names = ["".join(mixed.sample("ab" * 95, 190)) for _ in range(3_000)]
     began = time.monotonic()
-    assert "There is no parameter" in wording.unknown("ab" * 95, names)
-    assert "Did you mean 'limit'?" in wording.unknown("limt", ["limit", *names])
+    assert "There is no parameter" in sentences.unknown("ab" * 95, names)
+    assert "Did you mean 'limit'?" in sentences.unknown("limt", ["limit", *names])
     assert time.monotonic() - began < SOON
 
 

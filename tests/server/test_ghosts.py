@@ -14,7 +14,7 @@ from asgiref.sync import async_to_sync
 from channels.testing import WebsocketCommunicator
 from django.db import connection
 from django.utils import timezone
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from runs import consumers, dispatch, ingest, lanes, live, queries, services

@@ -9,7 +9,7 @@ from django.db.models import Sum
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from runs import history, queries, services
 from runs.models import Run, TaskRun

@@ -13,7 +13,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows import services as flow_services
 from flows.models import Flow

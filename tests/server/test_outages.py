@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from runs.access import PREFIX, digest_of
 

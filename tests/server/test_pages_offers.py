@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows import services
 from flows.models import Flow

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from runs import drawings
 from runs.models import Limit, Question, Run, Variable

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows.parameters import Conflict, Refused
 from runs import answers, book, clock, dispatch, live, services, sharing

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from flows.parameters import Conflict, Missing, Refused

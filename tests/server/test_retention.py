@@ -7,7 +7,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from runs import retention, services
 from runs.attention import troubles

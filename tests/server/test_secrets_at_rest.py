@@ -18,7 +18,7 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 from perfect_client.schema import masking
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 from flows import sealing, timetable
 from flows import services as flow_services
@@ -43,11 +43,11 @@ SCHEMA = {
     "additionalProperties": False,
 }
 GIVEN = {"key": CANARY, "db_password": CANARY, "login": {"pin": CANARY, "user": "ana"}, "count": 3}
-SPEC = protocol.FlowSpec(
+SPEC = messages.FlowSpec(
     "Vault",
     parameters=SCHEMA,
     configurations={"live": {"db_password": CANARY}},
-    schedules=[protocol.ScheduleSpec("cron", "0 3 * * *", name="nightly", parameters=GIVEN)],
+    schedules=[messages.ScheduleSpec("cron", "0 3 * * *", name="nightly", parameters=GIVEN)],
 )
 COLUMNS = [
     ("flows_flow", "parameters"), ("flows_flow", "configurations"), ("flows_schedule", "parameters"),
@@ -174,9 +174,9 @@ def test_variables_under_secret_names_and_answers_are_encrypted(worker: FakeWork
     services.trigger(flow=vault, now=NOW, trigger="api", who="ana")
     order = worker.take()
     asks = [
-        protocol.Asked(seconds(), 1, "variable.get", {"name": "api_key"}),
-        protocol.Asked(seconds(), 2, "variable.set", {"name": "db_password", "value": CANARY}),
-        protocol.Asked(seconds(), 3, "pause", {"schema": SCHEMA}),
+        messages.Asked(seconds(), 1, "variable.get", {"name": "api_key"}),
+        messages.Asked(seconds(), 2, "variable.set", {"name": "db_password", "value": CANARY}),
+        messages.Asked(seconds(), 3, "pause", {"schema": SCHEMA}),
         {"type": "Asked", "time": seconds(), "ask": "four", "kind": "variable.set", "body": {"value": CANARY}},
     ]
     worker.say(order, *asks)
@@ -203,7 +203,7 @@ VALUES = st.recursive(
 def test_what_was_sealed_is_unsealed_as_it_was_and_nothing_that_is_masked_is_left(value: Any, schema: Any) -> None:
     sealed = sealing.seal(value, schema)
 
-    assert sealing.unseal(json.loads(protocol.dumps(sealed))) == value
+    assert sealing.unseal(json.loads(messages.dumps(sealed))) == value
     hidden = json.dumps([text for text in masking.secrets_in(value, schema) if text not in ("", sealing.MARK)])
     for secret in json.loads(hidden):
         assert not isinstance(secret, str) or len(secret) < 6 or secret not in json.dumps(sealed)

@@ -13,7 +13,7 @@ from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.test import Client
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from runs import browser, consumers, drawings
 from runs.access import Token

@@ -12,7 +12,7 @@ from asgiref.sync import async_to_sync
 from channels.testing import WebsocketCommunicator
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from runs.browser import LiveConsumer
 from runs.consumers import WorkerConsumer

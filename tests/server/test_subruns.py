@@ -13,7 +13,7 @@ from django.test import TestCase
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from flows.parameters import Conflict

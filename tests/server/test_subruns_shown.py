@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 from django.db.models import Count
 from django.test import Client
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from runs import drawings, overview, services

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from runs import book
 from runs.models import Run

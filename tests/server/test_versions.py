@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from perfect_client import flow as as_flow
 from perfect_client.analysis.describe import flow_spec
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows.models import Change, Flow, Version
 from flows.services import follow_present

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, transaction
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from flows.parameters import Conflict, Missing, Refused

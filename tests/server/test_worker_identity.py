@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.testing import WebsocketCommunicator
 from django.utils import timezone
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from runs import ingest, offerings
 from runs.consumers import WorkerConsumer

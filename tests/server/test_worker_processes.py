@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from channels.testing import WebsocketCommunicator
-from perfect_client.wire import protocol as p
+from perfect_client.wire import messages as p
 
 from runs import dispatch
 from runs.consumers import WorkerConsumer, fleet

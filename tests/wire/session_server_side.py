@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from perfect_client.wire import protocol
-from perfect_client.wire.protocol import Accept, Acknowledge, FactsRecorded, Held, Joined, Resend, Verdict
+from perfect_client.wire import messages
+from perfect_client.wire.messages import Accept, Acknowledge, FactsRecorded, Held, Joined, Resend, Verdict
 from perfect_client.wire.session import Session
 
 Key = Any  # (fence, stream)
@@ -52,7 +52,7 @@ class Server:
 
     def take(self, frame: bytes) -> list[Any]:
         """What it says at once; the rest waits for the commit."""
-        message = protocol.decode(frame)
+        message = messages.decode(frame)
         if isinstance(message, Joined):
             return [Accept(0.0, [self.verdict(held) for held in message.held], **self.limits)]  # type: ignore[arg-type]
         if isinstance(message, FactsRecorded):
@@ -61,14 +61,14 @@ class Server:
         return []
 
     def verdict(self, held: Held) -> Verdict:
-        facts, output = (len(self.disk.get((held.fence, stream), [])) for stream in protocol.STREAMS)
+        facts, output = (len(self.disk.get((held.fence, stream), [])) for stream in messages.STREAMS)
         return Verdict(held.fence, self.verdicts.get(held.fence, "current"), facts, output)
 
     def apply(self, batch: FactsRecorded) -> None:
         key = (batch.fence, batch.stream)
         last = len(self.has(key))
         if self.verdicts.get(batch.fence) == "stale":
-            self.replies.append(protocol.DropRun(batch.fence, "stale"))
+            self.replies.append(messages.DropRun(batch.fence, "stale"))
         elif self.refuse:  # it failed before it could look what it has: it asks for this very batch again
             self.refuse -= 1
             self.replies.append(Resend(batch.fence, batch.first, batch.stream))
@@ -103,7 +103,7 @@ class World:
         self.orders: list[Any] = []
         self.dropped: set[int] = set()
         for fence in FENCES:
-            for stream in protocol.STREAMS:
+            for stream in messages.STREAMS:
                 self.shelves[fence, stream] = Shelf()
                 self.session.watch(fence, f"r{fence}", stream, self.shelves[fence, stream])
 
@@ -132,7 +132,7 @@ class World:
     def write(self, key: Key, records: int, size: int = 10) -> None:
         shelf = self.shelves[key]
         for _ in range(records):
-            shelf.records.append(protocol.dumps({"n": shelf.count + 1, "pad": "x" * size}).encode())
+            shelf.records.append(messages.dumps({"n": shelf.count + 1, "pad": "x" * size}).encode())
 
     def send(self) -> bytes | None:
         frame = self.session.next_frame(self.now) if self.connected else None
@@ -152,7 +152,7 @@ class World:
             orders = self.session.receive(self.down.popleft(), self.now)
             self.orders += orders
             for order in orders:
-                if isinstance(order, protocol.DropRun):
+                if isinstance(order, messages.DropRun):
                     self.session.forget(order.fence)
                     self.dropped.add(order.fence)
 
@@ -172,4 +172,4 @@ class World:
                 return
 
     def written(self, key: Key) -> list[Any]:
-        return [protocol.json.loads(record) for record in self.shelves[key].records]
+        return [messages.json.loads(record) for record in self.shelves[key].records]

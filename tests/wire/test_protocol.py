@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from perfect_client.wire import protocol
-from perfect_client.wire.protocol import (
+from perfect_client.wire import messages
+from perfect_client.wire.messages import (
     TYPES,
     CancelRun,
     FactsRecorded,
@@ -39,8 +39,8 @@ GOLDEN: list[str] = [
     for line in path.read_text(encoding="utf-8").splitlines()
 ]
 NESTED = (
-    protocol.TaskSpec, protocol.ScheduleSpec, protocol.FlowSpec, protocol.Held, protocol.Verdict, protocol.Ancestor,
-    protocol.LineOpen,
+    messages.TaskSpec, messages.ScheduleSpec, messages.FlowSpec, messages.Held, messages.Verdict, messages.Ancestor,
+    messages.LineOpen,
 )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_fields_with_a_default_may_be_left_out(kind: str) -> None:
 def test_a_message_of_an_unknown_type_is_unknown_and_no_error() -> None:
     assert decode('{"type":"TeaServed","cups":2}') == Unknown("TeaServed")
     assert decode('{"type":"%s"}' % ("x" * 100_000)).type.startswith("xxx")
-    assert len(decode('{"type":"%s"}' % ("x" * 100_000)).type) <= protocol.MAX_NAME + 40
+    assert len(decode('{"type":"%s"}' % ("x" * 100_000)).type) <= messages.MAX_NAME + 40
 
 
 # --------------------------------------------------------------------------------------------------- malformed messages
@@ -281,7 +281,7 @@ for noun in NESTED:
 MESSAGES: st.SearchStrategy[Any] = st.sampled_from(sorted(TYPES)).flatmap(
     lambda kind: st.builds(TYPES[kind], **{f.name: BY_ANNOTATION[str(f.type)] for f in fields(TYPES[kind])})
 )
-FACT_TYPES = (protocol.RunStarted, protocol.TaskStarted, TaskProgressed, protocol.TaskEnded, Logged, protocol.RunEnded)
+FACT_TYPES = (messages.RunStarted, messages.TaskStarted, TaskProgressed, messages.TaskEnded, Logged, messages.RunEnded)
 FACTS: st.SearchStrategy[Any] = st.one_of(
     *[st.builds(cls, **{f.name: BY_ANNOTATION[str(f.type)] for f in fields(cls)}) for cls in FACT_TYPES]
 )
@@ -295,7 +295,7 @@ def test_every_message_survives_the_wire(message: Any) -> None:
 
 
 @steady
-@given(st.lists(FACTS, max_size=5), whole, texts, st.sampled_from(protocol.STREAMS))
+@given(st.lists(FACTS, max_size=5), whole, texts, st.sampled_from(messages.STREAMS))
 def test_a_batch_of_spooled_facts_reads_like_the_message_made_at_once(
     facts: list[Any], first: int, run: str, stream: str
 ) -> None:

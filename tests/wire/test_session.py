@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from perfect_client.wire.protocol import (
+from perfect_client.wire.messages import (
     Accept,
     Acknowledge,
     CancelRun,

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from perfect_client.wire import protocol, streams
+from perfect_client.wire import messages, streams
 from perfect_client.wire.streams import Stream
 
 from tests.wire.session_server_side import FENCES, World
 
-KEYS = [(fence, stream) for fence in FENCES for stream in protocol.STREAMS]
+KEYS = [(fence, stream) for fence in FENCES for stream in messages.STREAMS]
 
 
 class Delivery(RuleBasedStateMachine):
@@ -105,7 +105,7 @@ class Delivery(RuleBasedStateMachine):
     def what_counts_as_delivered_was_on_disk(self) -> None:
         for fence in set(FENCES) - self.world.dropped:
             if self.world.session.delivered(fence):
-                for stream in protocol.STREAMS:
+                for stream in messages.STREAMS:
                     assert self.world.shelves[fence, stream].count <= self.reached[fence, stream], "delivered too early"
 
     @invariant()

@@ -8,8 +8,8 @@ import threading
 from typing import Any
 
 import pytest
+from perfect_client.wire.connection import CLOSED, OPEN, Backoff, Link
 from perfect_client.wire.frames import Closed, Text
-from perfect_client.wire.transport import CLOSED, OPEN, Backoff, Link
 
 from tests.wire.frames_server_side import BINARY, CLOSE, PING, PONG, TEXT, close, fragments, frame
 from tests.wire.transport_server_side import Driver, Peer, RawServer, Script, drive

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perfect_client.wire import dialing
+from perfect_client.wire import connect
+from perfect_client.wire.connection import Link
 from perfect_client.wire.frames import Text
-from perfect_client.wire.transport import Link
 
 from tests.wire.frames_server_side import PING, PONG, TEXT, close, frame
 from tests.wire.transport_server_side import PATIENCE_S, Peer, RawServer, drive
@@ -287,7 +287,7 @@ def test_which_addresses_go_through_a_proxy(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    proxy = dialing.proxy_for(dialing.parse(url, "t"))
+    proxy = connect.proxy_for(connect.parse(url, "t"))
 
     assert (proxy is not None) == used
     assert proxy is None or (proxy.host, proxy.port) == ("p", 3128)

@@ -14,22 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perfect_client.system.loop import Loop
-from perfect_client.wire import dialing, protocol
+from perfect_client.wire import connect, messages
 from perfect_client.wire.session import Session
-from perfect_client.worker.wire import Wire
+from perfect_client.worker.uplink import Wire
 
 from tests.wire.frames_server_side import PING, TEXT, close, frame
 
-ACCEPT = protocol.Accept(server_time=1000.0)
+ACCEPT = messages.Accept(server_time=1000.0)
 DEADLINE_S = 5.0
 
 
 def text(message: Any) -> bytes:
-    return frame(TEXT, protocol.encode(message).encode())
+    return frame(TEXT, messages.encode(message).encode())
 
 
 def offer(fence: int) -> bytes:
-    return text(protocol.OfferRun(fence=fence, run=f"run-{fence}", flow="plain", parameters={}))
+    return text(messages.OfferRun(fence=fence, run=f"run-{fence}", flow="plain", parameters={}))
 
 
 class Line:
@@ -43,7 +43,7 @@ class Line:
         self.servers: list[socket.socket] = []  # our ends, the newest last
         self.ahead, self.lives = 0.0, 0
         self.loop = Loop(self.errors.append, lambda: self.ahead)
-        self.session = Session(protocol.Joined("w-1", "b-1", name="w1", slots=4))
+        self.session = Session(messages.Joined("w-1", "b-1", name="w1", slots=4))
         self.wire = Wire(
             self.loop, lambda: ("http://127.0.0.1:1", "t"), self.session, lambda: [], self.obey, self.said.append,
             self.said.append,
@@ -56,7 +56,7 @@ class Line:
         return theirs, b""
 
     def obey(self, order: Any) -> None:
-        if isinstance(order, protocol.OfferRun):
+        if isinstance(order, messages.OfferRun):
             self.taken.append(order.fence)
             if order.fence == self.fails_at:
                 raise OSError("no space left")
@@ -97,7 +97,7 @@ class Line:
 @contextlib.contextmanager
 def line(**options: Any) -> Iterator[Line]:
     made = Line(**options)
-    with mock.patch.object(dialing, "dial", made.dial):
+    with mock.patch.object(connect, "dial", made.dial):
         made.wire.begin()
         made.connect()
         try:
@@ -130,7 +130,7 @@ def written(events: list[str], fences: Iterator[int], told: list[Any]) -> bytes:
             said += offer(told[-1])
         else:
             said += {
-                "echo": text(protocol.Echo(1.0)),
+                "echo": text(messages.Echo(1.0)),
                 "ping": frame(PING, b"x"),
                 "garbage": frame(TEXT, json.dumps({"type": "OfferRun"}).encode()),
             }[event]

@@ -11,8 +11,8 @@ import threading
 import time
 from typing import Any, Callable
 
+from perfect_client.wire.connection import CONNECTING, OPEN, Link
 from perfect_client.wire.frames import Closed
-from perfect_client.wire.transport import CONNECTING, OPEN, Link
 
 from tests.wire.frames_server_side import ClientFrame
 

@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 DEADLINE_S = 15.0
@@ -19,7 +19,7 @@ DEADLINE_S = 15.0
 class Attempt:
     def __init__(self, fence, flow):
         self.fence, self.run, self.flow = fence, f"run-{fence}", flow
-        self.streams = {protocol.FACTS: [], protocol.OUTPUT: []}
+        self.streams = {messages.FACTS: [], messages.OUTPUT: []}
         self.open_lines = []  # what it has written of lines that have not ended
         self.seen_at = []  # when each fact came, monotonic
         self.claimed = self.started = False
@@ -28,12 +28,12 @@ class Attempt:
 
     @property
     def facts(self):
-        return self.streams[protocol.FACTS]
+        return self.streams[messages.FACTS]
 
     @property
     def lines(self):
         """The messages of everything printed or logged, each stream in its order."""
-        return [f["message"] for s in protocol.STREAMS for f in self.streams[s] if f["type"] == "Logged"]
+        return [f["message"] for s in messages.STREAMS for f in self.streams[s] if f["type"] == "Logged"]
 
     @property
     def end(self):
@@ -101,13 +101,13 @@ class FakeServer:
         fence = next(self._fences)
         attempt = self.attempts[fence] = Attempt(fence, flow)
         self.send(
-            protocol.OfferRun(fence=fence, run=attempt.run, flow=flow, parameters=parameters, lineage=list(lineage))
+            messages.OfferRun(fence=fence, run=attempt.run, flow=flow, parameters=parameters, lineage=list(lineage))
         )
         return attempt
 
     def resume(self, *earlier, before=0, **parameters):
         """Run again what ``earlier`` ran, nearest first, answered by its results; wait for the end."""
-        lineage = [protocol.Ancestor(attempt.run, before) for attempt in earlier]
+        lineage = [messages.Ancestor(attempt.run, before) for attempt in earlier]
         attempt = self.offer(earlier[0].flow, lineage=lineage, **parameters)
         self.wait(lambda: attempt.end)
         return attempt
@@ -123,16 +123,16 @@ class FakeServer:
     def cancel(self, attempt, grace_s=10.0, reason="cancelled by ana"):
         """As the real server: every process of the worker is told."""
         for connection in list(self._connections):
-            connection.send(protocol.encode(protocol.CancelRun(attempt.fence, reason, grace_s)))
+            connection.send(messages.encode(messages.CancelRun(attempt.fence, reason, grace_s)))
 
     def drop(self, attempt):
-        self.send(protocol.DropRun(attempt.fence, "given to another worker"))
+        self.send(messages.DropRun(attempt.fence, "given to another worker"))
 
     def names(self):
         return {spec["name"] for spec in self.flows}
 
     def send(self, message):
-        self._connections[-1].send(protocol.encode(message))
+        self._connections[-1].send(messages.encode(message))
 
     # --------------------------------------------------------------------------------------------- what workers say
 
@@ -151,7 +151,7 @@ class FakeServer:
                 return
             self._connections.append(connection)
             for text in connection.texts():
-                message = protocol.decode(text)
+                message = messages.decode(text)
                 with self.changed:
                     getattr(self, "_on_" + type(message).__name__)(connection, message)
                     self.changed.notify_all()
@@ -169,18 +169,18 @@ class FakeServer:
     def _on_Joined(self, connection, joined):
         self.joined.append(joined)
         if self.refuse is not None:
-            connection.send(protocol.encode(protocol.Refuse(self.refuse, protocol.FORBIDDEN)))
-            connection.close(protocol.FORBIDDEN, self.refuse)
+            connection.send(messages.encode(messages.Refuse(self.refuse, messages.FORBIDDEN)))
+            connection.close(messages.FORBIDDEN, self.refuse)
             return
         verdicts = []
         for held in joined.held:
             known = self.attempts.get(held.fence)
             verdicts.append(
-                protocol.Verdict(held.fence, "unknown")
+                messages.Verdict(held.fence, "unknown")
                 if known is None
-                else protocol.Verdict(held.fence, "current", len(known.facts), len(known.streams[protocol.OUTPUT]))
+                else messages.Verdict(held.fence, "current", len(known.facts), len(known.streams[messages.OUTPUT]))
             )
-        connection.send(protocol.encode(protocol.Accept(time.time(), verdicts, draining=self.lets_drain)))
+        connection.send(messages.encode(messages.Accept(time.time(), verdicts, draining=self.lets_drain)))
 
     def _on_FlowsAnnounced(self, connection, announced):
         self.flows, self.problems = [vars(spec) for spec in announced.flows], announced.problems
@@ -194,7 +194,7 @@ class FakeServer:
 
     def _on_Beaten(self, connection, message):
         self.beats += 1
-        connection.send(protocol.encode(protocol.Echo(time.time())))
+        connection.send(messages.encode(messages.Echo(time.time())))
 
     def _on_LinesOpen(self, connection, message):
         self.attempts[message.fence].open_lines = [(line.message, line.level) for line in message.lines]
@@ -211,7 +211,7 @@ class FakeServer:
     def start(self, attempt):
         attempt.started = True
         attempt.started_at = time.monotonic()
-        attempt.connection.send(protocol.encode(protocol.StartRun(attempt.fence)))
+        attempt.connection.send(messages.encode(messages.StartRun(attempt.fence)))
 
     def _on_OfferDeclined(self, connection, message):
         self.attempts[message.fence].declined = message.reason
@@ -220,13 +220,13 @@ class FakeServer:
         stream = self.attempts[batch.fence].streams[batch.stream]
         expected = len(stream) + 1
         if batch.first > expected:
-            connection.send(protocol.encode(protocol.Resend(batch.fence, expected, batch.stream)))
+            connection.send(messages.encode(messages.Resend(batch.fence, expected, batch.stream)))
             return
         stream.extend(batch.facts[expected - batch.first :])
-        if batch.stream == protocol.FACTS:
+        if batch.stream == messages.FACTS:
             seen = self.attempts[batch.fence].seen_at
             seen.extend([time.monotonic()] * (len(stream) - len(seen)))
-        connection.send(protocol.encode(protocol.Acknowledge(batch.fence, len(stream), batch.stream)))
+        connection.send(messages.encode(messages.Acknowledge(batch.fence, len(stream), batch.stream)))
 
 
 class _Connection:

@@ -9,9 +9,9 @@ import threading
 import pytest
 from perfect_client.journal import spool
 from perfect_client.schema.redaction import MAX_CONFIDED, Hidden
-from perfect_client.wire import protocol
-from perfect_client.worker.confiding import Listener, Teller
-from perfect_client.worker.output import LAST_WORDS_BYTES, Output
+from perfect_client.wire import messages
+from perfect_client.worker.pipes import LAST_WORDS_BYTES, Output
+from perfect_client.worker.secret_pipe import Listener, Teller
 
 from tests.worker.kit import eventually
 
@@ -101,7 +101,7 @@ def test_a_line_is_kept_only_when_the_secrets_before_it_are_known(tmp_path):
     output.close()
 
     records = spool.Reader(tmp_path / "1.output").read(1, 1000, 1 << 20)
-    lines = [protocol.decode(record).message for record in records]
+    lines = [messages.decode(record).message for record in records]
     assert lines == ["made ***"] * 50 + ["***, without an end"]
 
 
@@ -170,4 +170,4 @@ def test_so_many_secrets_as_the_pipes_hold_lines_are_known_at_once(tmp_path):
     output.close()
 
     records = spool.Reader(tmp_path / "1.raw").read(1, 5000, 1 << 24)
-    assert {protocol.decode(record).message for record in records} == {"***"}
+    assert {messages.decode(record).message for record in records} == {"***"}

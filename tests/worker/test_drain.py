@@ -9,8 +9,8 @@ import signal
 
 import pytest
 from perfect_client.journal.journal import DEAD_KEPT, Entry, Folder, Occupied
-from perfect_client.wire.protocol import OfferRun
-from perfect_client.worker import ending
+from perfect_client.wire.messages import OfferRun
+from perfect_client.worker import shutdown
 
 from tests.worker.kit import eventually, is_alive
 
@@ -62,7 +62,7 @@ def newer(server, start_worker):
     ],
 )
 def test_how_long_a_worker_drains_follows_the_option_or_else_the_signal(number, drain_s, expected):
-    assert ending.drain_after(number, drain_s) == expected
+    assert shutdown.drain_after(number, drain_s) == expected
 
 
 def test_a_draining_worker_takes_nothing_new_and_ends_when_its_runs_have_ended(server, draining, tmp_path):

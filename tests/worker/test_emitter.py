@@ -12,7 +12,7 @@ import pytest
 from perfect_client.execution import child
 from perfect_client.execution.child import Emitter, Stop
 from perfect_client.journal.spool import Reader, Writer
-from perfect_client.wire.protocol import RunEnded
+from perfect_client.wire.messages import RunEnded
 
 
 class Clock:

@@ -10,9 +10,9 @@ from typing import List
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from perfect_client.journal.journal import Entry, Folder, load
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
-ORDER = protocol.OfferRun(7, "0190-run", "daily-etl", {"text": 'a\nb "c" é'}, lineage=[protocol.Ancestor("0189", 3)])
+ORDER = messages.OfferRun(7, "0190-run", "daily-etl", {"text": 'a\nb "c" é'}, lineage=[messages.Ancestor("0189", 3)])
 FIRST = Entry(ORDER, "boot", started=True)
 
 

@@ -64,7 +64,7 @@ def test_on_crashed_hears_of_a_process_that_died(server, start, offer, notes, ho
 
 FULL_DISK = """
 import errno, os, sys
-from perfect_client.worker import aftermath; from perfect_client.journal import journal
+from perfect_client.worker import crash_hooks as aftermath; from perfect_client.journal import journal
 from perfect_client.cli import main
 append, tries = journal._append, []
 def full(fd, size, content):
@@ -103,7 +103,7 @@ def test_a_worker_ends_although_hooks_wait_for_a_full_disk(server, start_worker,
 
 LATE_WORD = """
 import sys, time
-from perfect_client.worker.aftermath import Aftermath
+from perfect_client.worker.crash_hooks import Aftermath
 from perfect_client.system.channel import Channel
 from perfect_client.cli import main
 send = Channel.send

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from perfect_client.journal import spool
-from perfect_client.journal.merging import Merged
-from perfect_client.journal.openlines import MARKS, SLOTS, attach, create
+from perfect_client.journal.merge import Merged
 from perfect_client.journal.tail import RING_BYTES, Tail, kept
-from perfect_client.wire import protocol
-from perfect_client.worker.output import Output
+from perfect_client.journal.unfinished_lines import MARKS, SLOTS, attach, create
+from perfect_client.wire import messages
+from perfect_client.worker.pipes import Output
 
 
 def record(at, text):
-    return protocol.encode_fact(protocol.Logged(at, text))
+    return messages.encode_fact(messages.Logged(at, text))
 
 
 class Spools:
@@ -113,11 +113,11 @@ def test_whatever_the_times_are_every_record_is_there_once_and_keeps_its_number(
 def test_raw_lines_come_before_the_outcome_that_is_known_at_the_same_time(tmp_path):
     spools = Spools(tmp_path)
     spools.writers[0].append(record(1.0, "told"))
-    spools.writers[0].append(protocol.encode_fact(protocol.RunEnded(2.0, "COMPLETED")))
+    spools.writers[0].append(messages.encode_fact(messages.RunEnded(2.0, "COMPLETED")))
     spools.write(1, 3.0)
     spools.look()
 
-    assert [protocol.decode(data).time for data in spools.sent()] == [1.0, 3.0, 2.0]
+    assert [messages.decode(data).time for data in spools.sent()] == [1.0, 3.0, 2.0]
 
 
 def test_a_batch_may_cross_the_seams_and_ends_within_its_limits(tmp_path):
@@ -241,7 +241,7 @@ class Piped:
         self.output.drain()
         self.output.close()
         reader = spool.Reader(self.raw)
-        found = [protocol.decode(data) for data in reader.read(1, 10_000, 1 << 24)]
+        found = [messages.decode(data) for data in reader.read(1, 10_000, 1 << 24)]
         reader.close()
         return {line.message: line.time for line in found}
 

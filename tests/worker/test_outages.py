@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 from tests.worker.fakeserver import FakeServer
 from tests.worker.kit import FLOWS, eventually
@@ -112,7 +112,7 @@ def test_held_attempts_are_told_with_their_numbers(server, start_worker):
     start_worker()
 
     server.wait(lambda: len(server.joined) == 2)
-    assert server.joined[1].held == [protocol.Held(attempt.fence, attempt.run, facts=3, output=0, started=True)]
+    assert server.joined[1].held == [messages.Held(attempt.fence, attempt.run, facts=3, output=0, started=True)]
 
 
 def test_a_run_whose_file_cannot_be_written_harms_no_other_and_goes_on_when_it_can(server, worker, tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from perfect_client.journal import spool
-from perfect_client.wire import protocol
-from perfect_client.worker.output import LineCutter, Output
+from perfect_client.wire import messages
+from perfect_client.worker.pipes import LineCutter, Output
 
 
 def test_prints_come_once_and_in_order(server, worker):
@@ -62,7 +62,7 @@ def test_bytes_that_are_no_text_become_escapes_and_nul_becomes_visible():
 
 def records_of(path):
     reader = spool.Reader(path)
-    return [protocol.decode(record) for record in reader.read(1, 10_000, 1 << 24)]
+    return [messages.decode(record) for record in reader.read(1, 10_000, 1 << 24)]
 
 
 def test_a_full_spool_keeps_its_head_its_tail_and_an_exact_count_between_them(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 from tests.worker.kit import eventually
 
@@ -16,9 +16,9 @@ def test_each_refusal_is_said_once_and_after_the_flows(server, start_worker, tmp
     worker = start_worker(targets=[tmp_path / "mine.py"])
     server.wait(lambda: server.announced)
 
-    server.send(protocol.FlowsRefused([FIRST]))
+    server.send(messages.FlowsRefused([FIRST]))
     eventually(lambda: FIRST in worker.said())
-    server.send(protocol.FlowsRefused([FIRST, SECOND]))
+    server.send(messages.FlowsRefused([FIRST, SECOND]))
     eventually(lambda: SECOND in worker.said())
 
     assert worker.said().count(FIRST) == worker.said().count(SECOND) == 1
@@ -29,18 +29,18 @@ def test_a_new_connection_says_nothing_twice_but_new_source_does(server, start_w
     (tmp_path / "mine.py").write_text(FLOW % 1)
     worker = start_worker(targets=[tmp_path / "mine.py"])
     server.wait(lambda: server.announced == 1)
-    server.send(protocol.FlowsRefused([FIRST]))
+    server.send(messages.FlowsRefused([FIRST]))
     eventually(lambda: FIRST in worker.said())
     server.close()
     server.open()
     server.wait(lambda: server.announced == 2)
-    server.send(protocol.FlowsRefused([FIRST]))
+    server.send(messages.FlowsRefused([FIRST]))
     assert server.run("answer")[1]["result"] == "1"
     assert worker.said().count(FIRST) == 1
 
     (tmp_path / "mine.py").write_text(FLOW % 22)
     assert server.run("answer")[1]["result"] == "22"
-    server.send(protocol.FlowsRefused([FIRST]))
+    server.send(messages.FlowsRefused([FIRST]))
 
     eventually(lambda: worker.said().count(FIRST) == 2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from perfect_client.journal import openlines, spool
+from perfect_client.journal import spool, unfinished_lines
 from perfect_client.journal.run_files import RunFiles, make_ahead
 
 from tests.worker.kit import FLOWS, eventually
@@ -31,7 +31,7 @@ def test_files_that_were_made_ahead_become_those_of_a_run(home):
     assert names_in(home / "ahead") == []
     assert names_in(home / "runs") == ["7.facts", "7.open"]
     assert spool.Reader(home / "runs" / "7.facts").last() == b"told"
-    assert openlines.attach(str(home / "runs" / "7.open")) is not None
+    assert unfinished_lines.attach(str(home / "runs" / "7.open")) is not None
 
 
 def test_without_a_run_nothing_stays(home):

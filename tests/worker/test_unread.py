@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from perfect_client.journal import openlines, spool, tail, unread
-from perfect_client.wire import protocol
-from perfect_client.worker.output import Output
+from perfect_client.journal import spool, tail, unfinished_lines, unread
+from perfect_client.wire import messages
+from perfect_client.worker.pipes import Output
 
 STEPS = st.lists(
     st.one_of(
@@ -32,7 +32,7 @@ class Life:
         self.writing = [self.output.pipe(20), self.output.pipe(30)]
         self.zygote = unread.Pipes()
         self.zygote.keep(1, [os.dup(fd) for fd in self.output.open_pipes])
-        openlines.create(str(self.beside("open"))).close()
+        unfinished_lines.create(str(self.beside("open"))).close()
         self.output.listen(self.beside("open"))
         self.written = ["", ""]
         self.said = 0
@@ -67,7 +67,7 @@ class Life:
 
 def kept_and_lost(path: Path) -> tuple[int, int]:
     reader = spool.Reader(path)
-    found = [protocol.decode(record) for record in reader.read(1, 10_000, 1 << 24)]
+    found = [messages.decode(record) for record in reader.read(1, 10_000, 1 << 24)]
     return sum(not line.dropped for line in found), sum(line.dropped for line in found)
 
 
@@ -78,7 +78,7 @@ def test_each_line_is_kept_or_counted(tmp_path_factory, steps, room, ring):
     with pytest.MonkeyPatch.context() as patched:
         append, moments = spool.Writer.append_many, itertools.count()
         patched.setattr(tail, "RING_BYTES", ring)
-        patched.setattr("perfect_client.worker.output.time.monotonic", lambda: float(next(moments)))
+        patched.setattr("perfect_client.worker.pipes.time.monotonic", lambda: float(next(moments)))
         life = Life(folder, spool.RESERVED_BYTES + room)
 
         def append_many(self, records):

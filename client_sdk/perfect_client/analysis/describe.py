@@ -8,13 +8,13 @@ import os
 from dataclasses import replace
 from typing import Any, Optional
 
-from perfect_client.analysis import discovery
+from perfect_client.analysis import planner
 from perfect_client.core import moments
 from perfect_client.core.schedules import Schedule
 from perfect_client.engine.decorators import Flow
-from perfect_client.schema.hiding import of_this_process
 from perfect_client.schema.masking import masked
-from perfect_client.wire.protocol import FlowSpec, ScheduleSpec, clean_json, clean_text, dumps, to_dict
+from perfect_client.schema.secrets import of_this_process
+from perfect_client.wire.messages import FlowSpec, ScheduleSpec, clean_json, clean_text, dumps, to_dict
 
 
 def flow_spec(flow: Flow[Any, Any]) -> FlowSpec:
@@ -32,7 +32,7 @@ def flow_spec(flow: Flow[Any, Any]) -> FlowSpec:
         configurations=of_this_process.clean(masked(clean_json(flow.configurations), {"additionalProperties": schema})),
         schedules=[_schedule_spec(name, schedule) for name, schedule in flow.schedules.items()],
         tasks=[replace(task, name=_text(task.name), description=_text(task.description))
-               for task in discovery.plan(flow).tasks],
+               for task in planner.plan(flow).tasks],
         file=os.path.abspath(flow.code.co_filename) if hasattr(flow.code, "co_filename") else "",
         line=getattr(flow.code, "co_firstlineno", 0),
     )  # fmt: skip

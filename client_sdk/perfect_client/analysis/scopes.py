@@ -12,7 +12,7 @@ import types
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from perfect_client.engine.decorators import Flow, Task
-from perfect_client.fingerprints.owned import is_installed, is_own
+from perfect_client.fingerprints.user_code import is_installed, is_own
 
 MAX_MEMBERS = 200  # of a container; more hardly ever are tasks
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Callable, Coroutine, Dict, Generator, Opt
 
 from perfect_client.artifacts import tables
 from perfect_client.core import context
-from perfect_client.core.failures import preview
-from perfect_client.core.recorder import Run, Throttle, new_id
-from perfect_client.schema.hiding import of_this_process
-from perfect_client.wire import contents, protocol
-from perfect_client.wire.contents import IMAGE, LINK, MARKDOWN, PLOT, PROGRESS, TABLE
-from perfect_client.wire.protocol import ArtifactWritten
+from perfect_client.core.previews import preview
+from perfect_client.core.runs import Run, Throttle, new_id
+from perfect_client.schema.secrets import of_this_process
+from perfect_client.wire import artifact_content, messages
+from perfect_client.wire.artifact_content import IMAGE, LINK, MARKDOWN, PLOT, PROGRESS, TABLE
+from perfect_client.wire.messages import ArtifactWritten
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -48,7 +48,7 @@ def create_link_artifact(
     """Show a link. What is no ``http:``, ``https:`` or ``mailto:`` address is shown as text."""
     address = _text(link, "create_link_artifact()", "a link")
     shown = _text(link_text, "create_link_artifact()", "a link_text") if link_text is not None else ""
-    return _create(LINK, key, description, protocol.dumps({"link": tables.clean(address), "text": tables.clean(shown)}))
+    return _create(LINK, key, description, messages.dumps({"link": tables.clean(address), "text": tables.clean(shown)}))
 
 
 def create_markdown_artifact(
@@ -65,7 +65,7 @@ def create_table_artifact(table: Any, key: Optional[str] = None, description: Op
 
     Cells may be anything; what JSON has no word for is shown as its text.
     """
-    return _create(TABLE, key, description, protocol.dumps(tables.table_of(table)))
+    return _create(TABLE, key, description, messages.dumps(tables.table_of(table)))
 
 
 def create_progress_artifact(
@@ -97,10 +97,10 @@ def create_image_artifact(
     if url[:5].lower() != "data:":
         return _create(IMAGE, key, description, tables.clean(url))
     try:
-        content = contents.of_data_url(url)
+        content = artifact_content.of_data_url(url)
     except ValueError as wrong:
         raise ValueError("create_image_artifact() cannot read the data: URL: %s" % wrong) from None
-    if contents.picture_type(content) is None:
+    if artifact_content.picture_type(content) is None:
         raise ValueError("create_image_artifact() takes a data: URL of a PNG, JPEG, GIF, WebP or SVG, this is none")
     return _create_picture(IMAGE, key, description, content)
 
@@ -115,7 +115,7 @@ def create_plot_artifact(plot: Any, key: Optional[str] = None, description: Opti
         content = plot.encode("utf-8", "backslashreplace")
     else:
         content = b""
-    if contents.picture_type(content) is None:
+    if artifact_content.picture_type(content) is None:
         raise ValueError(
             "create_plot_artifact() takes SVG text, SVG or PNG bytes, or a figure with savefig(), not %s"
             % (preview(plot) if isinstance(plot, (str, bytes)) else type(plot).__name__)
@@ -155,10 +155,15 @@ class Album:
     def add(self, fact: ArtifactWritten, size: int) -> None:
         """Tell a new artifact of ``size`` bytes. Raises ``ValueError`` when the run has as much as it may have."""
         with self._lock:
-            if self._count >= contents.MAX_RUN_COUNT or self._bytes + size > contents.MAX_RUN_BYTES:
+            if self._count >= artifact_content.MAX_RUN_COUNT or self._bytes + size > artifact_content.MAX_RUN_BYTES:
                 raise ValueError(
                     "this run has %d artifacts of %.1f MiB; it may have %d of %d MiB together"
-                    % (self._count, self._bytes / 2**20, contents.MAX_RUN_COUNT, contents.MAX_RUN_BYTES >> 20)
+                    % (
+                        self._count,
+                        self._bytes / 2**20,
+                        artifact_content.MAX_RUN_COUNT,
+                        artifact_content.MAX_RUN_BYTES >> 20,
+                    )
                 )
             self._count, self._bytes = self._count + 1, self._bytes + size
         self._run.tell(fact)
@@ -192,7 +197,7 @@ def _create(kind: str, key: Optional[str], description: Optional[str], data: str
 
 def _create_picture(kind: str, key: Optional[str], description: Optional[str], content: bytes) -> ArtifactId:
     """SVG travels as text, so that secrets are found in it."""
-    if contents.picture_type(content) == contents.SVG:
+    if artifact_content.picture_type(content) == artifact_content.SVG:
         return _create(kind, key, description, tables.clean(content.decode("utf-8")))
     return _added(kind, key, description, len(content), coded=base64.b64encode(content).decode("ascii"))
 
@@ -200,15 +205,15 @@ def _create_picture(kind: str, key: Optional[str], description: Optional[str], c
 def _added(
     kind: str, key: Optional[str], description: Optional[str], size: int, data: str = "", coded: str = ""
 ) -> ArtifactId:  # fmt: skip
-    if key is not None and not (isinstance(key, str) and contents.is_key(key)):
+    if key is not None and not (isinstance(key, str) and artifact_content.is_key(key)):
         raise ValueError(
             "the key of an artifact must only contain lowercase letters, numbers and dashes, at most %d, not %s"
-            % (contents.MAX_KEY, preview(key))
+            % (artifact_content.MAX_KEY, preview(key))
         )
-    if size > contents.MAX_BYTES:
+    if size > artifact_content.MAX_BYTES:
         raise ValueError(
             "the %s artifact takes %.1f MiB; an artifact may take %d MiB"
-            % (kind, size / 2**20, contents.MAX_BYTES >> 20)
+            % (kind, size / 2**20, artifact_content.MAX_BYTES >> 20)
         )
     made, run = ArtifactId(new_id()), context.current_run()
     if run is not None:
@@ -222,7 +227,9 @@ def _fact(
 ) -> ArtifactWritten:  # fmt: skip
     task = context.current_task()
     number = task.number if task is not None and task.run.root is run.root else None
-    words = "" if description is None else tables.short(tables.shown(description), contents.MAX_DESCRIPTION_BYTES)
+    words = (
+        "" if description is None else tables.short(tables.shown(description), artifact_content.MAX_DESCRIPTION_BYTES)
+    )
     return ArtifactWritten(run.root.clock(), str(identity), kind, key, words, data, coded, number)
 
 
@@ -254,6 +261,6 @@ def _saved(figure: Any) -> bytes:
     for form in ("svg", "png"):
         file = io.BytesIO()
         figure.savefig(file, format=form)
-        if len(file.getvalue()) <= contents.MAX_BYTES:
+        if len(file.getvalue()) <= artifact_content.MAX_BYTES:
             break
     return file.getvalue()

@@ -6,10 +6,10 @@ import math
 import operator
 from typing import Any, Dict, Iterable, List, Mapping, Sequence
 
-from perfect_client.core.failures import preview
-from perfect_client.schema.hiding import of_this_process
-from perfect_client.wire import contents
-from perfect_client.wire.protocol import clean_text
+from perfect_client.core.previews import preview
+from perfect_client.schema.secrets import of_this_process
+from perfect_client.wire import artifact_content
+from perfect_client.wire.messages import clean_text
 
 MAX_CELL_BYTES = 4 * 1024
 _LARGEST_WHOLE = 2**53  # what every reader of JSON keeps exactly
@@ -69,13 +69,15 @@ def _values(values: Any, what: str) -> List[Any]:
 
 def _refuse_too_many(rows: Sequence[Any]) -> None:
     """Before an hour is spent on what cannot fit."""
-    if len(rows) * _LEAST_ROW > contents.MAX_BYTES:
-        raise ValueError("the table has %d rows, which do not fit into %d MiB" % (len(rows), contents.MAX_BYTES >> 20))
+    if len(rows) * _LEAST_ROW > artifact_content.MAX_BYTES:
+        raise ValueError(
+            "the table has %d rows, which do not fit into %d MiB" % (len(rows), artifact_content.MAX_BYTES >> 20)
+        )
 
 
 def _refuse_too_wide(count: int) -> None:
-    if count > contents.MAX_COLUMNS:
-        raise ValueError("the table has %d columns; it may have %d" % (count, contents.MAX_COLUMNS))
+    if count > artifact_content.MAX_COLUMNS:
+        raise ValueError("the table has %d columns; it may have %d" % (count, artifact_content.MAX_COLUMNS))
 
 
 def _cell(value: Any) -> Any:
@@ -115,9 +117,9 @@ def shown(value: Any) -> str:
 
 
 def clean(text: str) -> str:
-    return contents.legible(clean_text(text, len(text) * 16 + 64))
+    return artifact_content.legible(clean_text(text, len(text) * 16 + 64))
 
 
 def short(text: str, limit: int) -> str:
     """Clean, and cut to so many bytes: without secrets before that, since half of one would not be found any more."""
-    return contents.legible(clean_text(of_this_process.without(text), limit))
+    return artifact_content.legible(clean_text(of_this_process.without(text), limit))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Set, Tuple
 
 from perfect_client.caching import lineage
 from perfect_client.core import runtime
-from perfect_client.core.parts import Hit, Keeper, Taken, TaskCall
+from perfect_client.core.middleware import Hit, Keeper, Taken, TaskCall
 from perfect_client.engine.options import OF_RESULTS
 from perfect_client.errors import ConfigurationError, HashError, function_place
 from perfect_client.fingerprints import fingerprints
@@ -24,10 +24,10 @@ from perfect_client.storage import hashing
 from perfect_client.storage.cache_policies import DEFAULT, NO_CACHE, CachePolicy
 from perfect_client.storage.results import Envelope, default_store, pack, store_of, unpack
 from perfect_client.storage.serializers import PickleSerializer, TooLarge, serializer_of
-from perfect_client.wire.protocol import clean_text
+from perfect_client.wire.messages import clean_text
 
 if TYPE_CHECKING:
-    from perfect_client.core.recorder import Run, TaskRun
+    from perfect_client.core.runs import Run, TaskRun
 
 INPUTS_BYTES = 64 << 20  # larger arguments are not compared unless a cache was asked for: it would take too long
 _OPEN_CALLS = 20_000  # of one task; what is beyond them is not kept

@@ -18,9 +18,9 @@ from hashlib import blake2b
 from typing import Dict, List, NamedTuple, Optional, Sequence, Set
 from zlib import crc32
 
-from perfect_client.storage import bounding
+from perfect_client.storage import eviction
 from perfect_client.storage.results import RUNS, FolderStore, default_store
-from perfect_client.wire.protocol import Ancestor
+from perfect_client.wire.messages import Ancestor
 
 SMALL_BYTES = 10 << 20  # results up to here are kept without being asked for
 UNSEEN_BYTES, UNSEEN_S = 1 << 20, 3600.0  # what a file grows by until the next sweep is made to see it
@@ -52,7 +52,7 @@ class _Place(NamedTuple):
 
 
 class Past:
-    """The results of an earlier run, read when first asked for; ``before`` as in ``protocol.Ancestor``."""
+    """The results of an earlier run, read when first asked for; ``before`` as in ``messages.Ancestor``."""
 
     def __init__(self, store: FolderStore, ancestor: Ancestor) -> None:
         self.run, self._before = ancestor.run, ancestor.before
@@ -230,7 +230,7 @@ def path_of(store: FolderStore, run: str) -> str:
     name = run if run and all(c.isascii() and (c.isalnum() or c == "-") for c in run) and len(run) <= 64 else (
         blake2b(run.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
     )  # fmt: skip
-    return os.path.join(store.path, RUNS, bounding.hour_of(run), name)
+    return os.path.join(store.path, RUNS, eviction.hour_of(run), name)
 
 
 def _where_it_is(store: FolderStore, run: str) -> str:

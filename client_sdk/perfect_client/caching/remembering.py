@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from perfect_client.core import parts
+from perfect_client.core import middleware
 from perfect_client.engine.options import OF_RESULTS
 
 
-def part_for(task: Any) -> Optional[parts.Part]:
+def part_for(task: Any) -> Optional[middleware.Part]:
     """The part that a task asks for by one of ``OF_RESULTS``. Raises ``ConfigurationError``."""
     if all(getattr(task, name, None) is None for name in OF_RESULTS):
         return None

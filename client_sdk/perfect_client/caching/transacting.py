@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from perfect_client.core import parts
+from perfect_client.core import middleware
 
 
-def part_for(task: Any) -> Optional[parts.Part]:
+def part_for(task: Any) -> Optional[middleware.Part]:
     """The part of a task that has ``on_commit`` or ``on_rollback`` hooks."""
     if "on_commit" not in task.hooks and "on_rollback" not in task.hooks:
         return None

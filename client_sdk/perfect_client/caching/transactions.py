@@ -17,9 +17,9 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
-from perfect_client.caching.recalling import Calls
-from perfect_client.core.parts import Hit, Part, TaskCall
-from perfect_client.core.runlog import get_run_logger
+from perfect_client.caching.transaction_records import Calls
+from perfect_client.core.middleware import Hit, Part, TaskCall
+from perfect_client.core.run_logger import get_run_logger
 from perfect_client.engine.steps import Invoke, Sleep, Steps, drive, drive_later
 from perfect_client.errors import ConfigurationError
 from perfect_client.storage.results import Envelope, FolderStore, default_store, pack, store_of, unpack

@@ -14,11 +14,11 @@ import time
 from collections import deque
 from typing import Any, Deque, Dict, List, Optional, Tuple
 
-from perfect_client.console.tally import Call, Tally, span, told_counts
+from perfect_client.console.run_progress import Call, Tally, span, told_counts
 from perfect_client.console.terminal import Block, fitted, width_of
-from perfect_client.core import audience
-from perfect_client.core.recorder import Emit, Run
-from perfect_client.wire.protocol import RunEnded, TaskEnded, TaskStarted
+from perfect_client.core import listeners
+from perfect_client.core.runs import Emit, Run
+from perfect_client.wire.messages import RunEnded, TaskEnded, TaskStarted
 
 EVERY_S = 0.1
 SHOWN_CALLS = 5  # of those that run
@@ -45,9 +45,9 @@ class Show:
         """Read the flow's code, once."""
         if not self.planned:
             self.planned = True
-            from perfect_client.analysis import discovery  # heavy: only for a terminal, and by the thread that draws
+            from perfect_client.analysis import planner  # heavy: only for a terminal, and by the thread that draws
 
-            self.tally.expect(discovery.plan(self.run.flow).tasks)
+            self.tally.expect(planner.plan(self.run.flow).tasks)
 
     def verdict(self) -> str:
         """How the run ended, in one line."""
@@ -306,7 +306,7 @@ _mode = ""
 def listen(run: Run) -> Emit:
     """Show a run of a flow that was called directly."""
     global _board, _mode
-    mode = audience.display_mode()
+    mode = listeners.display_mode()
     if _board is None or mode != _mode:
         if _board is not None:
             _board.stop()

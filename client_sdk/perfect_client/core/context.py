@@ -16,7 +16,7 @@ from perfect_client.errors import ConfigurationError, MissingContextError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from perfect_client.core.recorder import Run, TaskRun  # at run time this module stays light: every program loads it
+    from perfect_client.core.runs import Run, TaskRun  # at run time this module stays light: every program loads it
 
 
 class Configuration(Mapping[str, Any]):

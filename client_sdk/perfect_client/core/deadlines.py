@@ -12,7 +12,7 @@ from contextvars import copy_context
 from types import CodeType, FrameType
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Type, TypeVar
 
-from perfect_client.core import plain_calls
+from perfect_client.core import fast_path
 from perfect_client.errors import PACKAGE, TimedOut
 
 __tracebackhide__ = True  # pytest does not show our frames
@@ -22,7 +22,7 @@ _NOT_NOW_S = 0.005  # while a fact is being written
 _LOOP_SLACK_S = 1.0  # a loop that does not cancel its coroutine by then is blocked
 
 F = TypeVar("F", bound=Callable[..., Any])
-_calls: Set[CodeType] = {way.__code__ for way in (plain_calls.call, plain_calls.call_kept, plain_calls.call_async)}
+_calls: Set[CodeType] = {way.__code__ for way in (fast_path.call, fast_path.call_kept, fast_path.call_async)}
 _waits: Set[CodeType] = set()
 
 

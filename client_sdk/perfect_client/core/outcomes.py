@@ -6,11 +6,11 @@ from types import GeneratorType
 from typing import Any, Optional
 
 from perfect_client.core import states
-from perfect_client.core.failures import error_text, is_interruption, preview, safe_preview, traceback_text
-from perfect_client.core.recorder import Run, TaskRun
+from perfect_client.core.previews import error_text, is_interruption, preview, safe_preview, traceback_text
+from perfect_client.core.runs import Run, TaskRun
 from perfect_client.core.states import State, StateType
 from perfect_client.errors import TimedOut
-from perfect_client.wire.protocol import MAX_NAME, RunEnded, clean_text
+from perfect_client.wire.messages import MAX_NAME, RunEnded, clean_text
 
 __tracebackhide__ = True  # pytest does not show our frames
 MAX_MESSAGE_BYTES = 1024

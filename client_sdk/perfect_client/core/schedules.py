@@ -96,7 +96,7 @@ def _options(
 
 
 class Schedule:
-    """What both have in common: ``kind``, ``expression`` and ``options``, as ``protocol.ScheduleSpec`` names them."""
+    """What both have in common: ``kind``, ``expression`` and ``options``, as ``messages.ScheduleSpec`` names them."""
 
     kind: str
     expression: str

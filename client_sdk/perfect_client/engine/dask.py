@@ -17,16 +17,16 @@ from importlib.util import find_spec
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from perfect_client.core import context
-from perfect_client.core.failures import shippable, told_again, traceback_text
-from perfect_client.core.recorder import Run, TaskRun, new_id
-from perfect_client.engine import processes
-from perfect_client.engine.shipping import dumps
+from perfect_client.core.previews import shippable, told_again, traceback_text
+from perfect_client.core.runs import Run, TaskRun, new_id
+from perfect_client.engine import process_pool
+from perfect_client.engine.pickling import dumps
 from perfect_client.engine.steps import Call
 from perfect_client.engine.task_runners import ElsewhereTaskRunner, Job
 from perfect_client.errors import Cancelled, ConfigurationError, CrashedRun
-from perfect_client.output.echo import echoing
-from perfect_client.questions import asking
-from perfect_client.wire.protocol import Logged, TaskEnded
+from perfect_client.output.tee import echoing
+from perfect_client.questions.client import NoLine
+from perfect_client.wire.messages import Logged, TaskEnded
 
 __tracebackhide__ = True  # pytest does not show our frames
 
@@ -251,7 +251,7 @@ def perform(order: bytes, token: str, silent: bool = False) -> Optional[Tuple[by
 
     run = Run(id=new_id(), flow_name="", emit=emit)
     run.hear(emit)
-    run.answers = asking.NoLine(NO_QUESTIONS)
+    run.answers = NoLine(NO_QUESTIONS)
     try:
         with echoing(run if silent else None):
             answer = "value", copy_context().run(_called, run, order)
@@ -264,7 +264,7 @@ def perform(order: bytes, token: str, silent: bool = False) -> Optional[Tuple[by
 def _called(run: Run, order: bytes) -> Any:
     task, args, kwargs, limit = pickle.loads(order)
     context.innermost.set(run)
-    return processes.called(run, task, args, kwargs, limit)
+    return process_pool.called(run, task, args, kwargs, limit)
 
 
 def _ordered(task: Any, step: Call) -> bytes:

@@ -20,7 +20,7 @@ from typing import (
     overload,
 )
 
-from perfect_client.core import context, importing, parts, plain_calls
+from perfect_client.core import context, fast_path, importing, middleware
 from perfect_client.core.context import Configuration
 from perfect_client.core.schedules import Schedule, named
 from perfect_client.engine import options
@@ -44,7 +44,7 @@ _PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 class Task(Decorated[P, R]):
     """A function whose calls inside a run are recorded. Made by ``@task``.
 
-    ``lean``: it asks for nothing but to be recorded, so that the short way of ``plain_calls`` does.
+    ``lean``: it asks for nothing but to be recorded, so that the short way of ``fast_path`` does.
     """
 
     kind = "task"
@@ -67,7 +67,7 @@ class Task(Decorated[P, R]):
         self._changed()
 
     def _changed(self) -> None:
-        self.parts = parts.parts_of(self)
+        self.parts = middleware.parts_of(self)
         asks = self.retry or self.timeout_seconds or self.hooks or self.parts or self.task_run_name or self.log_prints
         self.lean = not asks and self.crucial and not self.is_generator
 
@@ -86,26 +86,26 @@ class Task(Decorated[P, R]):
             return cast(R, self._call_in_full(args, kwargs))
         run = context.innermost.get() or context.active
         if run is None:
-            if parts.of_all:
+            if middleware.of_all:
                 return cast(R, self._call_in_full(args, kwargs))
             value = self.fn(*args, **kwargs)
-            return cast(R, plain_calls.settled(None, value)) if type(value) in context.special else value
-        keeper = parts.keeper(self) if parts.keeper is not None else None
+            return cast(R, fast_path.settled(None, value)) if type(value) in context.special else value
+        keeper = middleware.keeper(self) if middleware.keeper is not None else None
         if self.is_async:
-            plain: Any = plain_calls.call_async
+            plain: Any = fast_path.call_async
             made = plain(run, self, args, kwargs) if keeper is None else self._call_in_full(args, kwargs)
             made.__qualname__ = self.key  # as Python's warning names a coroutine that nobody awaits
             return cast(R, made)
         if keeper is not None:
-            return cast(R, plain_calls.call_kept(run, self, keeper, args, kwargs))
-        return cast(R, plain_calls.call(run, self, args, kwargs))
+            return cast(R, fast_path.call_kept(run, self, keeper, args, kwargs))
+        return cast(R, fast_path.call(run, self, args, kwargs))
 
     def _call_in_full(self, args: Any, kwargs: Any) -> Any:
         if self.is_generator:
-            from perfect_client.engine.generating import generate_task  # heavy: most tasks generate nothing
+            from perfect_client.engine.generators import generate_task  # heavy: most tasks generate nothing
 
             return generate_task(self, args, kwargs)
-        from perfect_client.engine.calls import call_task  # heavy: most tasks ask for nothing special
+        from perfect_client.engine.task_calls import call_task  # heavy: most tasks ask for nothing special
 
         return call_task(self, args, kwargs)
 
@@ -125,7 +125,7 @@ class Task(Decorated[P, R]):
 
         It begins when the futures among its arguments and in ``wait_for`` have ended.
         """
-        from perfect_client.engine.submitting import submit  # heavy: most programs call their tasks
+        from perfect_client.engine.submission import submit  # heavy: most programs call their tasks
 
         return submit(self, args, kwargs)
 
@@ -148,7 +148,7 @@ class Task(Decorated[P, R]):
         Texts and what cannot be iterated over are given to each call, as is ``unmapped(value)``. Raises
         ``MappingLengthMismatch``, ``MappingMissingIterable``, and ``ConfigurationError`` for ``deferred=True``.
         """
-        from perfect_client.engine.submitting import map_task  # heavy: most programs call their tasks
+        from perfect_client.engine.submission import map_task  # heavy: most programs call their tasks
 
         return map_task(self, args, kwargs)
 
@@ -226,7 +226,7 @@ class Flow(Decorated[P, R]):
         if importing.current is not None:
             return cast(R, importing.current.skip(self))
         if self.is_generator:
-            from perfect_client.engine.generating import generate_flow  # heavy: most flows generate nothing
+            from perfect_client.engine.generators import generate_flow  # heavy: most flows generate nothing
 
             return cast(R, generate_flow(self, args, kwargs))
         from perfect_client.engine.flow_calls import call_flow  # heavy: not needed to define flows

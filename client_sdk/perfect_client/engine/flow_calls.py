@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from typing import Any, Collection, Dict, List, Optional, Tuple
 
-from perfect_client.core import audience, context, outcomes, states
+from perfect_client.core import context, listeners, outcomes, states
 from perfect_client.core.annotations import BaseAnnotation
 from perfect_client.core.deadlines import Limit, calls_user_code, is_own
-from perfect_client.core.failures import is_interruption
-from perfect_client.core.parts import binding
-from perfect_client.core.recorder import Run, SubRun, TaskRun, new_id, nowhere
+from perfect_client.core.middleware import binding
+from perfect_client.core.previews import is_interruption
+from perfect_client.core.runs import Run, SubRun, TaskRun, new_id, nowhere
 from perfect_client.core.states import State, StateType
-from perfect_client.engine import arguments, calls, hooks, stopping
-from perfect_client.engine.calls import next_delay, tell_retry
+from perfect_client.engine import arguments, hooks, interrupts, task_calls
 from perfect_client.engine.steps import Call, Sleep, Steps, Wait, drive, drive_later
+from perfect_client.engine.task_calls import next_delay, tell_retry
 from perfect_client.errors import BadParameter, Cancelled, FlowRunTimeoutError, TimedOut, UpstreamTaskError
-from perfect_client.output import printing
-from perfect_client.wire.protocol import RunEnded, RunStarted
+from perfect_client.output import log_prints
+from perfect_client.wire.messages import RunEnded, RunStarted
 
 __tracebackhide__ = True  # pytest does not show our frames
 
@@ -50,7 +50,7 @@ def run_of(flow: Any) -> Tuple[Run, Optional[TaskRun]]:
             flow=flow,
         )  # fmt: skip
         made.began = made.clock()
-        emit = audience.hearer(made)
+        emit = listeners.hearer(made)
         if emit is not None:
             made.hear(emit)
             made.tell(RunStarted(made.clock(), os.getpid()))
@@ -112,22 +112,22 @@ def _told_above(run: Run, call: TaskRun, steps: Steps[State]) -> Steps[State]:
 def tell_start(run: Run) -> None:
     """A sub-flow begins: its server makes it a run of its own."""
     if isinstance(run, SubRun) and run.is_told:
-        from perfect_client.engine import given  # heavy: whoever calls flows without a worker does without it
+        from perfect_client.engine import subflow_parameters  # heavy: only a worker's runs tell it
 
-        run.told(given.shown(run.flow, run.parameters))
+        run.told(subflow_parameters.shown(run.flow, run.parameters))
 
 
 def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any = None) -> Steps[State]:
     """From the call to the final state; what the flow submitted has ended then. A stop is raised."""
     here = context.innermost.get()
     context.innermost.set(run)
-    prints = run.flow.log_prints and printing.begin(run.flow)
+    prints = run.flow.log_prints and log_prints.begin(run.flow)
     try:
         state = yield from _to_its_end(run, args, kwargs, wait_for)
     except BaseException as error:
         if run.runner is not None:
             run.runner.stop()
-        below = stopping.of(run, error)
+        below = interrupts.of(run, error)
         if below is not None:
             below.tell()
         yield from hooks.told(run.flow, run, _stopped(error))
@@ -137,7 +137,7 @@ def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: 
     finally:
         context.innermost.set(here)
         if prints:
-            printing.end()
+            log_prints.end()
         if run.runner is not None:
             run.root.runners.pop(run.id, None)
             run.runner.shut()
@@ -179,7 +179,7 @@ def _to_its_end(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_fo
         run.given_name = hooks.name_from(flow.flow_run_name, lambda: dict(run.parameters))
         run.tell_name()
     tell_start(run)
-    limit = calls.limit_of(flow, run, FlowRunTimeoutError)
+    limit = task_calls.limit_of(flow, run, FlowRunTimeoutError)
     while True:
         yield from hooks.told(flow, run, State(StateType.RUNNING))
         state = yield from _attempt(run, args, kwargs, limit)

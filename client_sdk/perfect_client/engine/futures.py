@@ -9,8 +9,8 @@ from typing import Any, Callable, Generic, Iterable, Iterator, List, NamedTuple,
 
 from perfect_client.core import context, states
 from perfect_client.core.deadlines import waits
-from perfect_client.core.recorder import TaskRun
-from perfect_client.core.runlog import get_run_logger
+from perfect_client.core.run_logger import get_run_logger
+from perfect_client.core.runs import TaskRun
 from perfect_client.core.states import State
 from perfect_client.engine import arguments
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any, Dict, List, Optional, Sequence
 
-from perfect_client.core.runlog import get_run_logger
+from perfect_client.core.run_logger import get_run_logger
 from perfect_client.core.states import State, StateType
 from perfect_client.engine.steps import Invoke, Steps
 from perfect_client.errors import MAX_NAME
-from perfect_client.wire.protocol import clean_text
+from perfect_client.wire.messages import clean_text
 
 EVENTS: Dict[StateType, str] = {
     StateType.RUNNING: "on_running",

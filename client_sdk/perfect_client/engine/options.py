@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 if TYPE_CHECKING:
-    from perfect_client.engine.retrying import Retries
+    from perfect_client.engine.retries import Retries
 
 EVENTS = ("on_running", "on_completion", "on_failure", "on_cancellation", "on_crashed")
 MAX_RETRIES = 1_000_000
@@ -167,7 +167,7 @@ def retries_of(given: Dict[str, Any]) -> Optional[Retries]:
     """When to try again; None: never. Raises ``ValueError``."""
     if not given["retries"] and given["retry_delay_seconds"] is None:
         return None
-    from perfect_client.engine.retrying import Retries, delays_of  # heavy: most tasks have no retries
+    from perfect_client.engine.retries import Retries, delays_of  # heavy: most tasks have no retries
 
     delays = delays_of(given["retries"], given["retry_delay_seconds"])
     if not given["retries"]:

@@ -13,7 +13,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Callable, Dict, Generator, Iterable, Optional, Tuple, TypeVar
 
 from perfect_client.core.deadlines import Limit, bounded, bounded_later, calls_user_code, run_coroutine, waits
-from perfect_client.core.failures import is_clean_exit
+from perfect_client.core.previews import is_clean_exit
 
 __tracebackhide__ = True  # pytest does not show our frames
 

@@ -8,15 +8,15 @@ from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from perfect_client.core import audience, context, states
-from perfect_client.core.failures import is_interruption
-from perfect_client.core.parts import TaskCall
-from perfect_client.core.recorder import TaskRun
+from perfect_client.core import context, listeners, states
+from perfect_client.core.middleware import TaskCall
+from perfect_client.core.previews import is_interruption
+from perfect_client.core.runs import TaskRun
 from perfect_client.core.states import State
 from perfect_client.engine import arguments
-from perfect_client.engine.calls import steps_of
 from perfect_client.engine.futures import PrefectFuture, _worker
 from perfect_client.engine.steps import Call, Wait, drive, drive_later
+from perfect_client.engine.task_calls import steps_of
 from perfect_client.errors import Cancelled, ConfigurationError
 
 __tracebackhide__ = True  # pytest does not show our frames
@@ -302,9 +302,9 @@ class ProcessPoolTaskRunner(ElsewhereTaskRunner):
         me = threading.get_ident()
         child = self._children.get(me)
         if child is None or not child.alive:
-            from perfect_client.engine.processes import Child  # heavy: only for whoever wants processes
+            from perfect_client.engine.process_pool import Child  # heavy: only for whoever wants processes
 
-            captured = context.active is not None or audience.listener is not None
+            captured = context.active is not None or listeners.listener is not None
             child = self._children[me] = Child(self._initializer, self._initargs, captured)
         return child.call(step, job.call.task, job.future.task_run)
 

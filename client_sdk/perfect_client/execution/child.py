@@ -21,18 +21,18 @@ from perfect_client.caching import lineage
 from perfect_client.engine import hooks
 from perfect_client.engine.decorators import flow, task
 from perfect_client.errors import Cancelled
-from perfect_client.execution import engine, last_hooks
-from perfect_client.journal import journal, openlines, spool, tail
-from perfect_client.journal.openlines import OpenLines
+from perfect_client.execution import executor, last_hooks
+from perfect_client.journal import journal, spool, tail, unfinished_lines
 from perfect_client.journal.run_files import RunFiles, make_ahead
-from perfect_client.schema import hiding
-from perfect_client.schema.hiding import fact_without_secrets
+from perfect_client.journal.unfinished_lines import OpenLines
+from perfect_client.schema import secrets
+from perfect_client.schema.secrets import fact_without_secrets
 from perfect_client.system import procs
 from perfect_client.system.channel import Channel
-from perfect_client.wire import protocol
-from perfect_client.worker.confiding import Teller
-from perfect_client.worker.last_words import left_out
-from perfect_client.worker.watching import Guard
+from perfect_client.wire import messages
+from perfect_client.worker.last_lines import left_out
+from perfect_client.worker.secret_pipe import Teller
+from perfect_client.worker.watchdog import Guard
 
 _MAX_RECORD_BYTES = 256 * 1024
 _MAX_OUTCOME_BYTES = 48 * 1024  # of the 64 KiB that a full spool keeps free for it
@@ -123,21 +123,21 @@ class Emitter:
             with self._lock:
                 if not self.ended:
                     self._emit(fact_without_secrets(fact))
-                elif isinstance(fact, protocol.RunEnded):  # told again: something broke into the first time
+                elif isinstance(fact, messages.RunEnded):  # told again: something broke into the first time
                     self._write_outcome()
         finally:
             if mine:
                 self._stop.let_go(was_seen)
 
     def _emit(self, fact: Any) -> None:
-        if self._stop.seen and isinstance(fact, protocol.TaskEnded):
+        if self._stop.seen and isinstance(fact, messages.TaskEnded):
             fact = _by_its_cause(fact)
-        if isinstance(fact, protocol.RunEnded):
+        if isinstance(fact, messages.RunEnded):
             self._end(fact)
-        elif isinstance(fact, protocol.ArtifactWritten):
-            for part in protocol.in_parts(fact):  # after its secrets were taken out: none hides across two parts
+        elif isinstance(fact, messages.ArtifactWritten):
+            for part in messages.in_parts(fact):  # after its secrets were taken out: none hides across two parts
                 self._append(_encoded(part))
-        elif not isinstance(fact, protocol.Logged):
+        elif not isinstance(fact, messages.Logged):
             self._append(_encoded(fact))
         else:
             self._log(_encoded(fact))
@@ -184,14 +184,14 @@ class Emitter:
             os.write(self._bell, b"!")
         return True
 
-    def _end(self, fact: protocol.RunEnded) -> None:
+    def _end(self, fact: messages.RunEnded) -> None:
         """The outcome. CANCELLED counts only when the server asked for it, or when the code came to it and was not
         stopped: it may have kept the exception that stopped it as a state. Else the supervisor says what happened."""
         self.ended = self._stop.over = True
         if fact.outcome == "CANCELLED":
             reason = self._cancel_reason()
             if reason is not None:
-                fact = protocol.RunEnded(fact.time, fact.outcome, reason or fact.reason, fact.error, fact.traceback)
+                fact = messages.RunEnded(fact.time, fact.outcome, reason or fact.reason, fact.error, fact.traceback)
             elif self._stop.seen or not fact.by_code:
                 self.withheld = True
                 return
@@ -216,7 +216,7 @@ class Emitter:
         return not self._waiting
 
 
-def _by_its_cause(fact: protocol.TaskEnded) -> protocol.TaskEnded:
+def _by_its_cause(fact: messages.TaskEnded) -> messages.TaskEnded:
     """A task, or a sub-flow's run, that was stopped though nobody has cancelled the run: it has crashed with it."""
     witness = hooks.witness if fact.outcome == "CANCELLED" else None
     reason = None if witness is None else witness.crash_reason()
@@ -226,11 +226,11 @@ def _by_its_cause(fact: protocol.TaskEnded) -> protocol.TaskEnded:
 def _encoded(fact: Any) -> bytes:
     """The record of a fact: whatever the fact holds, it can be written."""
     try:
-        record = protocol.encode_fact(fact)
+        record = messages.encode_fact(fact)
     except (ValueError, TypeError):  # NaN, or a value that JSON has no word for
-        fields = {name: value if _plain(value) else protocol.clean_text(value) for name, value in vars(fact).items()}
-        record = protocol.encode_fact(type(fact)(**fields))
-    return record if len(record) < _MAX_RECORD_BYTES else _shortened(fact, protocol.MAX_LINE_BYTES)
+        fields = {name: value if _plain(value) else messages.clean_text(value) for name, value in vars(fact).items()}
+        record = messages.encode_fact(type(fact)(**fields))
+    return record if len(record) < _MAX_RECORD_BYTES else _shortened(fact, messages.MAX_LINE_BYTES)
 
 
 def _plain(value: Any) -> bool:
@@ -239,14 +239,14 @@ def _plain(value: Any) -> bool:
 
 def _shortened(fact: Any, limit: int) -> bytes:
     fields = vars(fact).items()
-    return protocol.encode_fact(
+    return messages.encode_fact(
         type(fact)(
-            **{name: protocol.clean_text(value, limit) if isinstance(value, str) else value for name, value in fields}
+            **{name: messages.clean_text(value, limit) if isinstance(value, str) else value for name, value in fields}
         )
     )
 
 
-def _fitting(fact: protocol.RunEnded) -> bytes:
+def _fitting(fact: messages.RunEnded) -> bytes:
     """The outcome, small enough for what a full spool keeps free; JSON may double what it escapes."""
     record = _encoded(fact)
     return record if len(record) <= _MAX_OUTCOME_BYTES else _shortened(fact, _MAX_OUTCOME_BYTES // 8)
@@ -279,7 +279,7 @@ def _take_over(start: Start, place: Place) -> None:
     os.close(start.stderr)
     faulthandler.enable(2)
     os.set_inheritable(start.secrets, False)
-    hiding.tell_new_secrets(Teller(start.secrets).tell)
+    secrets.tell_new_secrets(Teller(start.secrets).tell)
     if said:
         os.write(1, said)
 
@@ -303,7 +303,7 @@ class Ready(NamedTuple):
     """A run that has only to begin: what was ordered, where its files are (without their endings), where the server's
     answers come in, and what its facts go through."""
 
-    order: protocol.OfferRun
+    order: messages.OfferRun
     files: str
     answers: int
     emit: Emitter
@@ -313,7 +313,7 @@ class Ready(NamedTuple):
 class Aftermath(NamedTuple):
     """A run that has ended, and whose hooks this process is to call: they hear how it has ``ended``."""
 
-    order: protocol.OfferRun
+    order: messages.OfferRun
     files: str
     ended: Dict[str, Any]
 
@@ -332,7 +332,7 @@ def _make_ready(
     return _with_files(ahead or RunFiles(path), entry.order, path, start.answers, place, stop)
 
 
-def _with_files(files: RunFiles, order: protocol.OfferRun, path: str, answers: int, place: Place, stop: Stop) -> Ready:
+def _with_files(files: RunFiles, order: messages.OfferRun, path: str, answers: int, place: Place, stop: Stop) -> Ready:
     """A run that writes to these files; ``path`` is that of its own, without their endings."""
 
     def cancel_reason() -> Optional[str]:
@@ -409,15 +409,15 @@ def warm_up() -> None:
     In the zygote it is done often enough that the interpreter has settled on how to run this code: it notes that
     within the code, which would be such writes in every run.
     """
-    order = protocol.OfferRun(1, "", "", {"text": ""})
+    order = messages.OfferRun(1, "", "", {"text": ""})
     journal.read(journal.written(journal.Entry(order, "")))
     procs.process_name(1, "")
     journal.load(Path(os.devnull))
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    open_lines, writer = openlines.in_memory(), spool.Writer(os.devnull)
+    open_lines, writer = unfinished_lines.in_memory(), spool.Writer(os.devnull)
     open_lines.use_bell(nowhere)
     try:
-        engine.execute(_nothing, order, Emitter(writer, nowhere, str, Stop(), open_lines), open_lines=open_lines)
+        executor.execute(_nothing, order, Emitter(writer, nowhere, str, Stop(), open_lines), open_lines=open_lines)
     finally:
         writer.close()
         open_lines.close()
@@ -453,11 +453,11 @@ def _execute(ready: Union[Ready, Aftermath, None], bell: int, find: Find, stop: 
     lineage.begin(order.run, order.lineage)
     try:
         flow = find(order.flow)
-        engine.execute(flow, order, emit, guard=guard, answers=ready.answers, open_lines=ready.open_lines)
+        executor.execute(flow, order, emit, guard=guard, answers=ready.answers, open_lines=ready.open_lines)
     except NotImported as wrong:
-        emit(protocol.RunEnded(time.time(), "FAILED", reason=str(wrong), error=str(wrong)))
+        emit(messages.RunEnded(time.time(), "FAILED", reason=str(wrong), error=str(wrong)))
     except (Cancelled, KeyboardInterrupt):
-        emit(protocol.RunEnded(time.time(), "CANCELLED"))
+        emit(messages.RunEnded(time.time(), "CANCELLED"))
     stop.over = True
     lineage.end()
     if not emit.withheld:

@@ -6,12 +6,12 @@ import os
 import select
 from typing import Any, Dict, Mapping, NamedTuple, NoReturn, Optional
 
-from perfect_client.analysis import discovery
+from perfect_client.analysis import planner
 from perfect_client.core import importing
 from perfect_client.execution import child
 from perfect_client.fingerprints import fingerprints
+from perfect_client.loading.importer import OwnModules
 from perfect_client.loading.loader import Loader
-from perfect_client.loading.own_modules import OwnModules
 from perfect_client.loading.sources import Unit
 from perfect_client.loading.survey import kept_sources
 from perfect_client.schema import signature
@@ -83,6 +83,6 @@ def _get_ready(unit: _Unit, channel: Channel) -> None:
         unit.load()
     for flow in unit.flows.values():
         if not is_waited_for():
-            discovery.plan(flow)
+            planner.plan(flow)
             signature.parameters(flow.fn)
             fingerprints.read_ahead([flow])

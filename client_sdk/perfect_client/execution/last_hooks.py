@@ -1,7 +1,7 @@
 """Call the hooks of a flow whose run's process is gone, in a small process of their own; and know why a run is to stop.
 
 A run's process calls its hooks itself where it can. Where it was killed or died, the supervisor starts another one
-(``aftermath``) that only calls those that hear of this end.
+(``crash_hooks``) that only calls those that hear of this end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from perfect_client.core import context
-from perfect_client.core.recorder import Run
+from perfect_client.core.runs import Run
 from perfect_client.core.states import State
 from perfect_client.engine import hooks
 from perfect_client.engine.steps import drive
@@ -22,7 +22,7 @@ from perfect_client.journal import journal, spool
 from perfect_client.output import capture
 from perfect_client.schema import signature
 from perfect_client.system import procs
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 WARNING = 30
 _ABOUT_SUB_RUNS = (b'{"type":"SubRunStarted"', b'{"type":"TaskEnded"')  # how encode_fact begins them
@@ -50,7 +50,7 @@ class Witness:
             file.write(journal.told_of(run, state.type.value) + "\n")
 
 
-def call(find: Callable[[str], Any], order: protocol.OfferRun, files: str, ended: Dict[str, Any], guard: Any) -> None:
+def call(find: Callable[[str], Any], order: messages.OfferRun, files: str, ended: Dict[str, Any], guard: Any) -> None:
     """Call the hooks that hear of how a run ended: ``{"state", "name", "reason", "began"}``; of the sub-flows that it
     was in first, as far as ``find`` knows them. Raises ``LookupError`` when it does not know the run's own flow.
 
@@ -66,29 +66,29 @@ def call(find: Callable[[str], Any], order: protocol.OfferRun, files: str, ended
     _call(find(order.flow), order, state, float(ended["began"]), guard)
 
 
-def open_sub_runs(path: str) -> List[protocol.SubRunStarted]:
+def open_sub_runs(path: str) -> List[messages.SubRunStarted]:
     """The sub-runs that had not ended, by what stands in the spool; callers before the called."""
-    found: Dict[int, protocol.SubRunStarted] = {}
+    found: Dict[int, messages.SubRunStarted] = {}
     with contextlib.closing(spool.Reader(Path(path))) as reader:
         for number in range(1, reader.refresh() + 1):
             (record,) = reader.read(number, 1, 1) or (b"",)
             if record.startswith(_ABOUT_SUB_RUNS):
-                fact = protocol.decode(record)
-                if isinstance(fact, protocol.SubRunStarted):
+                fact = messages.decode(record)
+                if isinstance(fact, messages.SubRunStarted):
                     found[fact.task] = fact
                 else:
                     found.pop(fact.task, None)
     return list(found.values())
 
 
-def _order_of(sub: protocol.SubRunStarted, order: protocol.OfferRun) -> protocol.OfferRun:
+def _order_of(sub: messages.SubRunStarted, order: messages.OfferRun) -> messages.OfferRun:
     """A sub-run as if it had been ordered."""
     return replace(
         order, run=sub.run, flow=sub.flow, parameters=sub.parameters, configuration=sub.configuration, tags=sub.tags
     )
 
 
-def _call(flow: Any, order: protocol.OfferRun, state: State, began: float, guard: Any) -> None:
+def _call(flow: Any, order: messages.OfferRun, state: State, began: float, guard: Any) -> None:
     if not hooks.hooks_for(flow, state):
         return
     run = Run(
@@ -106,7 +106,7 @@ def _call(flow: Any, order: protocol.OfferRun, state: State, began: float, guard
         context.deactivate()
 
 
-def _describe(run: Run, flow: Any, order: protocol.OfferRun) -> None:
+def _describe(run: Run, flow: Any, order: messages.OfferRun) -> None:
     """What hooks may ask of the run. Reading its parameters may be what had killed it: they stay as they were given."""
     run.parameters = dict(order.parameters)
     with contextlib.suppress(Exception):
@@ -119,7 +119,7 @@ def _describe(run: Run, flow: Any, order: protocol.OfferRun) -> None:
 
 def _write_lines(fact: Any) -> None:
     """The run has ended: of all that can be told only lines still count."""
-    if isinstance(fact, protocol.Logged):
+    if isinstance(fact, messages.Logged):
         text = fact.message.encode("utf-8", "backslashreplace") + b"\n"
         with contextlib.suppress(OSError):
             os.write(2 if fact.level >= WARNING else 1, text)

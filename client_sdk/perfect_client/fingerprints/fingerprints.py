@@ -19,7 +19,7 @@ from operator import is_
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 from weakref import WeakKeyDictionary
 
-from perfect_client.fingerprints import codes, owned, references
+from perfect_client.fingerprints import code_objects, references, user_code
 from perfect_client.fingerprints.snapshots import ABSENT, LookedUp, Snapshot, dict_of
 
 SIZE = 16  # bytes
@@ -102,7 +102,7 @@ def _made_of(fn: types.FunctionType) -> Tuple[Any, ...]:
     return fn.__code__, fn.__defaults__, fn.__kwdefaults__, fn.__dict__.get("__wrapped__")
 
 
-_Node = Union[types.FunctionType, type, references.Global, _Root, owned.OwnModule]
+_Node = Union[types.FunctionType, type, references.Global, _Root, user_code.OwnModule]
 _remembered: Dict[Any, _Part] = {}
 _made_before: WeakKeyDictionary[types.FunctionType, Fingerprint] = WeakKeyDictionary()
 _ahead: Dict[int, _Ahead] = {}  # by the identity of the function
@@ -170,8 +170,8 @@ def of_function(fn: Any) -> Fingerprint:
 def _walk_from(fn: Any) -> Optional[_Walk]:
     """None, with a note, where the code cannot be read."""
     try:
-        package = owned.package_of(_file_of(fn))
-        with owned.own_package(package):
+        package = user_code.package_of(_file_of(fn))
+        with user_code.own_package(package):
             return _walk(_Root(fn), package)
     except Exception as wrong:  # it may be anything
         logger.debug("the code of %s cannot be read: %s: %s", type(fn).__name__, type(wrong).__name__, wrong)
@@ -219,7 +219,7 @@ def _walk(root: _Root, package: str) -> _Walk:
 def _key(node: Any) -> Any:
     if type(node) is references.Global:
         return id(node.space), node.name
-    return node if type(node) is owned.OwnModule else id(node)
+    return node if type(node) is user_code.OwnModule else id(node)
 
 
 def _part(node: Any, package: str) -> _Part:
@@ -239,7 +239,7 @@ def _lasts(node: Any) -> bool:
     """Whether it stays what it is as long as the process lives; nested functions are made by each call anew."""
     if type(node) is _Root:
         return False
-    return type(node) in (references.Global, owned.OwnModule) or "<locals>" not in node.__qualname__
+    return type(node) in (references.Global, user_code.OwnModule) or "<locals>" not in node.__qualname__
 
 
 def _made(node: Any, label: str, form: Any, snapshot: Snapshot, is_fixed: bool = False) -> _Part:
@@ -272,7 +272,7 @@ def _of_function(fn: types.FunctionType) -> _Part:
     code, space = fn.__code__, fn.__globals__
     snapshot = Snapshot(references.file_of(space))
     form = (
-        codes.form(code), snapshot.form(fn.__defaults__), snapshot.form(fn.__kwdefaults__),
+        code_objects.form(code), snapshot.form(fn.__defaults__), snapshot.form(fn.__kwdefaults__),
         snapshot.form(fn.__dict__.get("__wrapped__")), references.cells(fn, snapshot),
         references.names(code, space, snapshot),
     )  # fmt: skip
@@ -281,7 +281,7 @@ def _of_function(fn: types.FunctionType) -> _Part:
     snapshot.refs.extend(references.imported(code, space.get("__package__")))
     file = references.file_of(space) if code.co_filename.startswith("<") else code.co_filename
     # A cell or a class can get another value, and what is imported inside may be found elsewhere by then.
-    is_fixed = not fn.__closure__ and "." not in fn.__qualname__ and not codes.imports(code)
+    is_fixed = not fn.__closure__ and "." not in fn.__qualname__ and not code_objects.imports(code)
     return _made(fn, _label(file, fn.__qualname__), form, snapshot, is_fixed)
 
 
@@ -322,14 +322,14 @@ def _hint_text(pair: Tuple[str, Any]) -> Tuple[str, str]:
 # --------------------------------------------------------------------------------- modules that are imported on the way
 
 
-def _of_file(module: owned.OwnModule) -> _Part:
+def _of_file(module: user_code.OwnModule) -> _Part:
     label, snapshot = _label(module.file, ""), Snapshot()
     if os.stat(module.file).st_mtime_ns > _STARTED and module.name in sys.modules:  # it was imported from an older text
         return _made(module, label, os.urandom(SIZE), snapshot)
     code = SourceFileLoader(module.name, module.file).get_code(module.name)  # compiled already, if it was ever imported
     assert code is not None
     snapshot.refs.extend(references.imported(code, module.package))
-    return _made(module, label, codes.form(code), snapshot)
+    return _made(module, label, code_objects.form(code), snapshot)
 
 
 # ------------------------------------------------------------------------------------------------ what a factory passed
@@ -360,7 +360,7 @@ def _bound_ref(ref: Any, depth: int) -> Any:
     name = str(getattr(ref, "__qualname__", type(ref).__name__))
     if type(ref) is not types.FunctionType:
         return name
-    code = codes.form(ref.__code__) if name.endswith("<lambda>") else None
+    code = code_objects.form(ref.__code__) if name.endswith("<lambda>") else None
     return (name, code, _bound_form(ref, depth) if ref.__closure__ or "<locals>" in name else None)
 
 
@@ -400,5 +400,5 @@ _PARTS: Dict[type, Callable[[Any], _Part]] = {
     types.FunctionType: _of_function,
     references.Global: _of_global,
     _Root: _of_root,
-    owned.OwnModule: _of_file,
+    user_code.OwnModule: _of_file,
 }

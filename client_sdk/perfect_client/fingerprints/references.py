@@ -6,7 +6,7 @@ import re
 import types
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 
-from perfect_client.fingerprints import codes, owned
+from perfect_client.fingerprints import code_objects, user_code
 from perfect_client.fingerprints.snapshots import ABSENT, Snapshot, dict_of, is_own_class
 
 _OF_EVERY_MODULE = frozenset({
@@ -49,7 +49,7 @@ def _cell(cell: Any, snapshot: Snapshot) -> Any:
 def names(code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> Any:
     """What the names of the code stand for in its module."""
     found = []
-    for chain in codes.chains(code):
+    for chain in code_objects.chains(code):
         if chain[0] not in space:
             snapshot.looked_up.append((space, chain[0], ABSENT))
         elif chain[0] not in _OF_EVERY_MODULE:
@@ -57,7 +57,7 @@ def names(code: types.CodeType, space: Dict[str, Any], snapshot: Snapshot) -> An
     return found
 
 
-def _named(chain: codes.Chain, space: Dict[str, Any], snapshot: Snapshot) -> Any:
+def _named(chain: code_objects.Chain, space: Dict[str, Any], snapshot: Snapshot) -> Any:
     for name in chain:
         if name not in space:
             snapshot.looked_up.append((space, name, ABSENT))
@@ -66,7 +66,7 @@ def _named(chain: codes.Chain, space: Dict[str, Any], snapshot: Snapshot) -> Any
         snapshot.looked_up.append((space, name, value))
         if not issubclass(type(value), types.ModuleType):
             return _value(value, name, space, snapshot)
-        if not owned.is_own_module(value):
+        if not user_code.is_own_module(value):
             return snapshot.form(value)
         space = vars(value)
     return _attributes(value, snapshot)
@@ -74,7 +74,7 @@ def _named(chain: codes.Chain, space: Dict[str, Any], snapshot: Snapshot) -> Any
 
 def _attributes(module: types.ModuleType, snapshot: Snapshot) -> Any:
     """A module that the code has as a value: it may take from it whatever the module has."""
-    if not owned.is_own_module(module):
+    if not user_code.is_own_module(module):
         return snapshot.form(module)
     space, snapshot.is_fixed = vars(module), False
     named = sorted(name for name in space if not (name.startswith("__") and name.endswith("__")))
@@ -92,7 +92,7 @@ def _value(value: Any, name: str, space: Dict[str, Any], snapshot: Snapshot) -> 
 
 
 def _is_own_function(value: Any) -> bool:
-    return type(value) is types.FunctionType and owned.is_own(value.__code__.co_filename)
+    return type(value) is types.FunctionType and user_code.is_own(value.__code__.co_filename)
 
 
 def undecorated(value: Any) -> Any:
@@ -158,11 +158,11 @@ def _hinted_by(path: Sequence[str], space: Dict[str, Any], snapshot: Snapshot) -
         space = vars(found)
 
 
-def imported(code: types.CodeType, package: Any) -> Iterator[owned.OwnModule]:
+def imported(code: types.CodeType, package: Any) -> Iterator[user_code.OwnModule]:
     """The own modules that the code imports itself. They may not be loaded yet, so they count as they are written."""
-    for one in codes.imports(code):
-        base = owned.absolute(one.name, one.level, package if isinstance(package, str) else "")
+    for one in code_objects.imports(code):
+        base = user_code.absolute(one.name, one.level, package if isinstance(package, str) else "")
         for name in (base, *("%s.%s" % (base, inner) for inner in one.names if base)):
-            found = owned.find(name) if name else None
+            found = user_code.find(name) if name else None
             if found is not None:
                 yield found

@@ -15,8 +15,8 @@ from collections import deque
 from hashlib import blake2b
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Set, Tuple
 
-from perfect_client.fingerprints import codes
-from perfect_client.fingerprints.owned import is_own, is_own_module
+from perfect_client.fingerprints import code_objects
+from perfect_client.fingerprints.user_code import is_own, is_own_module
 
 LookedUp = Tuple[Dict[str, Any], str, Any]
 ABSENT = object()
@@ -273,7 +273,7 @@ _EXACT: _Writers = {
     types.FunctionType: Snapshot._function,
     types.BuiltinFunctionType: Snapshot._builtin,
     types.MethodType: lambda to, value: ("method", to.form(value.__func__), to.form(value.__self__)),
-    types.CodeType: lambda to, value: codes.form(value),
+    types.CodeType: lambda to, value: code_objects.form(value),
     functools.partial: lambda to, value: ("partial", *map(to.form, (value.func, value.args, value.keywords))),
     _LRU: lambda to, value: ("cached", to.form(value.__wrapped__)),
     staticmethod: lambda to, value: ("static", to.form(value.__func__)),

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Collection, Dict, List, Optional, Set, Tuple
 
 from perfect_client.journal import run_files
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 # Beside an attempt's journal: its spools and their common order, unfinished lines, the last lines of a full log.
 # An earlier version wrote ``output`` and numbered it by itself.
@@ -43,7 +43,7 @@ class Entry:
     """What the worker knows of one attempt. ``cancel`` is the reason once a cancel was asked for, ``stop`` the one once
     the worker ends it. ``ended`` says how it has ended, once a process was started to call its hooks."""
 
-    order: protocol.OfferRun
+    order: messages.OfferRun
     boot: str
     started: bool = False
     pid: int = 0
@@ -65,7 +65,7 @@ def read(text: bytes) -> Optional[Entry]:
     """The entry that the lines of a journal come to, None when they do not."""
     try:
         data = _merged(text)
-        order = protocol.from_dict(protocol.OfferRun, data["order"])
+        order = messages.from_dict(messages.OfferRun, data["order"])
         return Entry(
             order=order,
             boot=str(data["boot"]),
@@ -92,8 +92,8 @@ def written(entry: Entry, *, anew: bool = True) -> bytes:
         "ended": entry.ended,
     }
     if anew:
-        data["order"] = protocol.to_dict(entry.order)
-    return protocol.dumps(data).encode("utf-8", "backslashreplace") + b"\n"
+        data["order"] = messages.to_dict(entry.order)
+    return messages.dumps(data).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _merged(text: bytes) -> Dict[str, Any]:

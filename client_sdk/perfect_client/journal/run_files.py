@@ -11,8 +11,8 @@ import os
 import time
 from typing import Optional
 
-from perfect_client.journal import openlines, spool
-from perfect_client.journal.openlines import OpenLines
+from perfect_client.journal import spool, unfinished_lines
+from perfect_client.journal.unfinished_lines import OpenLines
 
 FOLDER = "ahead"  # beside the folder of the runs
 
@@ -25,7 +25,7 @@ class RunFiles:
 
     def __init__(self, path: str) -> None:
         self._path, self._is_ahead = path, True
-        self.open_lines: Optional[OpenLines] = openlines.create(path + ".open")
+        self.open_lines: Optional[OpenLines] = unfinished_lines.create(path + ".open")
         self.facts = spool.Writer(path + ".facts")
 
     def belong_to(self, path: str) -> None:

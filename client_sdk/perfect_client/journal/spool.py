@@ -16,7 +16,7 @@ from bisect import bisect_right
 from typing import Callable, List, Optional, Sequence, Union
 from zlib import crc32
 
-from perfect_client.wire.protocol import MAX_BATCH_BYTES
+from perfect_client.wire.messages import MAX_BATCH_BYTES
 
 Path = Union[str, "os.PathLike[str]"]
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence
 
-from perfect_client.journal import openlines
+from perfect_client.journal import unfinished_lines
 
 _COUNT_S = 2.0  # the longest that is waited for the end of processes that were killed
 READ_BYTES = 64 * 1024  # of one pipe in one turn of the loop
@@ -42,7 +42,7 @@ class Pipes:
         """The run's process is gone. What the supervisor has still to read may be lost until it has."""
         if fence in self._fds:
             self._over.append(fence)
-        still = [over for over in self._over if any(map(openlines.waiting, self._fds[over]))]
+        still = [over for over in self._over if any(map(unfinished_lines.waiting, self._fds[over]))]
         for over in set(self._over).difference(still):
             self.forget(over)
         self._over = still
@@ -58,7 +58,7 @@ class Pipes:
         give_up = time.monotonic() + _COUNT_S
         for fence, fds in self._fds.items():
             out, err = (_count_lines(fd, give_up) for fd in fds)
-            lines = openlines.attach(os.path.join(runs, "%d.open" % fence)) if out or err else None
+            lines = unfinished_lines.attach(os.path.join(runs, "%d.open" % fence)) if out or err else None
             if lines is not None:
                 lines.note_unread(out, err)
                 lines.close()
@@ -72,7 +72,7 @@ class Buffer:
         self._path, self._map = path, mmap.mmap(-1, READ_BYTES)
         if path is not None:
             with contextlib.suppress(OSError, ValueError), open(_opened(path), "r+b", buffering=0) as file:
-                if file.write(bytes(READ_BYTES)) == READ_BYTES:  # blocks for all of it: see ``openlines``
+                if file.write(bytes(READ_BYTES)) == READ_BYTES:  # blocks for all of it: see ``unfinished_lines``
                     self._map = mmap.mmap(file.fileno(), READ_BYTES)
 
     def read(self, fd: int) -> bytes:

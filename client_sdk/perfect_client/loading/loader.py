@@ -15,12 +15,12 @@ from types import MethodType, ModuleType
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from perfect_client.core import importing
-from perfect_client.core.failures import error_text
 from perfect_client.core.importing import Served
+from perfect_client.core.previews import error_text
 from perfect_client.engine.decorated import Bound
 from perfect_client.engine.decorators import Flow
 from perfect_client.errors import PACKAGE, function_place
-from perfect_client.loading.own_modules import OwnModules
+from perfect_client.loading.importer import OwnModules
 from perfect_client.loading.sources import FILE, FOREIGN, MEMBER, MODULE, SCRIPT, Unit
 
 _SKIPPED_FOLDERS = FOREIGN | {"build", "dist"}

@@ -17,13 +17,13 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 from perfect_client.analysis import describe
 from perfect_client.core import importing
 from perfect_client.loading import sources
+from perfect_client.loading.importer import OwnModules, Statement, Trace, Watch
 from perfect_client.loading.leftovers import Left, in_words
 from perfect_client.loading.loader import Imported, Loader, folders_of, same_name
-from perfect_client.loading.own_modules import OwnModules, Statement, Trace, Watch
 from perfect_client.loading.process_state import apply
 from perfect_client.loading.sources import Unit
-from perfect_client.schema.hiding import of_this_process
-from perfect_client.wire import protocol
+from perfect_client.schema.secrets import of_this_process
+from perfect_client.wire import messages
 
 MAX_SOURCES_BYTES = 50 * 1024 * 1024  # of all files; without them there is no last good code
 _MAX_PLACES = 3
@@ -92,7 +92,7 @@ class Survey:
 
     def _describe(self, flow: Any, specs: List[Any]) -> None:
         try:
-            specs.append(protocol.to_dict(describe.flow_spec(flow)))
+            specs.append(messages.to_dict(describe.flow_spec(flow)))
         except Exception as wrong:
             del self.flows[flow.name]
             text = "the flow '%s' cannot be described: %s: %s" % (flow.name, type(wrong).__name__, wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Optional
 
-from perfect_client.core.runlog import RunLogger, disable_run_logger, get_run_logger, logger_of
+from perfect_client.core.run_logger import RunLogger, disable_run_logger, get_run_logger, logger_of
 
 __all__ = ["disable_run_logger", "flow_run_logger", "get_logger", "get_run_logger", "task_run_logger"]
 

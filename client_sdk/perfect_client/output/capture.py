@@ -2,7 +2,7 @@
 
 Each thread has its own unfinished line in each stream, so that threads do not tear each other's lines. What a
 progress bar draws over with carriage returns is not kept, only what stands at the end of its line. In a worker's run
-an unfinished line also stands in a mapped file (``openlines``), where the supervisor finds it should this process die.
+an unfinished line also stands in a mapped file (``unfinished_lines``): the supervisor finds it when this process dies.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import sys
 import threading
 from typing import Any, Iterable, List, Optional, Tuple, Union
 
-from perfect_client.core import context, other_loggers, runlog
-from perfect_client.core.recorder import Run
-from perfect_client.journal.openlines import OpenLines
-from perfect_client.schema import hiding
-from perfect_client.wire.protocol import _CUT_BYTES, MAX_LINE_BYTES, clean_text
+from perfect_client.core import context, other_loggers, run_logger
+from perfect_client.core.runs import Run
+from perfect_client.journal.unfinished_lines import OpenLines
+from perfect_client.schema import secrets
+from perfect_client.wire.messages import _CUT_BYTES, MAX_LINE_BYTES, clean_text
 
 STDOUT_LEVEL, STDERR_LEVEL = logging.INFO, logging.WARNING
 _HANDLER_EMIT = logging.StreamHandler.emit.__code__
@@ -70,13 +70,13 @@ class _Line:
             self.text, self.head, self.more = "", raw[:MAX_LINE_BYTES], len(raw) - MAX_LINE_BYTES
 
     def take(self) -> str:
-        """The line as ``protocol.clean_text`` would give it, and an empty one in its place."""
+        """The line as ``messages.clean_text`` would give it, and an empty one in its place."""
         text = self.so_far()
         self.clear()
         return text
 
     def so_far(self) -> str:
-        """The line as ``protocol.clean_text`` would give it."""
+        """The line as ``messages.clean_text`` would give it."""
         if not self.head:
             return clean_text(self.text)
         kept = self.head[: MAX_LINE_BYTES - _CUT_BYTES].decode("utf-8", "ignore")
@@ -233,8 +233,8 @@ class LineStream(io.TextIOBase):
         if not line.held:
             line.held, line.task = True, self._run.number_here()
         text = line.so_far() if line.head else line.text
-        if hiding.of_this_process:
-            text = hiding.of_this_process.without(text)
+        if secrets.of_this_process:
+            text = secrets.of_this_process.without(text)
         self._open_lines.hold(line.slot, text, self._level, line.task, self._run.clock())
 
     def _has_slot(self, line: _Line) -> bool:
@@ -416,13 +416,13 @@ class Capture:
             self._set(builtins, "print", _print)
         self._handler = RunHandler(self._run, self._level, self._open_lines)
         root = logging.getLogger()
-        self._levels = [(logger, logger.level) for logger in (root, *runlog.loggers())]
+        self._levels = [(logger, logger.level) for logger in (root, *run_logger.loggers())]
         for logger, _ in self._levels:
             logger.setLevel(self._level)
         self._wake_loggers()
         root.addHandler(self._handler)
         root.removeHandler = self._remove_handler  # type: ignore[method-assign]
-        self._sink, runlog.sink = runlog.sink, self._handler.handle
+        self._sink, run_logger.sink = run_logger.sink, self._handler.handle
         return self
 
     def _wake_loggers(self) -> None:
@@ -461,7 +461,7 @@ class Capture:
         root = logging.getLogger()
         root.__dict__.pop("removeHandler", None)
         root.removeHandler(self._handler)
-        runlog.sink = self._sink
+        run_logger.sink = self._sink
         for logger, level in self._levels:
             logger.setLevel(level)
         while self._undo:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Sequence, Union
 
-from perfect_client.core.failures import preview
+from perfect_client.core.previews import preview
 from perfect_client.errors import Unanswered
-from perfect_client.questions import asking
-from perfect_client.questions.questions import Body, Question
-from perfect_client.wire.protocol import MAX_LIMITS_AT_ONCE, MAX_SLOTS
+from perfect_client.questions import client
+from perfect_client.questions.question import Body, Question
+from perfect_client.wire.messages import MAX_LIMITS_AT_ONCE, MAX_SLOTS
 
 
 class AcquireConcurrencySlotTimeoutError(TimeoutError):
@@ -47,13 +47,13 @@ class concurrency:
         self._held: List[Question] = []  # a block may be entered again inside itself
 
     def _ask(self) -> Question:
-        question: Question = asking.line().ask("concurrency", self._body)
+        question: Question = client.line().ask("concurrency", self._body)
         return question
 
     def __enter__(self) -> None:
         question = self._ask()
         with _said(self._body, self._timeout):
-            asking.wait(question, self._timeout)
+            client.wait(question, self._timeout)
         self._held.append(question)
 
     def __exit__(self, *exc: object) -> None:
@@ -62,7 +62,7 @@ class concurrency:
     async def __aenter__(self) -> None:
         question = self._ask()
         with _said(self._body, self._timeout):
-            await asking.wait_later(question, self._timeout)
+            await client.wait_later(question, self._timeout)
         self._held.append(question)
 
     async def __aexit__(self, *exc: object) -> None:
@@ -76,18 +76,18 @@ def rate_limit(
     rate. In asynchronous code an awaitable. Raises as ``concurrency`` does."""
     wanted = body(names, occupy, strict)
     return (
-        rate_limited_later(wanted, timeout_seconds) if asking.in_coroutine() else rate_limited(wanted, timeout_seconds)
+        rate_limited_later(wanted, timeout_seconds) if client.in_coroutine() else rate_limited(wanted, timeout_seconds)
     )
 
 
 def rate_limited(body: Body, timeout_seconds: Optional[float]) -> None:
     with _said(body, timeout_seconds):
-        asking.wait(asking.line().ask("rate_limit", body), timeout_seconds)
+        client.wait(client.line().ask("rate_limit", body), timeout_seconds)
 
 
 async def rate_limited_later(body: Body, timeout_seconds: Optional[float]) -> None:
     with _said(body, timeout_seconds):
-        await asking.wait_later(asking.line().ask("rate_limit", body), timeout_seconds)
+        await client.wait_later(client.line().ask("rate_limit", body), timeout_seconds)
 
 
 class _said:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, List, Optional, Type
 
-from perfect_client.core.failures import preview
-from perfect_client.questions import asking
-from perfect_client.schema.jsonable import to_json
-from perfect_client.wire.protocol import MAX_VARIABLE_BYTES, clean_json, dumps
+from perfect_client.core.previews import preview
+from perfect_client.questions import client
+from perfect_client.schema.encoding import to_json
+from perfect_client.wire.messages import MAX_VARIABLE_BYTES, clean_json, dumps
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
@@ -39,11 +39,11 @@ class Variable:
     @classmethod
     def unset(cls, name: str) -> Any:
         """Forget the variable; whether it was set."""
-        return asking.answered("variable.unset", {"name": _checked(name)}, lambda body: bool(body["unset"]))
+        return client.answered("variable.unset", {"name": _checked(name)}, lambda body: bool(body["unset"]))
 
     @classmethod
     async def aunset(cls, name: str) -> Any:
-        return await asking.answered("variable.unset", {"name": _checked(name)}, lambda body: body["unset"], later=True)
+        return await client.answered("variable.unset", {"name": _checked(name)}, lambda body: body["unset"], later=True)
 
     def __init__(self, name: str, value: Any, tags: Optional[List[str]] = None) -> None:
         self.name, self.value, self.tags = name, value, list(tags or [])
@@ -53,7 +53,7 @@ class Variable:
 
 
 def _get(name: str, default: Any, later: Optional[bool]) -> Any:
-    return asking.answered(
+    return client.answered(
         "variable.get", {"name": _checked(name)}, lambda body: body.get("value", default), later=later
     )
 
@@ -67,7 +67,7 @@ def _set(
         "tags": list(tags or []),
         "overwrite": bool(overwrite),
     }
-    return asking.answered("variable.set", body, lambda said: cls(name, value, tags), later=later)
+    return client.answered("variable.set", body, lambda said: cls(name, value, tags), later=later)
 
 
 def _checked(name: Any) -> str:

@@ -6,7 +6,7 @@ import inspect
 import re
 from typing import Dict, List, Optional
 
-from perfect_client.wire.protocol import clean_text
+from perfect_client.wire.messages import clean_text
 
 MAX_DESCRIPTION = 1000  # characters
 

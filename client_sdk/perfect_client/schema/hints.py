@@ -13,13 +13,13 @@ import typing
 from pathlib import Path, PurePath
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Tuple, Union
 
-from perfect_client.schema import choices, models, records
-from perfect_client.schema.fitting import key_of
-from perfect_client.schema.hiding import Secret
-from perfect_client.schema.jsonable import to_json
-from perfect_client.schema.parameters import limited, limits_in, told_in
+from perfect_client.schema import enums, pydantic_models, records
+from perfect_client.schema.encoding import to_json
+from perfect_client.schema.fields import limited, limits_in, told_in
 from perfect_client.schema.records import HintOf
-from perfect_client.schema.values import ANYTHING, PLAIN, Hint, Schema, Wrong, path_of
+from perfect_client.schema.scalars import ANYTHING, PLAIN, Hint, Schema, Wrong, path_of
+from perfect_client.schema.secrets import Secret
+from perfect_client.schema.validation import key_of
 
 _Busy = FrozenSet[Any]
 
@@ -186,7 +186,7 @@ _GENERIC: Dict[Any, Callable[[Any, _Busy], Hint]] = {
     collections.abc.Iterable: _LIST, collections.abc.Collection: _LIST,
     set: _SET, collections.abc.Set: _SET, collections.abc.MutableSet: _SET, frozenset: _FROZEN,
     tuple: _tuple, dict: _mapping, collections.abc.Mapping: _mapping, collections.abc.MutableMapping: _mapping,
-    typing.Literal: lambda annotation, busy: choices.literal_hint(annotation), Union: _union,
+    typing.Literal: lambda annotation, busy: enums.literal_hint(annotation), Union: _union,
 }  # fmt: skip
 if sys.version_info >= (3, 10):
     import types
@@ -210,11 +210,11 @@ def _secret(annotation: Any, busy: _Busy) -> Hint:
 _GENERIC[Secret] = _secret
 
 _CLASSES: Tuple[Tuple[Callable[[Any], bool], Callable[[Any, HintOf], Hint]], ...] = (
-    (lambda cls: issubclass(cls, enum.Enum), lambda cls, of: choices.enum_hint(cls)),
+    (lambda cls: issubclass(cls, enum.Enum), lambda cls, of: enums.enum_hint(cls)),
     (dataclasses.is_dataclass, records.dataclass_hint),
     (lambda cls: hasattr(cls, "__total__") and hasattr(cls, "__annotations__"), records.typed_dict_hint),
     (lambda cls: issubclass(cls, tuple) and hasattr(cls, "_fields"), records.named_tuple_hint),
-    (models.is_model, lambda cls, of: models.model_hint(cls)),
-    (models.is_secret_class, lambda cls, of: models.secret_class_hint(cls)),
+    (pydantic_models.is_model, lambda cls, of: pydantic_models.model_hint(cls)),
+    (pydantic_models.is_secret_class, lambda cls, of: pydantic_models.secret_class_hint(cls)),
     (lambda cls: issubclass(cls, PurePath), lambda cls, of: PLAIN[Path]._replace(read=path_of(cls))),
 )

@@ -7,11 +7,11 @@ import sys
 import typing
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Set
 
-from perfect_client.schema.hiding import of_this_process
-from perfect_client.schema.jsonable import to_json
+from perfect_client.schema.encoding import to_json
 from perfect_client.schema.masking import is_secret, secrets_in
-from perfect_client.schema.values import Hint, Schema, Wrong
-from perfect_client.wire.protocol import dumps
+from perfect_client.schema.scalars import Hint, Schema, Wrong
+from perfect_client.schema.secrets import of_this_process
+from perfect_client.wire.messages import dumps
 
 MAX_DEFAULT_BYTES = 16 * 1024
 _QUALIFIERS = ("Required", "NotRequired", "ReadOnly")

@@ -11,16 +11,16 @@ from functools import lru_cache
 from typing import Any, Callable, Collection, Dict, List, Mapping, NamedTuple, Tuple
 
 from perfect_client.errors import BadParameter
-from perfect_client.schema import wording
+from perfect_client.schema import sentences
 from perfect_client.schema.docstrings import parameters_told
-from perfect_client.schema.fitting import Unfit, fit, refuse_names
-from perfect_client.schema.hiding import hide_all
+from perfect_client.schema.encoding import to_json
+from perfect_client.schema.fields import default_of_field, is_default_of_a_field
 from perfect_client.schema.hints import hint_of, optional, with_metadata
-from perfect_client.schema.jsonable import to_json
 from perfect_client.schema.masking import is_secret, secrets_in
-from perfect_client.schema.parameters import default_of_field, is_default_of_a_field
 from perfect_client.schema.records import told_default
-from perfect_client.schema.values import ANYTHING, Hint, Wrong
+from perfect_client.schema.scalars import ANYTHING, Hint, Wrong
+from perfect_client.schema.secrets import hide_all
+from perfect_client.schema.validation import Unfit, fit, refuse_names
 
 _EMPTY = inspect.Parameter.empty
 _WITH_LIMITS: Any = {"include_extras": True} if sys.version_info >= (3, 9) else {}
@@ -233,7 +233,7 @@ def _bound(known: Parameters, explicit: Mapping[str, Any], configured: Mapping[s
         elif name in configured:
             bound[name] = _read(parameter, configured[name], " in the configuration")
         elif parameter.required:
-            raise Unfit(name, wording.missing(name, wording.words(parameter.hint.schema)))
+            raise Unfit(name, sentences.missing(name, sentences.words(parameter.hint.schema)))
         else:
             bound[name] = parameter.default
     bound.update((name, value) for name, value in explicit.items() if name not in bound)
@@ -365,11 +365,11 @@ def _read(parameter: Parameter, value: Any, where: str) -> Any:
         return parameter.hint.read(value)
     except Wrong as wrong:
         if str(wrong):
-            raise Unfit(parameter.name, wording.unusable(parameter.name, str(wrong), where)) from None
+            raise Unfit(parameter.name, sentences.unusable(parameter.name, str(wrong), where)) from None
     except (ValueError, TypeError, OverflowError) as wrong:
-        raise Unfit(parameter.name, wording.unusable(parameter.name, str(wrong), where)) from None
+        raise Unfit(parameter.name, sentences.unusable(parameter.name, str(wrong), where)) from None
     secret = is_secret(parameter.name, schema, value)
-    sentence = wording.must_be(parameter.name, wording.words(schema), value, secret, where)
+    sentence = sentences.must_be(parameter.name, sentences.words(schema), value, secret, where)
     raise Unfit(parameter.name, sentence)
 
 

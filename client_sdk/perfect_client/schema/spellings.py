@@ -11,7 +11,7 @@ import re
 import string
 from typing import Dict, FrozenSet, Iterable, Iterator, List, Tuple, Union
 
-from perfect_client.wire import contents
+from perfect_client.wire import artifact_content
 
 Written = Union[str, bytes]  # a secret as it is: a text, or bytes
 
@@ -43,10 +43,10 @@ def spellings(value: Written) -> List[str]:
     for raw in _raw(value):
         found += _python(repr(raw)[2:-1])
         found += _quoted(raw)
-    # As ``protocol.clean_text`` leaves it, and as artifacts show it.
+    # As ``messages.clean_text`` leaves it, and as artifacts show it.
     for way in (text, *_markup(text), *_shell(text)):
         legible = way.replace("\x00", "\u2400").encode("utf-8", "backslashreplace").decode("utf-8")
-        for shown in (way, legible, contents.legible(legible)):
+        for shown in (way, legible, artifact_content.legible(legible)):
             found += [shown, " ".join(shown.split()), shown.strip(), *(line.strip() for line in shown.splitlines())]
     return list(dict.fromkeys(found))
 
@@ -95,7 +95,7 @@ def _character(char: str, slashes: int) -> str:
         "x%02x" % ord(char),
     ]
     named = _LETTERS.get(char, "")
-    picture = chr(0x2400 + ord(char)) if char < " " else contents.legible(char)
+    picture = chr(0x2400 + ord(char)) if char < " " else artifact_content.legible(char)
     # The longest first: whoever follows a secret character by character does not come back to a shorter one.
     plainly = "|".join(map(re.escape, dict.fromkeys((*_MARKUP.get(char, ()), char, picture))))
     return "(?:%s(?:%s)|\\\\{%d,}(?i:%s))" % (more, plainly, slashes + 1, "|".join(filter(None, [*codes, named])))

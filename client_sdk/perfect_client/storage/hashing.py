@@ -16,8 +16,8 @@ from types import CodeType, FunctionType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from perfect_client.errors import HashError
-from perfect_client.fingerprints import codes, fingerprints
-from perfect_client.wire.protocol import clean_text
+from perfect_client.fingerprints import code_objects, fingerprints
+from perfect_client.wire.messages import clean_text
 
 SIZE = 16  # bytes
 _SIMPLE = frozenset({type(None), bool, int, float, str, bytes})
@@ -161,7 +161,7 @@ _FORMS: Dict[type, Callable[[Any], Any]] = {
     set: lambda value: ("set", _members(value)),
     frozenset: lambda value: ("frozenset", _members(value)),
     FunctionType: _function,
-    CodeType: codes.form,
+    CodeType: code_objects.form,
     type: _class,
     ABCMeta: _class,
     pathlib.PosixPath: _path,

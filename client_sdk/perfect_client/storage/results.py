@@ -17,8 +17,8 @@ from hashlib import blake2b
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Union
 
 from perfect_client.errors import ConfigurationError
-from perfect_client.storage import bounding
-from perfect_client.storage.bounding import LEAST_BYTES
+from perfect_client.storage import eviction
+from perfect_client.storage.eviction import LEAST_BYTES
 
 SIZE_SETTING, AGE_SETTING = "PERFECT_RESULTS_MB", "PERFECT_RESULTS_DAYS"
 DEFAULT_MB, DEFAULT_DAYS = 1024.0, 30.0
@@ -160,7 +160,7 @@ class FolderStore:
         if self.max_bytes == math.inf and self.max_age_s == math.inf:
             return
         runs = os.path.join(self.path, RUNS)
-        bounding.sweep([self.path, runs], runs, self.max_bytes, self.max_age_s)
+        eviction.sweep([self.path, runs], runs, self.max_bytes, self.max_age_s)
 
 
 _stores: Dict[Tuple[str, str, str], FolderStore] = {}

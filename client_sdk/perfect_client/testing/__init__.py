@@ -14,15 +14,15 @@ import threading
 import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from perfect_client.analysis import discovery
-from perfect_client.console.tally import Call, Tally
-from perfect_client.core import audience, states
-from perfect_client.core.recorder import Emit, Run
+from perfect_client.analysis import planner
+from perfect_client.console.run_progress import Call, Tally
+from perfect_client.core import listeners, states
+from perfect_client.core.runs import Emit, Run
 from perfect_client.core.states import State
 from perfect_client.engine import steps
 from perfect_client.engine.decorators import Flow
-from perfect_client.output.echo import echoing
-from perfect_client.wire.protocol import Logged, RunEnded, TaskEnded, TaskProgressed, TaskRetrying, TaskStarted
+from perfect_client.output.tee import echoing
+from perfect_client.wire.messages import Logged, RunEnded, TaskEnded, TaskProgressed, TaskRetrying, TaskStarted
 
 __all__ = ["LogLine", "Recording", "TaskTold", "prefect_test_harness", "recording", "run"]
 
@@ -77,14 +77,14 @@ class Recording:
     def __init__(self, clock: _Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self.facts: List[Any] = []  # of perfect_client.wire.protocol, in order
+        self.facts: List[Any] = []  # of perfect_client.wire.messages, in order
         self.runs: List[Run] = []
         self.tasks: List[TaskTold] = []  # in the order in which they began
         self.logs: List[LogLine] = []
         self._tally = Tally()
 
     def _listen(self, run: Run) -> Emit:
-        tally = self._tally = Tally(discovery.plan(run.flow).tasks if run.flow is not None else ())
+        tally = self._tally = Tally(planner.plan(run.flow).tasks if run.flow is not None else ())
         run.clock = self._clock
         by_number: Dict[int, TaskTold] = {}
 
@@ -129,7 +129,7 @@ class Recording:
         return found[0]
 
     def of(self, kind: type) -> List[Any]:
-        """The facts of one kind, as ``protocol.TaskStarted``."""
+        """The facts of one kind, as ``messages.TaskStarted``."""
         return [fact for fact in self.facts if type(fact) is kind]
 
 
@@ -165,14 +165,14 @@ def recording(*, real_time: bool = False) -> Iterator[Recording]:
     """
     clock = _Clock()
     told = Recording(clock)
-    before: Tuple[Any, Any] = audience.listener, steps.sleep
+    before: Tuple[Any, Any] = listeners.listener, steps.sleep
     with prefect_test_harness(), echoing():
-        audience.listener = told._listen
+        listeners.listener = told._listen
         steps.sleep = before[1] if real_time else clock.sleep
         try:
             yield told
         finally:
-            audience.listener, steps.sleep = before
+            listeners.listener, steps.sleep = before
 
 
 def run(flow: Flow[Any, Any], /, *args: Any, **parameters: Any) -> Recording:

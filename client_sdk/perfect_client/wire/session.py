@@ -16,8 +16,8 @@ from collections import deque
 from dataclasses import replace
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from perfect_client.wire import protocol
-from perfect_client.wire.protocol import (
+from perfect_client.wire import messages
+from perfect_client.wire.messages import (
     FACTS,
     MAX_FRAME_BYTES,
     Accept,
@@ -143,7 +143,7 @@ class Session:
 
     def leave(self, reason: str) -> None:
         """The worker stops on purpose and holds no started run."""
-        self._say(protocol.Left(reason))
+        self._say(messages.Left(reason))
 
     def watch(self, fence: int, run: str, stream: str, source: Source) -> None:
         """Deliver a stream of an attempt, over reconnects too, until `forget`. ``source`` has the shape of `Source`."""
@@ -161,7 +161,7 @@ class Session:
 
     def forget(self, fence: int) -> None:
         """The attempt is delivered or dropped: nothing more is sent about it."""
-        for name in protocol.STREAMS:
+        for name in messages.STREAMS:
             self.unwatch(fence, name)
         self._held.pop(fence, None)
         self._open_lines.pop(fence, None)
@@ -205,7 +205,7 @@ class Session:
         if verdict.verdict in _NOT_OURS:
             self.forget(verdict.fence)
             return [DropRun(verdict.fence, _NOT_OURS[verdict.verdict])]
-        for name in protocol.STREAMS:
+        for name in messages.STREAMS:
             stream = self._streams.get((verdict.fence, name))
             if stream is not None:
                 self._resume(stream, verdict)
@@ -274,7 +274,7 @@ class Session:
 
     def delivered(self, fence: int) -> bool:
         """Whether the server has everything that all streams of the attempt hold now."""
-        streams = [self._streams.get((fence, name)) for name in protocol.STREAMS]
+        streams = [self._streams.get((fence, name)) for name in messages.STREAMS]
         return all(stream.delivered for stream in streams if stream is not None)
 
     # ----------------------------------------------------------------------------------------------------------- time
@@ -329,7 +329,7 @@ class Session:
         return replace(
             held,
             facts=self._last(held.fence, FACTS, held.facts),
-            output=self._last(held.fence, protocol.OUTPUT, held.output),
+            output=self._last(held.fence, messages.OUTPUT, held.output),
         )
 
     def _last(self, fence: int, name: str, otherwise: int) -> int:
@@ -339,7 +339,7 @@ class Session:
 
 def _on_the_wire(message: Message) -> bytes:
     """UTF-8; a lone surrogate (a file name that is no UTF-8, in a sentence) becomes its JSON escape."""
-    return protocol.encode(message).encode("utf-8", "backslashreplace")
+    return messages.encode(message).encode("utf-8", "backslashreplace")
 
 
 _NOT_OURS = {

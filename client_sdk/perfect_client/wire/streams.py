@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Deque, List, NamedTuple, Optional, Protocol
 
-from perfect_client.wire.protocol import FACTS, MAX_BATCH_BYTES, MAX_BATCH_FACTS, Accept, encode_batch
+from perfect_client.wire.messages import FACTS, MAX_BATCH_BYTES, MAX_BATCH_FACTS, Accept, encode_batch
 
 STUBBORN = 3  # a batch refused or lost so many times in a row is halved
 LONGEST_PAUSE_S = 30.0

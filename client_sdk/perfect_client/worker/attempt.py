@@ -12,18 +12,18 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
 
 from perfect_client.journal import spool, unread
 from perfect_client.journal.journal import Entry, Folder
-from perfect_client.journal.merging import OUTCOMES, Merged
-from perfect_client.journal.openlines import OpenLine
-from perfect_client.schema.hiding import fact_without
+from perfect_client.journal.merge import OUTCOMES, Merged
+from perfect_client.journal.unfinished_lines import OpenLine
 from perfect_client.schema.redaction import Hidden
+from perfect_client.schema.secrets import fact_without
 from perfect_client.system import procs
 from perfect_client.system.loop import Loop, Timer
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 from perfect_client.wire.session import Session
-from perfect_client.worker import last_words
-from perfect_client.worker.confiding import Listener
-from perfect_client.worker.last_words import Unfinished
-from perfect_client.worker.output import STDERR_LEVEL, STDOUT_LEVEL, Output
+from perfect_client.worker import last_lines
+from perfect_client.worker.last_lines import Unfinished
+from perfect_client.worker.pipes import STDERR_LEVEL, STDOUT_LEVEL, Output
+from perfect_client.worker.secret_pipe import Listener
 
 GROUP_AFTER_S = 1.0  # a cancelled run's own process is asked first, what it started a second later
 HANGING_EXIT_S = 5.0  # from the outcome to the end of the process
@@ -44,7 +44,7 @@ class House(NamedTuple):
     others: Callable[[], Set[int]]  # pids that are nobody's orphans: the zygotes and the leaders of living runs
     changed: Callable[["Attempt"], None]  # a slot came free or an attempt is final
     over: Callable[["House", "Attempt"], None]  # its end is written
-    secrets: Callable[[protocol.OfferRun], Hidden]  # what must not stand in the output of a run
+    secrets: Callable[[messages.OfferRun], Hidden]  # what must not stand in the output of a run
     buffer: unread.Buffer  # what their pipes give is read there first
 
 
@@ -96,8 +96,8 @@ class Attempt:
     def alive(self) -> bool:
         return self.stage == RUNNING
 
-    def held(self) -> protocol.Held:
-        return protocol.Held(
+    def held(self) -> messages.Held:
+        return messages.Held(
             self.fence,
             self.run,
             facts=self._merged.count if self._merged else 0,
@@ -135,7 +135,7 @@ class Attempt:
         if self._beside("raw").exists():
             self._lines = spool.Reader(self._beside("raw"))
         self._merged.restore(self._lines)
-        self._house.session.watch(self.fence, self.run, protocol.FACTS, self._merged)
+        self._house.session.watch(self.fence, self.run, messages.FACTS, self._merged)
 
     def open_pipes(self) -> Optional[List[int]]:
         """The child's stdout, stderr, lifeline, answers and the pipe for its secrets, and its zygote's reading ends of
@@ -213,7 +213,7 @@ class Attempt:
     def answer(self, ask: int, body: Dict[str, Any]) -> None:
         """The server's answer to a question of the code, for the process that asked."""
         if self._answers >= 0:
-            self._unsent += protocol.dumps([ask, body]).encode("utf-8", "backslashreplace") + b"\n"
+            self._unsent += messages.dumps([ask, body]).encode("utf-8", "backslashreplace") + b"\n"
             self._send_answers()
 
     def _send_answers(self) -> None:
@@ -247,7 +247,7 @@ class Attempt:
         self._watch_facts()
         if self._beside("output").exists():
             self._old_output = spool.Reader(self._beside("output"))
-            self._house.session.watch(self.fence, self.run, protocol.OUTPUT, self._old_output)
+            self._house.session.watch(self.fence, self.run, messages.OUTPUT, self._old_output)
         self._output.recover(self._beside, self._lines, self._house.folder.reading(self.entry.boot))
         self._finish()
 
@@ -273,18 +273,18 @@ class Attempt:
         return self.zygote is not None or (self._facts is not None and self._facts.count > 1)
 
     @property
-    def exit(self) -> Optional[protocol.ProcessExited]:
+    def exit(self) -> Optional[messages.ProcessExited]:
         """The end that a supervisor wrote; None if the run told its outcome, or has not ended."""
         last = self._facts.last() if self._facts else None
-        fact = protocol.decode(last) if last is not None and last.startswith(OUTCOMES[1]) else None
-        return fact if isinstance(fact, protocol.ProcessExited) else None
+        fact = messages.decode(last) if last is not None and last.startswith(OUTCOMES[1]) else None
+        return fact if isinstance(fact, messages.ProcessExited) else None
 
     @property
     def began_at(self) -> float:
         """When its code began, in seconds since the epoch; now, if that is not known."""
         first = self._facts.read(1, 1, 1) if self._facts else []
-        fact = protocol.decode(first[0]) if first else None
-        return fact.time if isinstance(fact, protocol.RunStarted) else time.time()
+        fact = messages.decode(first[0]) if first else None
+        return fact.time if isinstance(fact, messages.RunStarted) else time.time()
 
     def _drain(self) -> None:
         if self._facts is not None:
@@ -473,7 +473,7 @@ class Attempt:
     def _write_end(self, last_words: str) -> None:
         path = self._house.folder.facts(self.fence)
         status = self._gone.status if self._gone else None
-        fact = protocol.ProcessExited(
+        fact = messages.ProcessExited(
             time.time(),
             self._reason(),
             code=os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None,
@@ -485,7 +485,7 @@ class Attempt:
         try:
             writer = spool.Writer(path)  # cuts a torn tail
             with contextlib.closing(writer):
-                writer.append_many([*self._last_words(), protocol.encode_fact(fact_without(self._hidden, fact))])
+                writer.append_many([*self._last_words(), messages.encode_fact(fact_without(self._hidden, fact))])
                 writer.sync()
         except OSError:  # the disk is full
             self._later(FULL_DISK_S, lambda: self._write_end(last_words))
@@ -494,7 +494,7 @@ class Attempt:
             self._house.over(self._house, self)
 
     def _last_words(self) -> List[bytes]:
-        return last_words.of_process(self._facts, self._beside("tail"), self._beside("open"), self._clean, time.time())
+        return last_lines.of_process(self._facts, self._beside("tail"), self._beside("open"), self._clean, time.time())
 
     def _reason(self) -> str:
         if self._missed:

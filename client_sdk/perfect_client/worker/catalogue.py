@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Set
 
 from perfect_client.loading.sources import Unit
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 AUTO, FORK, FRESH = "auto", "fork", "fresh"
 
@@ -14,7 +14,7 @@ AUTO, FORK, FRESH = "auto", "fork", "fresh"
 class Entry(NamedTuple):
     """A flow as it is announced. ``sources`` is the file with its code where the code on disk is not to be used."""
 
-    spec: protocol.FlowSpec
+    spec: messages.FlowSpec
     unit: Unit
     sources: str = ""
 
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 class _Piece(NamedTuple):
     """A unit as it was when it last imported well."""
 
-    flows: List[protocol.FlowSpec]
+    flows: List[messages.FlowSpec]
     left: str
     sources: str
 
@@ -55,7 +55,7 @@ class Catalogue:
                 if unit in before:
                     self._pieces[unit] = before[unit]
             else:
-                flows = [protocol.from_dict(protocol.FlowSpec, spec) for spec in told["flows"]]
+                flows = [messages.from_dict(messages.FlowSpec, spec) for spec in told["flows"]]
                 self._pieces[unit] = _Piece(flows, told["left"], report["sources"])
         self._settle()
 
@@ -93,7 +93,7 @@ class Catalogue:
         return list(dict.fromkeys([*self._faults.values(), *self._general]))
 
     @property
-    def flows(self) -> List[protocol.FlowSpec]:
+    def flows(self) -> List[messages.FlowSpec]:
         return [entry.spec for entry in self.entries.values()]
 
     @property
@@ -122,7 +122,7 @@ class Catalogue:
                 entry = Entry(self._with_start(told, piece.left), unit, piece.sources if fault else "")
                 self.entries.setdefault(spec.name, entry)
 
-    def _with_start(self, spec: protocol.FlowSpec, left: str) -> protocol.FlowSpec:
+    def _with_start(self, spec: messages.FlowSpec, left: str) -> messages.FlowSpec:
         start, reason = FRESH, ""
         if spec.problem:
             reason = "starts fresh: its file does not import now, so each run imports the last good code"

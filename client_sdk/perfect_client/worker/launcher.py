@@ -14,10 +14,10 @@ from perfect_client.loading.sources import Unit
 from perfect_client.system import procs
 from perfect_client.system.channel import Channel, Message
 from perfect_client.system.loop import Loop, Timer
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 from perfect_client.worker.catalogue import AUTO, Catalogue, Entry
-from perfect_client.worker.reserves import Reserves
-from perfect_client.worker.starters import Moment, Place, Reserve, Zygote
+from perfect_client.worker.standby import Reserves
+from perfect_client.worker.zygotes import Moment, Place, Reserve, Zygote
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _HEALTHY_S = 0.5, 30.0, 30.0
@@ -65,7 +65,7 @@ class Hears(NamedTuple):
 
     event: Callable[[Zygote, Message], None]
     failed: Callable[[int, str], None]
-    flows: Callable[[protocol.FlowsAnnounced], None]
+    flows: Callable[[messages.FlowsAnnounced], None]
     settled: Callable[[], None]
     gone: Callable[[Zygote], None]
     say: Callable[[str], None]
@@ -117,7 +117,7 @@ class Launcher:
         self._stuck: Optional[Timer] = None
         self._numbers = 0
         self._looks = True
-        self._told: Optional[protocol.FlowsAnnounced] = None
+        self._told: Optional[messages.FlowsAnnounced] = None
 
     @property
     def forker(self) -> Optional[Zygote]:
@@ -305,7 +305,7 @@ class Launcher:
         self.settled = True
         self._retry_wait = min(max(_RETRY_S, 2 * self._retry_wait), _LONGEST_RETRY_S) * self.catalogue.has_faults
         self._retry_at = self._loop.now + self._retry_wait
-        now = protocol.FlowsAnnounced(flows=self.catalogue.flows, problems=self.problems)
+        now = messages.FlowsAnnounced(flows=self.catalogue.flows, problems=self.problems)
         if now != self._told:
             self._told = now
             self._hears.flows(now)

@@ -13,11 +13,11 @@ from perfect_client.core import importing
 from perfect_client.journal.journal import Folder, Occupied
 from perfect_client.storage import results
 from perfect_client.wire import address
-from perfect_client.wire.transport import Link
+from perfect_client.wire.connection import Link
 from perfect_client.worker.catalogue import AUTO
 from perfect_client.worker.launcher import IMPORT_AGE_S
-from perfect_client.worker.starters import PACKAGE_HOME
 from perfect_client.worker.supervisor import STOP_GRACE_S, Setup, Supervisor
+from perfect_client.worker.zygotes import PACKAGE_HOME
 
 MAX_SLOTS = 1000
 MAX_IMPORT_AGE_S = 86_400

@@ -22,18 +22,18 @@ from perfect_client.journal.journal import Entry, Folder
 from perfect_client.schema.masking import secrets_in
 from perfect_client.schema.redaction import MAX_CONFIDED, Hidden
 from perfect_client.system.loop import Loop, Timer
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 from perfect_client.wire.session import Session
-from perfect_client.worker.aftermath import Aftermath
 from perfect_client.worker.attempt import OFFERED, Attempt, House
 from perfect_client.worker.catalogue import AUTO
-from perfect_client.worker.custody import Custody
-from perfect_client.worker.ending import Ending
+from perfect_client.worker.crash_hooks import Aftermath
+from perfect_client.worker.handover import Elders
 from perfect_client.worker.launcher import IMPORT_AGE_S, Code, Hears, Launcher, become_subreaper
-from perfect_client.worker.starters import Place
-from perfect_client.worker.succession import Elders
-from perfect_client.worker.watching import Ear
-from perfect_client.worker.wire import Wire
+from perfect_client.worker.reaper import Custody
+from perfect_client.worker.shutdown import Ending
+from perfect_client.worker.uplink import Wire
+from perfect_client.worker.watchdog import Ear
+from perfect_client.worker.zygotes import Place
 
 STOP_GRACE_S = 10.0  # what running flows get when the worker is stopped
 GOODBYE_S = 5.0  # for delivering what is left when the worker is stopped
@@ -93,7 +93,7 @@ class Supervisor:
                 self._note,
             ),
         )
-        self._described: Dict[str, protocol.FlowSpec] = {}
+        self._described: Dict[str, messages.FlowSpec] = {}
         self.house = House(
             self.loop,
             setup.folder,
@@ -105,7 +105,7 @@ class Supervisor:
             self._secrets_of,
             unread.Buffer(setup.folder.reading(self.boot)),
         )
-        self._offers: List[protocol.OfferRun] = []  # wait for a zygote
+        self._offers: List[messages.OfferRun] = []  # wait for a zygote
         self.ending = Ending(
             self.loop, self.attempts, self.aftermath, setup.drain_s, setup.grace_s, self._note, self._give_back
         )  # fmt: skip
@@ -121,8 +121,8 @@ class Supervisor:
         """Where the server is now, and with which token: a server of this machine may come back on another port."""
         return self.setup.look_up() if self.setup.look_up is not None else (self.setup.url, self.setup.token)
 
-    def _me(self) -> protocol.Joined:
-        return protocol.Joined(
+    def _me(self) -> messages.Joined:
+        return messages.Joined(
             worker=self.worker,
             boot=self.boot,
             name=self.setup.name,
@@ -189,7 +189,7 @@ class Supervisor:
 
     # --------------------------------------------------------------------------------------------------------- orders
 
-    def _held(self) -> List[protocol.Held]:
+    def _held(self) -> List[messages.Held]:
         self._offers.clear()  # the server takes back what was not claimed
         self._look_at_all()
         return [attempt.held() for attempt in self.attempts.values()]
@@ -199,11 +199,11 @@ class Supervisor:
         if handle is not None:
             self.loop.guarded(lambda: handle(self, order))
 
-    def _accepted(self, order: protocol.Accept) -> None:
+    def _accepted(self, order: messages.Accept) -> None:
         self.elders.accepted()
         self._tell_free()
 
-    def _offered(self, order: protocol.OfferRun) -> None:
+    def _offered(self, order: messages.OfferRun) -> None:
         known = self.attempts.get(order.fence)
         if known is not None:
             self.session.claim(order.fence, order.run)
@@ -217,7 +217,7 @@ class Supervisor:
         else:
             self._take(order)
 
-    def _take(self, order: protocol.OfferRun) -> None:
+    def _take(self, order: messages.OfferRun) -> None:
         """Journal, then claim: in this order, or a restart would not know what the server believes it has."""
         if order.flow not in self.launcher.flows:
             self.session.decline(order.fence, order.run, self._why_not(order.flow))
@@ -243,7 +243,7 @@ class Supervisor:
         problems = self.launcher.problems
         return "this worker has no flow '%s'%s" % (flow, ": " + problems[0] if problems else "")
 
-    def _start(self, order: protocol.StartRun) -> None:
+    def _start(self, order: messages.StartRun) -> None:
         attempt = self.attempts.get(order.fence)
         if attempt is None or attempt.stage != OFFERED:
             return
@@ -256,22 +256,22 @@ class Supervisor:
             attempt.zygote = self.launcher.forker or self.launcher
         return fds
 
-    def _cancel(self, order: protocol.CancelRun) -> None:
+    def _cancel(self, order: messages.CancelRun) -> None:
         attempt = self.attempts.get(order.fence)
         if attempt is not None:
             attempt.cancel(order.reason, order.grace_s)
 
-    def _hold(self, order: protocol.HoldRun) -> None:
+    def _hold(self, order: messages.HoldRun) -> None:
         attempt = self.attempts.get(order.fence)
         if attempt is not None:
             attempt.hold(order.on)
 
-    def _answer(self, answer: protocol.Answer) -> None:
+    def _answer(self, answer: messages.Answer) -> None:
         attempt = self.attempts.get(answer.fence)
         if attempt is not None:
             attempt.answer(answer.ask, answer.body)
 
-    def _drop(self, order: protocol.DropRun) -> None:
+    def _drop(self, order: messages.DropRun) -> None:
         self._offers = [offer for offer in self._offers if offer.fence != order.fence]
         attempt = self.attempts.get(order.fence)
         if attempt is not None:
@@ -279,7 +279,7 @@ class Supervisor:
 
     # ---------------------------------------------------------------------------------------------------------- flows
 
-    def _announce(self, announced: protocol.FlowsAnnounced) -> None:
+    def _announce(self, announced: messages.FlowsAnnounced) -> None:
         self.session.announce(announced)
         self._refusals = []
         self._described.update((flow.name, flow) for flow in announced.flows)
@@ -293,7 +293,7 @@ class Supervisor:
         self._tell_starts(announced.flows)
         self._tell_free()
 
-    def _tell_starts(self, flows: Sequence[protocol.FlowSpec]) -> None:
+    def _tell_starts(self, flows: Sequence[messages.FlowSpec]) -> None:
         """Say which flows do not start by a fork, and why, when that is news."""
         names: Dict[str, List[str]] = {}
         for flow in flows:
@@ -310,16 +310,16 @@ class Supervisor:
             self._offered(offer)
         self._tell_free()
 
-    def _flows_refused(self, order: protocol.FlowsRefused) -> None:
+    def _flows_refused(self, order: messages.FlowsRefused) -> None:
         """Told again on each connection; said once for each import of the source."""
         for sentence in order.problems:
             if sentence not in self._refusals:
                 self._note("refused by the server: %s" % sentence)
         self._refusals = list(order.problems)
 
-    def _secrets_of(self, order: protocol.OfferRun) -> Hidden:
+    def _secrets_of(self, order: messages.OfferRun) -> Hidden:
         """What is secret among the values that a run was given; its processes tell the secrets of the code."""
-        flow = self._described.get(order.flow) or protocol.FlowSpec(order.flow)
+        flow = self._described.get(order.flow) or messages.FlowSpec(order.flow)
         return Hidden(secrets_in(order.parameters, flow.parameters), MAX_CONFIDED)
 
     def _tell_free(self) -> None:
@@ -427,12 +427,12 @@ def _version() -> str:
 
 
 _ORDERS: Dict[type, Callable[[Supervisor, Any], None]] = {
-    protocol.Accept: Supervisor._accepted,
-    protocol.FlowsRefused: Supervisor._flows_refused,
-    protocol.OfferRun: Supervisor._offered,
-    protocol.StartRun: Supervisor._start,
-    protocol.CancelRun: Supervisor._cancel,
-    protocol.HoldRun: Supervisor._hold,
-    protocol.Answer: Supervisor._answer,
-    protocol.DropRun: Supervisor._drop,
+    messages.Accept: Supervisor._accepted,
+    messages.FlowsRefused: Supervisor._flows_refused,
+    messages.OfferRun: Supervisor._offered,
+    messages.StartRun: Supervisor._start,
+    messages.CancelRun: Supervisor._cancel,
+    messages.HoldRun: Supervisor._hold,
+    messages.Answer: Supervisor._answer,
+    messages.DropRun: Supervisor._drop,
 }

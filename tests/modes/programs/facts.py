@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Dict, Iterable, List, Optional
 
-from perfect_client.wire import protocol
+from perfect_client.wire import messages
 
 Told = Dict[str, Any]
 
@@ -22,27 +22,27 @@ def told(facts: Iterable[Any]) -> Told:
     lines: List[str] = []
     said: Told = {"tasks": [], "lines": lines}
     for fact in facts:
-        if isinstance(fact, protocol.TaskStarted):
+        if isinstance(fact, messages.TaskStarted):
             tasks[fact.task] = {
                 "key": fact.key, "name": fact.name, "call": fact.call, "state": "RUNNING", "tries": 1, "error": "",
                 "note": "",
             }  # fmt: skip
-        elif isinstance(fact, protocol.TaskRestarted):
+        elif isinstance(fact, messages.TaskRestarted):
             tasks[fact.task]["tries"] = fact.tries
-        elif isinstance(fact, protocol.TaskProgressed):
+        elif isinstance(fact, messages.TaskProgressed):
             tasks[fact.task]["note"] = fact.text
-        elif isinstance(fact, protocol.TaskEnded):
+        elif isinstance(fact, messages.TaskEnded):
             tasks[fact.task].update(state=fact.outcome, error=fact.error)
-        elif isinstance(fact, protocol.Logged):
+        elif isinstance(fact, messages.Logged):
             task = tasks[fact.task]["name"] if fact.task is not None else None
             lines.append(line(logging.getLevelName(fact.level), task, fact.message))
-        elif isinstance(fact, protocol.RunEnded):
+        elif isinstance(fact, messages.RunEnded):
             said.update(_ended(fact))
     said["tasks"] = [tasks[number] for number in sorted(tasks)]
     return said
 
 
-def _ended(fact: protocol.RunEnded) -> Told:
+def _ended(fact: messages.RunEnded) -> Told:
     if fact.outcome == "CANCELLED" and not fact.by_code:  # nobody asked for it: a worker says what ended the code
         interrupted = "the flow ended with KeyboardInterrupt"
         return {"outcome": "CRASHED", "reason": interrupted, "error": interrupted, "result": ""}
