@@ -60,14 +60,14 @@ __all__ = [
 # What is loaded only when it is asked for (PEP 562): a program that only defines flows needs none of it.
 _LATER: Dict[str, str] = {
     "serve": "worker.main",
-    "RunInput": "questions.inputs",
+    "RunInput": "questions.forms",
     "Variable": "questions.variables",
     "State": "core.states",
     "Transaction": "caching.transactions",
-    "Field": "schema.parameters",
-    "Secret": "schema.hiding",
+    "Field": "schema.fields",
+    "Secret": "schema.secrets",
     **dict.fromkeys(
-        ("apause_flow_run", "aresume_flow_run", "pause_flow_run", "resume_flow_run"), "questions.flow_runs"
+        ("apause_flow_run", "aresume_flow_run", "pause_flow_run", "resume_flow_run"), "questions.pauses"
     ),
     **dict.fromkeys(("allow_failure", "opaque", "quote", "unmapped"), "core.annotations"),
     **dict.fromkeys([name for name in __all__ if name.endswith("_artifact")], "artifacts"),
