@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from perfect_client.schema import sentences
-from perfect_client.schema.masking import MASK, is_secret, masked
+from perfect_client.schema.masking import MASK, is_secret, mask
 
 from flows.models import Flow
 from flows.parameters import Refused
@@ -178,9 +178,9 @@ def fields(flow: Flow, values: Mapping[str, Any] | None = None, configuration: s
     preset = preset if isinstance(preset, dict) else {}
     required = set(flow.parameters.get("required", []))
     defs = flow.parameters.get("$defs") or {}
-    shown = masked(dict(values or {}), flow.parameters)
+    shown = mask(dict(values or {}), flow.parameters)
     known = {**{n: s["default"] for n, s in flow.properties.items() if "default" in s}, **preset}
-    known = masked(known, flow.parameters)
+    known = mask(known, flow.parameters)
     return [
         _field(name, schema, defs, required=name in required and name not in preset, shown=shown, known=known)
         for name, schema in flow.properties.items()
@@ -199,7 +199,7 @@ def _field(
     made = Field(
         name=name, kind=kind, required=required, default=default, null=null,
         text=_text(kind, value) if name in shown and kind != "secret" and not null else "",
-        choices=_choices(kind, schema), help=_help(declared, schema), words=sentences.words(schema, defs),
+        choices=_choices(kind, schema), help=_help(declared, schema), words=sentences.describe(schema, defs),
         parts=_parts(schema, defs) if kind == "group" else (),
         unit=UNITS.get(str(schema.get("format")), ""),
         nullable=nullable and not (name in known and known[name] is None), **_bounds(kind, schema),
@@ -240,7 +240,7 @@ def _label(choice: str) -> str:
 def _parts(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> tuple[Part, ...]:
     needed = set(schema.get("required") or ())
     return tuple(
-        Part(name, sentences.words(part, defs), name in needed,
+        Part(name, sentences.describe(part, defs), name in needed,
              "" if "default" not in part or is_secret(name, part) else _text("json", part["default"], indent=None))
         for name, part in schema["properties"].items()
     )  # fmt: skip

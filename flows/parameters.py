@@ -96,7 +96,7 @@ def clean(
 def _fitting(
     flow: Flow, parameters: Mapping[str, Any], configuration: str, before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    values = masking.restored(dict(parameters), dict(before or {}), flow.parameters)
+    values = masking.restore(dict(parameters), dict(before or {}), flow.parameters)
     for name, value in values.items():
         if sealing.unreadable(value):
             raise Refused(name[:200], f"Parameter {name!r} cannot be read: {sealing.NO_KEY}.")
@@ -116,13 +116,13 @@ def _fitting(
 
 def masked(flow: Flow, values: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters, or a configuration's values, with what is secret as ``***``: what doors show."""
-    found: dict[str, Any] = masking.masked(dict(values), flow.parameters)
+    found: dict[str, Any] = masking.mask(dict(values), flow.parameters)
     return found
 
 
 def masked_schema(flow: Flow) -> dict[str, Any]:
     """The parameters' schema as doors show it: without defaults and examples of what is secret."""
-    found: dict[str, Any] = masking.masked_schema(flow.parameters)
+    found: dict[str, Any] = masking.mask_schema(flow.parameters)
     return found
 
 
@@ -135,9 +135,11 @@ def _check_size(parameters: Mapping[str, Any]) -> None:
         try:
             size += len(dumps(clean_json({name: value})).encode("utf-8", "backslashreplace"))
         except (ProtocolError, RecursionError) as wrong:
-            raise Refused(name[:200], f"Parameter {sentences.shown(name)} cannot be used: {wrong}.") from None
+            raise Refused(name[:200], f"Parameter {sentences.preview_value(name)} cannot be used: {wrong}.") from None
         except ValueError:  # Python writes no integer of more than 4,300 digits
-            raise Refused(name[:200], f"Parameter {sentences.shown(name)} holds a number of too many digits.") from None
+            raise Refused(
+                name[:200], f"Parameter {sentences.preview_value(name)} holds a number of too many digits."
+            ) from None
     if size > MAX_PARAMETERS_BYTES:
         raise Refused(
             "parameters",
@@ -150,7 +152,7 @@ def _check_kept(name: str, value: Any) -> None:
     """Refuse what a database or the wire would have to change."""
     odd = _odd({name: value})
     if odd:
-        raise Refused(name[:200], f"Parameter {sentences.shown(name)} holds {odd}.")
+        raise Refused(name[:200], f"Parameter {sentences.preview_value(name)} holds {odd}.")
 
 
 def _odd(value: Any) -> str:

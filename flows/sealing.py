@@ -28,7 +28,7 @@ class Unreadable(str):
 
 def seal(value: Any, schema: masking.Schema) -> Any:
     """The JSON value with each part that doors show as ``***`` encrypted."""
-    return _seal(value, masking.masked(value, schema))
+    return _seal(value, masking.mask(value, schema))
 
 
 def _seal(value: Any, shown: Any) -> Any:

@@ -38,8 +38,8 @@ def _code_of(spec: FlowSpec) -> dict[str, Any]:
 
 def without_secrets(spec: FlowSpec) -> FlowSpec:
     """Its worker leaves secrets out of defaults and configurations; those of earlier versions did not."""
-    parameters = masking.masked_schema(spec.parameters)
-    configurations = {name: masking.masked(values, parameters) for name, values in spec.configurations.items()}
+    parameters = masking.mask_schema(spec.parameters)
+    configurations = {name: masking.mask(values, parameters) for name, values in spec.configurations.items()}
     return replace(spec, parameters=parameters, configurations=configurations)
 
 

@@ -24,7 +24,7 @@ from perfect_client.errors import BadParameter, Cancelled, ConfigurationError
 if _first is not None:
     sys.path.insert(0, _first)
 
-middleware.FACTORIES += [remembering.part_for, transacting.part_for]  # what may surround a call of a task
+middleware.FACTORIES += [remembering.make_middleware, transacting.make_middleware]  # what may surround a call of a task
 
 if TYPE_CHECKING:
     from perfect_client.artifacts import (
@@ -66,9 +66,7 @@ _LATER: Dict[str, str] = {
     "Transaction": "caching.transactions",
     "Field": "schema.fields",
     "Secret": "schema.secrets",
-    **dict.fromkeys(
-        ("apause_flow_run", "aresume_flow_run", "pause_flow_run", "resume_flow_run"), "questions.pauses"
-    ),
+    **dict.fromkeys(("apause_flow_run", "aresume_flow_run", "pause_flow_run", "resume_flow_run"), "questions.pauses"),
     **dict.fromkeys(("allow_failure", "opaque", "quote", "unmapped"), "core.annotations"),
     **dict.fromkeys([name for name in __all__ if name.endswith("_artifact")], "artifacts"),
 }

@@ -18,5 +18,5 @@ def task_input_hash(context: Any, arguments: Mapping[str, Any]) -> str:
 
     Raises ``HashError`` for an argument that has no digest.
     """
-    inputs = hashing.of_inputs(arguments, context.task.name)
-    return hashing.digest((context.task.key, fingerprints.of(context.task).digest, inputs)).hex()
+    inputs = hashing.digest_inputs(arguments, context.task.name)
+    return hashing.digest((context.task.key, fingerprints.fingerprint_of(context.task).digest, inputs)).hex()

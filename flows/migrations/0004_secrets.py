@@ -10,9 +10,9 @@ def forget_secrets(apps, schema_editor):
     """Workers of earlier versions announced defaults and configurations with the secrets in them."""
     for flow in apps.get_model("flows", "Flow").objects.iterator():
         flow.configurations = {
-            name: masking.masked(values, flow.parameters) for name, values in flow.configurations.items()
+            name: masking.mask(values, flow.parameters) for name, values in flow.configurations.items()
         }
-        flow.parameters = masking.masked_schema(flow.parameters)
+        flow.parameters = masking.mask_schema(flow.parameters)
         flow.save(update_fields=["parameters", "configurations"])
 
 

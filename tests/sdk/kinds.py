@@ -142,6 +142,6 @@ def names(n: "Data", m: typing.Optional[Shape] = None) -> typing.Any:
         return made, held, other, sub
 
 
-found = fingerprints.of(names)
+found = fingerprints.fingerprint_of(names)
 assert len(found.parts) > 50
 print(found.digest.hex())

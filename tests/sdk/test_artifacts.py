@@ -373,7 +373,7 @@ def test_parts_put_together_are_the_whole(text: str, times: int, coded: bool) ->
     whole = artifact_content.legible(messages.clean_text(text, 1000)) * times
     fact = ArtifactWritten(1.0, "id", "plot", "key", "words", **{"coded" if coded else "data": whole})
 
-    parts = messages.in_parts(fact)
+    parts = messages.split_artifact(fact)
 
     assert "".join(part.data + part.coded for part in parts) == whole
     assert [(part.part, part.parts) for part in parts] == [(n, len(parts)) for n in range(1, len(parts) + 1)]

@@ -547,7 +547,7 @@ def test_a_program_that_imports_nothing_else_has_its_cache(tmp_path: Path) -> No
 
 
 def test_the_engine_asks_the_factory_and_knows_no_more() -> None:
-    assert remembering.part_for in middleware.FACTORIES
+    assert remembering.make_middleware in middleware.FACTORIES
     assert not counted([]).parts
     assert [type(part) for part in counted([], cache_policy=INPUTS).parts] == [caching.Keeping]
     assert results.home({"PERFECT_HOME": "/srv"}) == "/srv/results"

@@ -104,7 +104,7 @@ def test_any_value_is_taken_changed_or_refused_in_a_sentence_and_what_was_read_s
     try:
         found = arrives(hint, value)
     except BadParameter as wrong:
-        assert str(wrong).startswith("Parameter 'value") and " of the flow 'takes'" in str(wrong)
+        assert str(wrong).startswith(("Parameter 'value", 'Parameter "value')) and " of the flow 'takes'" in str(wrong)
     else:
         assert arrives(hint, found) is found
 

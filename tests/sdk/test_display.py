@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from perfect_client.console.run_progress import Tally, span
+from perfect_client.console.run_progress import RunProgress, span
 from perfect_client.console.terminal import fitted, width_of
 from perfect_client.wire.messages import RunEnded, RunStarted, TaskEnded, TaskProgressed, TaskSpec, TaskStarted
 
@@ -376,7 +376,7 @@ def spec(key: str, **values: Any) -> TaskSpec:
 
 
 def test_progress_is_the_weight_that_is_done_of_the_weight_that_is_expected() -> None:
-    tally = Tally([spec("a", weight=3.0), spec("b", estimated_ms=2000.0), spec("c")])
+    tally = RunProgress([spec("a", weight=3.0), spec("b", estimated_ms=2000.0), spec("c")])
     tally.take(RunStarted(0.0))
     shown = [tally.progress({})]
 
@@ -401,7 +401,7 @@ def test_progress_is_the_weight_that_is_done_of_the_weight_that_is_expected() ->
 
 
 def test_the_time_left_is_not_told_while_a_loop_may_go_on() -> None:
-    tally = Tally([spec("each", in_loop=True), spec("last")])
+    tally = RunProgress([spec("each", in_loop=True), spec("last")])
     tally.take(RunStarted(0.0))
     tally.take(TaskStarted(0.0, 1, "each"))
     tally.take(TaskEnded(5.0, 1, "COMPLETED"))

@@ -281,7 +281,7 @@ def loaded(folder: Path) -> Any:
 
 
 def fingerprint(folder: Path) -> fingerprints.Fingerprint:
-    return fingerprints.of(loaded(folder).triple)
+    return fingerprints.fingerprint_of(loaded(folder).triple)
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +343,7 @@ if "main" in sys.argv:
 else:
     from work import triple
 from perfect_client.fingerprints import fingerprints
-found = fingerprints.of(triple)
+found = fingerprints.fingerprint_of(triple)
 print(json.dumps([found.digest.hex(), found.bound.hex(), found.parts]))
 """
 
@@ -370,7 +370,7 @@ def test_a_package_with_flows_may_be_installed(tmp_path: Path, monkeypatch: pyte
             sys.modules.pop(name.replace("/__init__.py", "").replace(".py", "").replace("/", "."), None)
         monkeypatch.syspath_prepend(str(site))
         importlib.invalidate_caches()
-        return fingerprints.of(importlib.import_module("installed_flows.res").t).digest
+        return fingerprints.fingerprint_of(importlib.import_module("installed_flows.res").t).digest
 
     plain = digest(1, {})
     assert digest(2, {}) == plain
@@ -395,11 +395,11 @@ def test_every_process_finds_the_same(
 
 def test_the_tasks_of_one_factory_are_told_apart_by_what_they_close_over(folders: Path) -> None:
     work = loaded(written(folders))
-    two, three = fingerprints.of(work.maker(2)), fingerprints.of(work.maker(3))
+    two, three = fingerprints.fingerprint_of(work.maker(2)), fingerprints.fingerprint_of(work.maker(3))
 
     assert two.digest != three.digest
     assert two.bound != three.bound
-    assert three == fingerprints.of(work.triple)
+    assert three == fingerprints.fingerprint_of(work.triple)
 
 
 def test_what_a_factory_passed_is_no_code(folders: Path) -> None:
@@ -413,7 +413,7 @@ def test_a_method_counts_with_its_class(folders: Path) -> None:
     one = loaded(written(folders)).Service.compute
     other = loaded(written(folders, Edit("work.py", "n + self.base", "n - self.base", True))).Service.compute
 
-    assert fingerprints.of(one).digest != fingerprints.of(other).digest
+    assert fingerprints.fingerprint_of(one).digest != fingerprints.fingerprint_of(other).digest
 
 
 def test_a_hint_that_names_an_own_class_counts_it(folders: Path) -> None:
@@ -429,7 +429,7 @@ def test_a_function_that_was_put_in_the_place_of_another_counts(
     work = loaded(written(folders))
     monkeypatch.setattr(sys.modules["calc"], "total", lambda n: 0)
 
-    assert fingerprints.of(work.triple).digest != plain.digest
+    assert fingerprints.fingerprint_of(work.triple).digest != plain.digest
 
 
 def test_a_callable_object_counts_with_its_state() -> None:
@@ -442,9 +442,9 @@ def test_a_callable_object_counts_with_its_state() -> None:
 
     two, three = task(Scaled(2)), task(Scaled(3))
 
-    assert fingerprints.of(two).digest != fingerprints.of(three).digest
-    assert fingerprints.of(two).bound != fingerprints.of(three).bound
-    assert fingerprints.of(two).digest == fingerprints.of(task(Scaled(2))).digest
+    assert fingerprints.fingerprint_of(two).digest != fingerprints.fingerprint_of(three).digest
+    assert fingerprints.fingerprint_of(two).bound != fingerprints.fingerprint_of(three).bound
+    assert fingerprints.fingerprint_of(two).digest == fingerprints.fingerprint_of(task(Scaled(2))).digest
 
 
 # --------------------------------------------------------------------------------------------------- what is left alone
@@ -499,7 +499,7 @@ LARGER = 10**6000
 def test_no_code_of_the_user_runs_and_nothing_large_is_walked() -> None:
     start = time.perf_counter()
 
-    found = fingerprints.of(touches)
+    found = fingerprints.fingerprint_of(touches)
 
     assert time.perf_counter() - start < 0.2  # about 2 ms; walking them would take seconds
     assert "test_fingerprints.py:TOUCHY" in found.parts
@@ -564,12 +564,12 @@ def test_globals_count_as_they_were_before_the_first_task_of_the_module() -> Non
     space: Dict[str, Any] = {"__name__": "counting", "task": task}
     source = "seen = []\n@task\ndef a():\n    pass\n@task\ndef b():\n    return seen"
     exec(source, space)
-    fresh = fingerprints.of(space["b"])
+    fresh = fingerprints.fingerprint_of(space["b"])
     exec(source, space := {"__name__": "counting", "task": task})
-    fingerprints.of(space["a"])
+    fingerprints.fingerprint_of(space["a"])
     space["seen"].append(1)
 
-    assert fingerprints.of(space["b"]) == fresh
+    assert fingerprints.fingerprint_of(space["b"]) == fresh
 
 
 def test_fifty_helpers_take_a_few_milliseconds() -> None:
@@ -598,7 +598,7 @@ def test_a_name_that_stands_for_something_else_by_now_counts() -> None:
 
     def digest(cell: str = "") -> bytes:
         exec(cell + "\n@task\ndef t(n):\n    return helper(n)", space)
-        return fingerprints.of(space["t"]).digest
+        return fingerprints.fingerprint_of(space["t"]).digest
 
     first = digest()
     assert digest() == first
@@ -717,7 +717,7 @@ def ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         if read_ahead:
             fingerprints.read_ahead([module.prices])
         exec(change, {"m": module})
-        return fingerprints.of(module.convert)
+        return fingerprints.fingerprint_of(module.convert)
 
     yield fingerprint
     fingerprints._ahead.clear()
@@ -754,4 +754,4 @@ def test_what_was_found_at_the_first_call_stays(ahead: Callable[..., fingerprint
     module = sys.modules["ahead"]
     module.__dict__["LIMIT"] = 2
 
-    assert fingerprints.of(module.convert.with_options(name="other")) == first
+    assert fingerprints.fingerprint_of(module.convert.with_options(name="other")) == first

@@ -129,7 +129,7 @@ def test_values_of_the_standard_library_have_digests() -> None:
 
 def test_the_argument_that_has_no_digest_is_named_with_what_would_be_right() -> None:
     with pytest.raises(HashError) as told:
-        hashing.of_inputs({"day": "today", "lock": threading.Lock()}, "load")
+        hashing.digest_inputs({"day": "today", "lock": threading.Lock()}, "load")
 
     for words in ("the task 'load'", "its argument 'lock', a _thread.lock", "cache_policy=NO_CACHE", "INPUTS - 'lock'"):
         assert words in str(told.value)
@@ -148,10 +148,10 @@ def test_a_class_that_fails_when_it_is_pickled_has_no_digest() -> None:
 def test_arguments_count_by_name_and_value_and_not_by_order(inputs: Any) -> None:
     backwards = dict(reversed(list(inputs.items())))
 
-    assert hashing.of_inputs(inputs, "t") == hashing.of_inputs(backwards, "t")
-    assert hashing.of_inputs({**inputs, "more": None}, "t") != hashing.of_inputs({**inputs, "more": False}, "t")
+    assert hashing.digest_inputs(inputs, "t") == hashing.digest_inputs(backwards, "t")
+    assert hashing.digest_inputs({**inputs, "more": None}, "t") != hashing.digest_inputs({**inputs, "more": False}, "t")
     with pytest.raises(hashing.TooLarge):
-        hashing.of_inputs({**inputs, "more": "x" * 1000}, "t", limit=1000)
+        hashing.digest_inputs({**inputs, "more": "x" * 1000}, "t", limit=1000)
 
 
 def test_a_cycle_ends() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Optional
 import pytest
 from perfect_client import Cancelled, flow, task
 from perfect_client.core import middleware, runtime
-from perfect_client.core.middleware import Hit, Part, TaskCall
+from perfect_client.core.middleware import Hit, Middleware, TaskCall
 
 from tests.sdk.story import Story
 
@@ -131,7 +131,7 @@ def test_a_name_that_cannot_be_made_fails_the_call() -> None:
 # ------------------------------------------------------------------------------------------------------------- parts
 
 
-class Remembers(Part):
+class Remembers(Middleware):
     """Answers calls with the same arguments."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from perfect_client import Secret
 from perfect_client.core.previews import preview, traceback_text
 from perfect_client.schema.redaction import MAX_HIDDEN, Hidden
-from perfect_client.schema.sentences import shown
+from perfect_client.schema.sentences import preview_value
 from perfect_client.wire.messages import clean_text
 from perfect_client.worker.pipes import LineCutter
 
@@ -71,7 +71,7 @@ CUTS = {
     "a line": lambda text: clean_text(text, 300),
     "a result": preview,
     "a list": lambda text: preview([text, text.encode()]),
-    "a refusal": shown,
+    "a refusal": preview_value,
     "a traceback": lambda text: traceback_text(ValueError(text * 200)),
     "past Python": lambda text: LineCutter(200).feed(text.encode("utf-8", "backslashreplace") + b"\n")[0],
 }

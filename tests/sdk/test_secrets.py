@@ -23,7 +23,7 @@ from perfect_client.questions import pauses
 from perfect_client.questions.forms import Form
 from perfect_client.schema import records
 from perfect_client.schema import secrets as schema_secrets
-from perfect_client.schema.masking import is_secret, masked, restored, secrets_in
+from perfect_client.schema.masking import is_secret, mask, restore, secrets_in
 from perfect_client.schema.secrets import Hidden, fact_without_secrets
 from perfect_client.schema.signature import bind, parameters_schema
 from perfect_client.wire.messages import Logged, OfferRun, RunEnded, TaskEnded
@@ -134,8 +134,8 @@ def test_masking_follows_references_lists_and_alternatives() -> None:
     value = {"keys": ["a", "b"], "one": "c", "pair": [1, "d"], "plain": ["e"]}
     shown = {"keys": ["***", "***"], "one": "***", "pair": [1, "***"], "plain": ["e"]}
 
-    assert masked(value, schema) == shown
-    assert restored(shown, value, schema) == value
+    assert mask(value, schema) == shown
+    assert restore(shown, value, schema) == value
     assert secrets_in(value, schema) == ["a", "b", "c", "d"]
 
 

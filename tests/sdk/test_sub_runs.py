@@ -367,6 +367,6 @@ def test_secrets_are_told_by_nobody(execute: Execute) -> None:
 def test_called_directly_nothing_of_it_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from perfect_client.engine import subflow_parameters
 
-    monkeypatch.setattr(subflow_parameters, "shown", lambda *_: pytest.fail("nobody hears it"))
+    monkeypatch.setattr(subflow_parameters, "preview_parameters", lambda *_: pytest.fail("nobody hears it"))
 
     assert flow(lambda: child(3), name="outer")() == 3

@@ -17,7 +17,7 @@ def watched(folder: Path, now: float, data: Iterable[str] = ()) -> sources.Watch
 
 def read_again(made: sources.Watched, folder: Path, now: float, data: Iterable[str] = ()) -> None:
     paths = [str(folder / name) for name in data]
-    files = sources.stamps({*sources.named([str(folder)]), *paths})
+    files = sources.stamps({*sources.named_files([str(folder)]), *paths})
     made.learn(files, sources.folders([str(folder)]), paths, now)
 
 

@@ -43,7 +43,7 @@ def remembering(say: Any) -> Any:
 
 def picture(content: bytes = PNG) -> list[p.ArtifactWritten]:
     whole = written("", "plot", key="curve", coded=base64.b64encode(content).decode())
-    return messages.in_parts(whole)
+    return messages.split_artifact(whole)
 
 
 def begun(worker: Any) -> p.OfferRun:
@@ -100,7 +100,7 @@ def test_however_batches_are_cut_repeated_and_overlap_it_is_there_once(worker, f
     random = Random(seed)
     services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
     order = worker.take()
-    parts, other = picture(), messages.in_parts(written("ä" * 150_000))
+    parts, other = picture(), messages.split_artifact(written("ä" * 150_000))
     facts: list[Any] = [p.RunStarted(seconds()), *parts, *other, written("last"), p.RunEnded(seconds(2), "COMPLETED")]
 
     acked = 0
@@ -120,7 +120,7 @@ def test_however_batches_are_cut_repeated_and_overlap_it_is_there_once(worker, f
 
 
 def test_parts_of_several_may_be_mixed(worker, run):
-    order, one, two = begun(worker), picture(), messages.in_parts(written("x" * 200_000))
+    order, one, two = begun(worker), picture(), messages.split_artifact(written("x" * 200_000))
 
     mixed = [part for pair in zip(one, two) for part in pair]
     worker.say(order, *mixed, *one[len(two) :], first=2)
@@ -192,8 +192,8 @@ def test_a_run_keeps_only_so_many_and_so_much(worker, run, monkeypatch):
     monkeypatch.setattr(artifact_content, "MAX_RUN_BYTES", 700_000)  # what is half-written counts, too
     monkeypatch.setattr(artifact_content, "MAX_BYTES", 250_000)
     order = begun(worker)
-    large = messages.in_parts(written("x" * 260_000))
-    two = [*messages.in_parts(written("x" * 240_000)), *messages.in_parts(written("y" * 240_000))]
+    large = messages.split_artifact(written("x" * 260_000))
+    two = [*messages.split_artifact(written("x" * 240_000)), *messages.split_artifact(written("y" * 240_000))]
 
     worker.say(order, *large, *two, written("z" * 30_000), first=2)
     book.shelf.clear()

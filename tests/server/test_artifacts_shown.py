@@ -170,7 +170,7 @@ def test_a_page_of_many_reads_no_content(browser, show, django_assert_max_num_qu
 
 
 def test_what_is_half_written_is_not_shown(browser, show):
-    run = show(*[part for part in p.in_parts(written("markdown", "x" * 200_000)) if part.part < 3])
+    run = show(*[part for part in p.split_artifact(written("markdown", "x" * 200_000)) if part.part < 3])
 
     assert Artifact.objects.count() == 1
     assert " hidden>" in page(browser, f"/runs/{run.pk}/_artifacts/")

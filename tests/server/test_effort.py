@@ -156,17 +156,17 @@ def test_words_and_masks_of_a_schema_without_end_are_made_in_a_moment(defs: Any,
     value = {"x": reduce(lambda inner, _: [inner], range(60), {"password": "hunter-2"}), "y": 1}
     began = time.monotonic()
 
-    assert len(sentences.words(schema["properties"]["x"], schema["$defs"])) < 2_000
-    assert "hunter-2" not in json.dumps(masking.masked(value, schema))
+    assert len(sentences.describe(schema["properties"]["x"], schema["$defs"])) < 2_000
+    assert "hunter-2" not in json.dumps(masking.mask(value, schema))
     assert "hunter-2" in masking.secrets_in(value, schema)
-    assert masking.restored(masking.masked(value, schema), value, schema) == value
+    assert masking.restore(masking.mask(value, schema), value, schema) == value
 
     assert time.monotonic() - began < SOON
 
 
 def test_what_refers_to_itself_is_looked_at_once() -> None:
     schema = {"properties": {"x": {"$ref": "#/$defs/N"}}, "$defs": {"N": {"anyOf": [{"$ref": "#/$defs/N"}, {}]}}}
-    assert masking.masked({"x": [1]}, schema) == {"x": [1]}
+    assert masking.mask({"x": [1]}, schema) == {"x": [1]}
 
 
 def test_what_stands_under_more_schemas_than_can_be_looked_at_is_secret(
@@ -174,8 +174,8 @@ def test_what_stands_under_more_schemas_than_can_be_looked_at_is_secret(
 ) -> None:
     monkeypatch.setattr(masking, "MAX_LOOKED_AT", 50)
     schema = {"properties": {"x": {"anyOf": [{"const": n} for n in range(100)]}, "y": {}}}
-    assert masking.masked({"x": 1}, schema) == {"x": masking.MASK}
-    assert masking.masked({"y": 1}, schema) == {"y": 1}
+    assert masking.mask({"x": 1}, schema) == {"x": masking.MASK}
+    assert masking.mask({"y": 1}, schema) == {"y": 1}
 
 
 def test_a_wrong_name_among_thousands_is_told_in_a_moment() -> None:

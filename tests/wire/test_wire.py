@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from perfect_client.system.loop import Loop
 from perfect_client.wire import connect, messages
 from perfect_client.wire.session import Session
-from perfect_client.worker.uplink import Wire
+from perfect_client.worker.uplink import Uplink
 
 from tests.wire.frames_server_side import PING, TEXT, close, frame
 
@@ -44,7 +44,7 @@ class Line:
         self.ahead, self.lives = 0.0, 0
         self.loop = Loop(self.errors.append, lambda: self.ahead)
         self.session = Session(messages.Joined("w-1", "b-1", name="w1", slots=4))
-        self.wire = Wire(
+        self.wire = Uplink(
             self.loop, lambda: ("http://127.0.0.1:1", "t"), self.session, lambda: [], self.obey, self.said.append,
             self.said.append,
         )  # fmt: skip

@@ -11,14 +11,14 @@ from perfect_client.journal import spool
 from perfect_client.schema.redaction import MAX_CONFIDED, Hidden
 from perfect_client.wire import messages
 from perfect_client.worker.pipes import LAST_WORDS_BYTES, Output
-from perfect_client.worker.secret_pipe import Listener, Teller
+from perfect_client.worker.secret_pipe import SecretReceiver, SecretSender
 
 from tests.worker.kit import eventually
 
 
 @pytest.fixture
 def pipe():
-    listener = Listener()
+    listener = SecretReceiver()
     writing = listener.open()
     yield listener, writing
     listener.close()
@@ -30,7 +30,7 @@ SECRETS = ["short", "\u00fc\u2400 \ud83d lone", b"\x00\xff bytes", "long " * 20_
 
 def test_secrets_of_any_kind_arrive_as_they_were(pipe):
     listener, writing = pipe
-    thread = threading.Thread(target=Teller(writing).tell, args=(SECRETS,))
+    thread = threading.Thread(target=SecretSender(writing).tell, args=(SECRETS,))
     thread.start()
     heard = []
 
@@ -42,7 +42,7 @@ def test_secrets_of_any_kind_arrive_as_they_were(pipe):
 
 def test_processes_and_threads_do_not_mix_what_they_tell(pipe):
     listener, writing = pipe
-    teller = Teller(writing)
+    teller = SecretSender(writing)
     told = ["%d-%d-" % (child, number) + "x" * 700 * number for child in range(4) for number in range(8)]
     children = []
     for child in range(4):
@@ -65,9 +65,9 @@ def test_processes_and_threads_do_not_mix_what_they_tell(pipe):
 
 
 def test_nothing_is_written_where_the_pipe_was(tmp_path):
-    listener = Listener()
+    listener = SecretReceiver()
     writing = listener.open()
-    teller = Teller(writing)
+    teller = SecretSender(writing)
     with open(tmp_path / "of the code", "w") as file:
         os.dup2(file.fileno(), writing)  # as in a program that closes all descriptors and opens its own
 
@@ -80,8 +80,8 @@ def test_nothing_is_written_where_the_pipe_was(tmp_path):
 
 def test_a_line_is_kept_only_when_the_secrets_before_it_are_known(tmp_path):
     """Told, printed, and only then is anybody looking."""
-    listener, hidden = Listener(), Hidden()
-    teller = Teller(listener.open())
+    listener, hidden = SecretReceiver(), Hidden()
+    teller = SecretSender(listener.open())
     output = Output(
         tmp_path / "1.output", clean=hidden.without, learn=lambda: [hidden.add(one) for one in listener.hear()]
     )
@@ -154,8 +154,8 @@ def test_secrets_are_read_after_the_output_that_may_hold_them(tmp_path):
 
 def test_so_many_secrets_as_the_pipes_hold_lines_are_known_at_once(tmp_path):
     """The supervisor may hear of thousands of secrets before it reads the first line with one of them."""
-    hidden, listener = Hidden(limit=MAX_CONFIDED), Listener()
-    teller = Teller(listener.open())
+    hidden, listener = Hidden(limit=MAX_CONFIDED), SecretReceiver()
+    teller = SecretSender(listener.open())
     output = Output(tmp_path / "1.raw", clean=hidden.without, learn=lambda: hidden.add(listener.hear()))
     pipe = output.pipe(20)
     for number in range(3000):

@@ -103,7 +103,7 @@ def test_a_worker_ends_although_hooks_wait_for_a_full_disk(server, start_worker,
 
 LATE_WORD = """
 import sys, time
-from perfect_client.worker.crash_hooks import Aftermath
+from perfect_client.worker.crash_hooks import CrashHooks
 from perfect_client.system.channel import Channel
 from perfect_client.cli import main
 send = Channel.send
@@ -112,8 +112,8 @@ def send_late(self, message, fds=()):
         time.sleep(0.3)
     return send(self, message, fds)
 Channel.send = send_late
-start = Aftermath._start
-Aftermath._start = lambda self, telling, after_s: start(self, telling, 1.0)  # there is one in reserve by then
+start = CrashHooks._start
+CrashHooks._start = lambda self, process, after_s: start(self, process, 1.0)  # there is one in reserve by then
 sys.exit(main(["worker", sys.argv[1], "--name", "w1", "--url", sys.argv[2]]))
 """
 

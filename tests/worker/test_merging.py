@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from perfect_client.journal import spool
 from perfect_client.journal.merge import Merged
-from perfect_client.journal.tail import RING_BYTES, Tail, kept
+from perfect_client.journal.tail import RING_BYTES, Tail, read_tail
 from perfect_client.journal.unfinished_lines import MARKS, SLOTS, attach, create
 from perfect_client.wire import messages
 from perfect_client.worker.pipes import Output
@@ -163,7 +163,7 @@ def test_a_ring_keeps_the_last_records_and_counts_the_others(sizes):
         records = [b"%d " % n + b"x" * size for n, size in enumerate(sizes) if size < RING_BYTES // 2 - 20]
         for data in records:
             ring.add(data)
-        left, last = kept(Path(folder) / "1.tail")
+        left, last = read_tail(Path(folder) / "1.tail")
 
     assert (left, last) == ring.kept()
     assert last == records[left:]
@@ -175,7 +175,7 @@ def test_a_ring_without_a_file_is_in_memory(tmp_path):
     ring.add(b"a")
 
     assert ring.kept() == (0, [b"a"])
-    assert kept(tmp_path / "missing" / "1.tail") == (0, [])
+    assert read_tail(tmp_path / "missing" / "1.tail") == (0, [])
 
 
 def test_an_open_line_is_read_as_it_stands(tmp_path):

@@ -126,5 +126,5 @@ def test_no_secret_stays_where_the_worker_reads_to(tmp_path):
     life.take(("write", 0, "a secret\n"))
     life.output.drain()
 
-    assert unread.left_in(tmp_path / "reading") == b""
+    assert unread.read_leftover(tmp_path / "reading") == b""
     assert len((tmp_path / "reading").read_bytes()) == unread.READ_BYTES

@@ -12,7 +12,7 @@ from perfect_client.analysis import planner
 from perfect_client.core import moments
 from perfect_client.core.schedules import Schedule
 from perfect_client.engine.decorators import Flow
-from perfect_client.schema.masking import masked
+from perfect_client.schema.masking import mask
 from perfect_client.schema.secrets import of_this_process
 from perfect_client.wire.messages import FlowSpec, ScheduleSpec, clean_json, clean_text, dumps, to_dict
 
@@ -29,7 +29,7 @@ def flow_spec(flow: Flow[Any, Any]) -> FlowSpec:
         tags=[_text(tag) for tag in flow.tags],
         parameters=_described(schema),
         # The runs take these values from the code: the server only shows them.
-        configurations=of_this_process.clean(masked(clean_json(flow.configurations), {"additionalProperties": schema})),
+        configurations=of_this_process.clean(mask(clean_json(flow.configurations), {"additionalProperties": schema})),
         schedules=[_schedule_spec(name, schedule) for name, schedule in flow.schedules.items()],
         tasks=[replace(task, name=_text(task.name), description=_text(task.description))
                for task in planner.plan(flow).tasks],

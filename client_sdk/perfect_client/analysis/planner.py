@@ -30,9 +30,9 @@ from perfect_client.analysis.scopes import (
     code_within,
     definitions_of,
     elements,
+    free_variables,
     identity,
     is_worth_reading,
-    outside_of,
 )
 from perfect_client.engine import decorators
 from perfect_client.engine.decorated import Bound
@@ -55,7 +55,7 @@ _PASSES_ON = frozenset({
 _WAYS = frozenset({"submit", "map", "with_options"})
 
 
-class _Told(NamedTuple):
+class _Read(NamedTuple):
     """The value of an expression that was read; None in it is a value like any other."""
 
     value: Value
@@ -163,7 +163,7 @@ class _Reader(Walker):
     def _read_function(self, fn: Any, args: List[Value], named: Dict[str, Value]) -> Value:
         result: Value = None
         if isinstance(fn, types.FunctionType) and is_worth_reading(fn):
-            scope = Scope(None, outside_of(fn), fn.__qualname__.replace("<locals>.", ""), fn.__code__)
+            scope = Scope(None, free_variables(fn), fn.__qualname__.replace("<locals>.", ""), fn.__code__)
             scope.owner = class_that_defines(args[0], fn) if args and isinstance(args[0], (Known, Made)) else None
             marker = (id(fn), self.loops > 0)
             nodes = definitions_of(fn.__code__, fn.__globals__)
@@ -237,7 +237,7 @@ class _Reader(Walker):
             self.loops -= name in _EACH
         return result
 
-    def _submitted(self, node: ast.Call) -> Optional[_Told]:
+    def _submitted(self, node: ast.Call) -> Optional[_Read]:
         """``task.submit(…)``, ``task.map(…)`` and ``task.with_options(…)``."""
         func = node.func
         if not isinstance(func, ast.Attribute) or func.attr not in _WAYS:
@@ -249,12 +249,12 @@ class _Reader(Walker):
         for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
             self.visit(argument)
         if func.attr == "with_options":
-            return _Told(owner)
+            return _Read(owner)
         self.loops += func.attr == "map"
         for one in tasks:
             self.call(one, [], {})
         self.loops -= func.attr == "map"
-        return _Told(None)
+        return _Read(None)
 
     def _passed(self, value: Value) -> None:
         """A function that is given away by name is taken to be called by who gets it."""

@@ -86,7 +86,7 @@ class Scope:
         return Known(getattr(builtins, name)) if hasattr(builtins, name) else None
 
 
-def outside_of(fn: types.FunctionType) -> Dict[str, Any]:
+def free_variables(fn: types.FunctionType) -> Dict[str, Any]:
     """The globals of a function and what it closes over."""
     names = dict(fn.__globals__)
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or ()):

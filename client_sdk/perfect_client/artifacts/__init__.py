@@ -85,7 +85,7 @@ def update_progress_artifact(artifact_id: str, progress: float, description: Opt
     percent = repr(_percent(progress, "update_progress_artifact()"))
     identity, run = ArtifactId(artifact_id), context.current_run()
     if run is not None:
-        _album(run.root).update(_fact(run, identity, PROGRESS, "", description, percent))
+        _artifact_updates(run.root).update(_fact(run, identity, PROGRESS, "", description, percent))
     return identity
 
 
@@ -97,7 +97,7 @@ def create_image_artifact(
     if url[:5].lower() != "data:":
         return _create(IMAGE, key, description, tables.clean(url))
     try:
-        content = artifact_content.of_data_url(url)
+        content = artifact_content.decode_data_url(url)
     except ValueError as wrong:
         raise ValueError("create_image_artifact() cannot read the data: URL: %s" % wrong) from None
     if artifact_content.picture_type(content) is None:
@@ -144,7 +144,7 @@ acreate_plot_artifact = _later(create_plot_artifact)
 # ------------------------------------------------------------------------------------------------ from here to facts
 
 
-class Album:
+class ArtifactUpdates:
     """The artifacts of one run that this process has made: how many, how much, and bars that are moved too often."""
 
     def __init__(self, run: Run) -> None:
@@ -183,12 +183,12 @@ class Album:
 _making = threading.Lock()
 
 
-def _album(run: Run) -> Album:
+def _artifact_updates(run: Run) -> ArtifactUpdates:
     with _making:
-        if run.album is None:
-            run.album = Album(run)
-        album: Album = run.album
-        return album
+        if run.artifact_updates is None:
+            run.artifact_updates = ArtifactUpdates(run)
+        artifact_updates: ArtifactUpdates = run.artifact_updates
+        return artifact_updates
 
 
 def _create(kind: str, key: Optional[str], description: Optional[str], data: str) -> ArtifactId:
@@ -218,7 +218,7 @@ def _added(
     made, run = ArtifactId(new_id()), context.current_run()
     if run is not None:
         shown = of_this_process.without(key) if key else ""
-        _album(run.root).add(_fact(run, made, kind, shown, description, data, coded), size)
+        _artifact_updates(run.root).add(_fact(run, made, kind, shown, description, data, coded), size)
     return made
 
 
@@ -228,7 +228,7 @@ def _fact(
     task = context.current_task()
     number = task.number if task is not None and task.run.root is run.root else None
     words = (
-        "" if description is None else tables.short(tables.shown(description), artifact_content.MAX_DESCRIPTION_BYTES)
+        "" if description is None else tables.short(tables.to_text(description), artifact_content.MAX_DESCRIPTION_BYTES)
     )
     return ArtifactWritten(run.root.clock(), str(identity), kind, key, words, data, coded, number)
 

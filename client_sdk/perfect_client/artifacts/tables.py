@@ -40,7 +40,7 @@ def _of_columns(table: Mapping[Any, Any]) -> Dict[str, Any]:
         _refuse_too_many(values)
         values.extend([None] * (length - len(values)))
     rows = [[_cell(value) for value in row] for row in zip(*columns)]
-    return {"columns": [_cell(shown(name)) for name in table], "rows": rows}
+    return {"columns": [_cell(to_text(name)) for name in table], "rows": rows}
 
 
 def _of_records(table: Sequence[Any]) -> Dict[str, Any]:
@@ -52,7 +52,7 @@ def _of_records(table: Sequence[Any]) -> Dict[str, Any]:
         names.update(dict.fromkeys(row))
         _refuse_too_wide(len(names))
     rows = [[_cell(row.get(name)) for name in names] for row in table]
-    return {"columns": [_cell(shown(name)) for name in names], "rows": rows}
+    return {"columns": [_cell(to_text(name)) for name in names], "rows": rows}
 
 
 def _row(row: Any, number: int) -> List[Any]:
@@ -100,11 +100,11 @@ def _plain(value: Any) -> Any:
     try:
         whole = operator.index(value)  # also numpy's numbers
     except Exception:
-        return shown(value)
-    return int(whole) if -_LARGEST_WHOLE <= whole <= _LARGEST_WHOLE else shown(whole)
+        return to_text(value)
+    return int(whole) if -_LARGEST_WHOLE <= whole <= _LARGEST_WHOLE else to_text(whole)
 
 
-def shown(value: Any) -> str:
+def to_text(value: Any) -> str:
     """The text of any object, whatever its methods do."""
     if isinstance(value, str):
         return str.__str__(value)  # of a subclass, too

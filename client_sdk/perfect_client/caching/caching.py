@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Set, Tuple
 
 from perfect_client.caching import lineage
 from perfect_client.core import runtime
-from perfect_client.core.middleware import Hit, Keeper, Taken, TaskCall
+from perfect_client.core.middleware import Hit, ResultMiddleware, Taken, TaskCall
 from perfect_client.engine.options import OF_RESULTS
 from perfect_client.errors import ConfigurationError, HashError, function_place
 from perfect_client.fingerprints import fingerprints
@@ -55,7 +55,7 @@ class _Wanted(NamedTuple):
     storage_key: Optional[str]
 
 
-class Keeping(Keeper):
+class Keeping(ResultMiddleware):
     """Around the calls of one task."""
 
     def __init__(self, task: Any, asked: _Asked) -> None:
@@ -143,7 +143,7 @@ class Keeping(Keeper):
             return None
         code = self._code or self._source()  # before the call, which may change what the code names
         try:
-            inputs = hashing.of_call(args, kwargs, self._task.name, INPUTS_BYTES)
+            inputs = hashing.digest_call(args, kwargs, self._task.name, INPUTS_BYTES)
         except (HashError, hashing.TooLarge) as wrong:
             self._note(str(wrong) or "its arguments are larger than %d MiB" % (INPUTS_BYTES >> 20))
             return None
@@ -243,7 +243,7 @@ class Keeping(Keeper):
 
     def _source(self) -> Fingerprint:
         if self._code is None:
-            self._code = fingerprints.of(self._task)
+            self._code = fingerprints.fingerprint_of(self._task)
         return self._code
 
     def _note(self, why: str) -> None:
@@ -265,7 +265,7 @@ class Keeping(Keeper):
 # -------------------------------------------------------------------------------------------------------- what is asked
 
 
-def part_for(task: Any) -> Optional[Keeper]:
+def make_middleware(task: Any) -> Optional[ResultMiddleware]:
     """The part that a task asked for; None where nothing of it is to be kept. Raises ``ConfigurationError``."""
     if getattr(task, "persist_result", None) is False:
         return None
@@ -276,12 +276,12 @@ def part_for(task: Any) -> Optional[Keeper]:
     return None if isinstance(asked.policy, type(NO_CACHE)) else Keeping(task, asked)
 
 
-def kept_for(task: Any) -> Optional[Keeper]:
+def kept_for(task: Any) -> Optional[ResultMiddleware]:
     """What keeps the results of a task that asks for nothing, in a run that may be resumed."""
     known = task.__dict__
     if "_keeper" not in known:
-        known["_keeper"] = part_for(task)
-    kept: Optional[Keeper] = known["_keeper"]
+        known["_keeper"] = make_middleware(task)
+    kept: Optional[ResultMiddleware] = known["_keeper"]
     return kept
 
 

@@ -51,7 +51,7 @@ class _Place(NamedTuple):
     made: float
 
 
-class Past:
+class EarlierResults:
     """The results of an earlier run, read when first asked for; ``before`` as in ``messages.Ancestor``."""
 
     def __init__(self, store: FolderStore, ancestor: Ancestor) -> None:
@@ -124,7 +124,7 @@ class Lineage:
 
     def __init__(self, run: str, ancestors: Sequence[Ancestor], store: FolderStore) -> None:
         self.run, self.store = run, store
-        self.past: List[Past] = [Past(store, ancestor) for ancestor in ancestors]
+        self.past: List[EarlierResults] = [EarlierResults(store, ancestor) for ancestor in ancestors]
         self._path = path_of(store, run)
         self._calls: Dict[bytes, int] = {}
         self._lock = threading.Lock()

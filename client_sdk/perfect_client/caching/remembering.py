@@ -8,10 +8,10 @@ from perfect_client.core import middleware
 from perfect_client.engine.options import OF_RESULTS
 
 
-def part_for(task: Any) -> Optional[middleware.Part]:
+def make_middleware(task: Any) -> Optional[middleware.Middleware]:
     """The part that a task asks for by one of ``OF_RESULTS``. Raises ``ConfigurationError``."""
     if all(getattr(task, name, None) is None for name in OF_RESULTS):
         return None
     from perfect_client.caching import caching  # heavy: most tasks say nothing about their results
 
-    return caching.part_for(task)
+    return caching.make_middleware(task)

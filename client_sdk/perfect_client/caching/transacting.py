@@ -7,7 +7,7 @@ from typing import Any, Optional
 from perfect_client.core import middleware
 
 
-def part_for(task: Any) -> Optional[middleware.Part]:
+def make_middleware(task: Any) -> Optional[middleware.Middleware]:
     """The part of a task that has ``on_commit`` or ``on_rollback`` hooks."""
     if "on_commit" not in task.hooks and "on_rollback" not in task.hooks:
         return None

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 from perfect_client.caching.caching import INPUTS_BYTES
 from perfect_client.caching.lineage import SMALL_BYTES
 from perfect_client.core import middleware
-from perfect_client.core.middleware import Hit, Keeper, Taken, TaskCall
+from perfect_client.core.middleware import Hit, ResultMiddleware, Taken, TaskCall
 from perfect_client.errors import HashError
 from perfect_client.storage import hashing
 from perfect_client.storage.results import Envelope, pack, unpack
@@ -25,7 +25,7 @@ from perfect_client.storage.serializers import PickleSerializer
 
 _lock = threading.Lock()
 _blocks = 0  # with a key, under way: only then does a call of a task look here
-_before: Optional[Callable[[Any], Optional[Keeper]]] = None
+_before: Optional[Callable[[Any], Optional[ResultMiddleware]]] = None
 _here: ContextVar[Optional[Calls]] = ContextVar("perfect_calls", default=None)
 
 
@@ -74,7 +74,7 @@ class Calls:
     def take(self, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Tuple[bytes, Optional[Hit[Any]]]:
         """Where the next call with these arguments belongs (empty: nowhere), and what it returned if that is known."""
         try:
-            inputs = hashing.of_call(args, kwargs, task.name, INPUTS_BYTES)
+            inputs = hashing.digest_call(args, kwargs, task.name, INPUTS_BYTES)
         except (HashError, hashing.TooLarge):
             return b"", None
         base = blake2b(task.key.encode("utf-8", "backslashreplace") + b"\0" + inputs, digest_size=16).digest()
@@ -98,10 +98,10 @@ class Calls:
                 pass
 
 
-class _Around(Keeper):
+class _Around(ResultMiddleware):
     """One call in a block with a key; ``under`` is what would keep its result without the block."""
 
-    def __init__(self, task: Any, calls: Calls, under: Optional[Keeper]) -> None:
+    def __init__(self, task: Any, calls: Calls, under: Optional[ResultMiddleware]) -> None:
         self._task, self._calls, self._under = task, calls, under
         self._slot, self._slot_under = b"", None  # type: bytes, Optional[bytes]
 
@@ -132,7 +132,7 @@ class _Around(Keeper):
             self._under.leave(run, current, self._slot_under, value)
 
 
-def _keeper(task: Any) -> Optional[Keeper]:
+def _keeper(task: Any) -> Optional[ResultMiddleware]:
     under = _before(task) if _before is not None and not task.parts else None
     calls = _here.get()
     return under if calls is None else _Around(task, calls, under)

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from perfect_client.caching.transaction_records import Calls
-from perfect_client.core.middleware import Hit, Part, TaskCall
+from perfect_client.core.middleware import Hit, Middleware, TaskCall
 from perfect_client.core.run_logger import get_run_logger
 from perfect_client.engine.steps import Invoke, Sleep, Steps, drive, drive_later
 from perfect_client.errors import ConfigurationError
@@ -298,7 +298,7 @@ atransaction = transaction
 # --------------------------------------------------------------------------------------------------------------- tasks
 
 
-class Staging(Part):
+class Staging(Middleware):
     """Around the calls of a task with hooks: each is a transaction of its own, nested in the one around it."""
 
     def __init__(self, task: Any) -> None:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import Any, Deque, Dict, List, Optional, Tuple
 
-from perfect_client.console.run_progress import Call, Tally, span, told_counts
+from perfect_client.console.run_progress import Call, RunProgress, describe_counts, span
 from perfect_client.console.terminal import Block, fitted, width_of
 from perfect_client.core import listeners
 from perfect_client.core.runs import Emit, Run
@@ -30,10 +30,10 @@ _COLOURS = {"COMPLETED": 32, "FAILED": 31, "CRASHED": 31, "CANCELLED": 33, "dim"
 
 
 class Show:
-    """One run: the facts that nobody has counted yet, and the tally of the others."""
+    """One run: the facts that nobody has counted yet, and the run_progress of the others."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.tally = run, Tally()
+        self.run, self.run_progress = run, RunProgress()
         self.queue: Deque[Any] = deque()
         self.planned = False
 
@@ -47,15 +47,19 @@ class Show:
             self.planned = True
             from perfect_client.analysis import planner  # heavy: only for a terminal, and by the thread that draws
 
-            self.tally.expect(planner.plan(self.run.flow).tasks)
+            self.run_progress.expect(planner.plan(self.run.flow).tasks)
 
     def verdict(self) -> str:
         """How the run ended, in one line."""
-        tally = self.tally
-        took = span((tally.ended or 0.0) - (tally.began or 0.0))
-        how = {"COMPLETED": "completed in", "CANCELLED": "was stopped after"}.get(tally.outcome, "failed after")
-        told = [", ".join(told_counts(tally.counts))] if tally.counts else []
-        wrong = tally.error.splitlines()[0] if tally.error and tally.outcome not in ("COMPLETED", "CANCELLED") else ""
+        run_progress = self.run_progress
+        took = span((run_progress.ended or 0.0) - (run_progress.began or 0.0))
+        how = {"COMPLETED": "completed in", "CANCELLED": "was stopped after"}.get(run_progress.outcome, "failed after")
+        told = [", ".join(describe_counts(run_progress.counts))] if run_progress.counts else []
+        wrong = (
+            run_progress.error.splitlines()[0]
+            if run_progress.error and run_progress.outcome not in ("COMPLETED", "CANCELLED")
+            else ""
+        )
         return " · ".join(["%s %s %s" % (self.name, how, took), *told, *([wrong] if wrong else [])])
 
 
@@ -83,7 +87,7 @@ class Plain:
 
     def end(self, show: Show) -> None:
         self._tell_together()
-        self._line(show.tally.ended or time.time(), "run", show.verdict())
+        self._line(show.run_progress.ended or time.time(), "run", show.verdict())
 
     def draw(self, shows: List[Show], news: List[Tuple[Any, Call]]) -> None:
         """What has happened since the last time."""
@@ -142,7 +146,7 @@ class Live:
         """The lines come by themselves, if the run is not over before."""
 
     def end(self, show: Show) -> None:
-        outcome = show.tally.outcome
+        outcome = show.run_progress.outcome
         mark = {"COMPLETED": "✓", "CANCELLED": "■"}.get(outcome, "✗") if self._fancy else "*"
         line = self._paint(mark, _COLOURS.get(outcome, 0)) + " " + fitted(show.verdict(), self._block.size[0] - 2)
         self._block.say(encodable(line, self._block.stream))
@@ -157,19 +161,21 @@ class Live:
         self._block.draw([encodable(line, self._block.stream) for line in lines[:most]])
 
     def _lines(self, show: Show, columns: int) -> List[str]:
-        now, tally, opened = time.time(), show.tally, show.run.opened()
-        left = tally.seconds_left(opened, now)
-        said = "%3d %%  %s" % (tally.progress(opened), clock(now - (tally.began or now)))
+        now, run_progress, opened = time.time(), show.run_progress, show.run.opened()
+        left = run_progress.seconds_left(opened, now)
+        said = "%3d %%  %s" % (run_progress.progress(opened), clock(now - (run_progress.began or now)))
         said += "  about %s left" % clock(math.ceil(left), "%d s") if left is not None else ""
         name = fitted(show.name, columns // 3)
         room = columns - width_of(name) - len(said) - 4
-        lines = [name + "  " + (self._bar(tally.progress(opened), min(40, room)) + "  " if room >= 5 else "") + said]
-        running = list(tally.running.values())
+        lines = [
+            name + "  " + (self._bar(run_progress.progress(opened), min(40, room)) + "  " if room >= 5 else "") + said
+        ]
+        running = list(run_progress.running.values())
         lines.extend(self._call_line(call, now, columns) for call in running[:SHOWN_CALLS])
-        counts = told_counts(tally.counts)
+        counts = describe_counts(run_progress.counts)
         if len(running) > SHOWN_CALLS:
             counts.append("%s running" % format(len(running), ","))
-        coming = tally.coming(opened)
+        coming = run_progress.coming(opened)
         if coming:
             counts.append("%s to come" % format(coming, ","))
         if counts:
@@ -271,7 +277,7 @@ class Board:
         for show in self._shows:
             while show.queue:
                 fact = show.queue.popleft()
-                call = show.tally.take(fact)
+                call = show.run_progress.take(fact)
                 if call is not None:
                     news.append((fact, call))
         self._draw(news)

@@ -64,7 +64,7 @@ def weight_of(weight: Optional[float], estimated_ms: Optional[float]) -> float:
     return estimated_ms / 1000 if known and estimated_ms is not None else 1.0
 
 
-class Tally:
+class RunProgress:
     """``take`` every fact in order; then ask."""
 
     def __init__(self, plan: Sequence[TaskSpec] = ()) -> None:
@@ -173,14 +173,14 @@ class Tally:
         return any(self._keys[later].begun for later in names[names.index(name) + 1 :])
 
 
-_TAKERS: Dict[type, Callable[[Tally, Any], Optional[Call]]] = {
-    RunStarted: Tally._run_started,  # type: ignore[dict-item]
-    RunEnded: Tally._run_ended,  # type: ignore[dict-item]
-    TaskStarted: Tally._started,
-    TaskEnded: Tally._ended,
-    TaskProgressed: Tally._progressed,
-    TaskRetrying: Tally._retrying,
-    TaskRestarted: Tally._restarted,
+_TAKERS: Dict[type, Callable[[RunProgress, Any], Optional[Call]]] = {
+    RunStarted: RunProgress._run_started,  # type: ignore[dict-item]
+    RunEnded: RunProgress._run_ended,  # type: ignore[dict-item]
+    TaskStarted: RunProgress._started,
+    TaskEnded: RunProgress._ended,
+    TaskProgressed: RunProgress._progressed,
+    TaskRetrying: RunProgress._retrying,
+    TaskRestarted: RunProgress._restarted,
 }
 
 
@@ -197,7 +197,7 @@ def span(seconds: float) -> str:
     return "%d:%02d:%02d" % (hours, minutes, rest) if hours else "%d:%02d" % (minutes, rest)
 
 
-def told_counts(counts: Mapping[str, int]) -> List[str]:
+def describe_counts(counts: Mapping[str, int]) -> List[str]:
     """``12 done``, ``1 failed`` …: what ended well first."""
     well = sum(counts.get(outcome, 0) for outcome in ("COMPLETED", "CACHED"))
     said = ["%s done" % format(well, ",")] if well else []

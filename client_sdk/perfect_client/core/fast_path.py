@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 from perfect_client.core import context
 
 if TYPE_CHECKING:
-    from perfect_client.core.middleware import Keeper
+    from perfect_client.core.middleware import ResultMiddleware
     from perfect_client.core.runs import Run, TaskRun  # heavy at run time: every program loads this module
 
 __tracebackhide__ = True  # pytest does not show our frames
@@ -21,9 +21,9 @@ def call(run: Run, called: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -
     try:
         value = called.fn(*args, **kwargs)
         if type(value) in context.special:
-            value = settled(current, value)
+            value = resolve_value(current, value)
     except BaseException as error:
-        if not left_well(error):
+        if not exited_cleanly(error):
             run.fail(current, error)
             raise
         value = None
@@ -33,7 +33,7 @@ def call(run: Run, called: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -
     return value
 
 
-def call_kept(run: Run, called: Any, keeper: Keeper, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+def call_kept(run: Run, called: Any, keeper: ResultMiddleware, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
     """The same in a run that may be resumed: what a call returns is kept, or an earlier run has left it."""
     above = context.task.get()
     current = run.start(called, above)
@@ -43,11 +43,11 @@ def call_kept(run: Run, called: Any, keeper: Keeper, args: Tuple[Any, ...], kwar
         slot, hit = keeper.take(run, current, args, kwargs)
         value = called.fn(*args, **kwargs) if hit is None else hit.value
         if type(value) in context.special:
-            value = settled(current, value)
+            value = resolve_value(current, value)
         if hit is None and slot is not None:
             keeper.leave(run, current, slot, value)
     except BaseException as error:
-        if not left_well(error):
+        if not exited_cleanly(error):
             run.fail(current, error)
             raise
         value = None
@@ -65,9 +65,9 @@ async def call_async(run: Run, called: Any, args: Tuple[Any, ...], kwargs: Dict[
     try:
         value = await called.fn(*args, **kwargs)
         if type(value) in context.special:
-            value = settled(current, value)
+            value = resolve_value(current, value)
     except BaseException as error:
-        if not left_well(error):
+        if not exited_cleanly(error):
             run.fail(current, error)
             raise
         value = None
@@ -77,7 +77,7 @@ async def call_async(run: Run, called: Any, args: Tuple[Any, ...], kwargs: Dict[
     return value
 
 
-def left_well(error: BaseException) -> bool:
+def exited_cleanly(error: BaseException) -> bool:
     """Whether the code ended by ``sys.exit()`` or ``sys.exit(0)``, which is no failure."""
     if not isinstance(error, SystemExit):
         return False
@@ -86,8 +86,8 @@ def left_well(error: BaseException) -> bool:
     return previews.is_clean_exit(error)
 
 
-def settled(current: Optional[TaskRun], value: Any) -> Any:
+def resolve_value(current: Optional[TaskRun], value: Any) -> Any:
     """The value of a call that returned more than a value."""
     from perfect_client.core import outcomes  # heavy: most values are no more than values
 
-    return outcomes.settled(current, value)
+    return outcomes.resolve_value(current, value)

@@ -17,7 +17,7 @@ program: Optional[Callable[[Run], Optional[Emit]]] = None  # for a flow file tha
 _BORN = os.getpid()  # in a forked child nobody listens: the display belongs to its parent
 
 
-def hearer(run: Run) -> Optional[Emit]:
+def find_listener(run: Run) -> Optional[Emit]:
     """Where the facts of this run go, whose flow was called outside of any other run; None: nowhere."""
     if listener is not None:
         return listener(run)

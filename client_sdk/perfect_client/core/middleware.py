@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
         name: str
         fn: Callable[..., Any]
-        parts: Tuple[Part, ...]
+        parts: Tuple[Middleware, ...]
         is_async: bool
         crucial: bool
         log_prints: Optional[bool]
@@ -54,11 +54,11 @@ class TaskCall:
     def parameters(self) -> Dict[str, Any]:
         """The arguments by name, defaults included, futures resolved. Raises ``TypeError`` when they do not fit."""
         if self._bound is None:
-            self._bound = bound(self.task, self.args, self.kwargs)
+            self._bound = bound_arguments(self.task, self.args, self.kwargs)
         return self._bound
 
 
-class Part:
+class Middleware:
     """A small part around every call of a task that asked for it. What it raises fails the call."""
 
     def before(self, call: TaskCall) -> Optional[Hit[Any]]:
@@ -72,10 +72,10 @@ class Part:
 
 
 # Asked once for each task, when it is decorated; None: the task does not need the part.
-FACTORIES: List[Callable[["TaskLike"], Optional[Part]]] = []
+FACTORIES: List[Callable[["TaskLike"], Optional[Middleware]]] = []
 
 
-class Keeper(Part):
+class ResultMiddleware(Middleware):
     """The part that keeps results in a run that may be resumed, also of tasks that ask for nothing: the short way."""
 
     def take(self, run: Run, current: TaskRun, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Taken:
@@ -88,29 +88,29 @@ class Keeper(Part):
 
 Taken = Tuple[Optional[bytes], Optional[Hit[Any]]]
 # While a run's results are kept: the keeper of a task, if it has one. Else None, and a call costs nothing for it.
-keeper: Optional[Callable[["TaskLike"], Optional[Keeper]]] = None
+keeper: Optional[Callable[["TaskLike"], Optional[ResultMiddleware]]] = None
 of_all = False  # whether the keeper is also for tasks that have parts of their own, and for calls outside of runs
 
 
-def _around(task: TaskLike) -> Tuple[Part, ...]:
+def _around(task: TaskLike) -> Tuple[Middleware, ...]:
     kept = keeper(task) if keeper is not None and (of_all or not task.parts) else None
     return task.parts if kept is None else (kept, *task.parts)
 
 
-def parts_of(task: TaskLike) -> Tuple[Part, ...]:
+def make_middleware(task: TaskLike) -> Tuple[Middleware, ...]:
     """What the factories say to a task."""
     found = [make(task) for make in FACTORIES]
     return tuple(part for part in found if part is not None)
 
 
-def bound(decorated: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:
+def bound_arguments(decorated: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Dict[str, Any]:
     """A call's arguments by the names of the parameters, defaults included. Raises ``TypeError``."""
-    found = binding(decorated, args, kwargs)
+    found = bind_arguments(decorated, args, kwargs)
     found.apply_defaults()
     return dict(found.arguments)
 
 
-def binding(decorated: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> BoundArguments:
+def bind_arguments(decorated: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> BoundArguments:
     """A call's arguments by the names of the parameters. Raises ``TypeError``."""
     signature = decorated.__dict__.get("_signature")
     if signature is None:

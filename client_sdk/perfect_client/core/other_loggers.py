@@ -30,7 +30,7 @@ class Said(NamedTuple):
     time: float
 
 
-def of_loguru(text: str) -> Optional[Said]:
+def loguru_record(text: str) -> Optional[Said]:
     """The record that a text carries; None for any other text. A format that the program chose is kept."""
     record = getattr(text, "record", None)
     if not isinstance(record, dict) or "level" not in record:
@@ -50,7 +50,7 @@ def _without_head(text: str, record: Dict[str, Any]) -> str:
     return text[len(head) :] if text.startswith(head) else text
 
 
-def passed_on() -> Optional[logging.LogRecord]:
+def record_for_loguru() -> Optional[logging.LogRecord]:
     """The record of ``logging`` that a handler is giving to loguru right now, in this thread."""
     frame = sys._getframe(1)
     for _ in range(_FRAMES):

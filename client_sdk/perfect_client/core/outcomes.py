@@ -43,7 +43,7 @@ def traceback_of(error: Optional[BaseException]) -> str:
     return traceback_text(error) if error is not None else ""
 
 
-def tell(current: TaskRun, state: State) -> None:
+def emit_task_end(current: TaskRun, state: State) -> None:
     """The task's end, as a fact."""
     error = state.data if isinstance(state.data, BaseException) else None
     good = state.is_completed()
@@ -52,19 +52,19 @@ def tell(current: TaskRun, state: State) -> None:
         current.run.log_failure(current, error, told, traceback)
     current.run.end(
         current, outcome, told, traceback,
-        result=result_of(current, state.data) if good else "", state=clean_text(state.own_name, MAX_NAME),
+        result=preview_result(current, state.data) if good else "", state=clean_text(state.own_name, MAX_NAME),
         message=clean_text(state.message or "", MAX_MESSAGE_BYTES) if good else "",
     )  # fmt: skip
 
 
-def result_of(current: TaskRun, value: Any) -> str:
+def preview_result(current: TaskRun, value: Any) -> str:
     """What a call returned, as its fact tells it; empty for None, and where nobody hears it."""
     if value is None or not current.run.is_told:
         return ""
     return preview(value) if current.task.kind == "flow" else safe_preview(value)
 
 
-def run_failed(run: Run, error: BaseException) -> RunEnded:
+def failed_outcome(run: Run, error: BaseException) -> RunEnded:
     """The end of a run that an exception left: an interruption makes it CANCELLED, everything else FAILED."""
     if is_interruption(error):
         by_code = not isinstance(error, KeyboardInterrupt)  # which may come from outside; a coroutine cancels itself
@@ -75,7 +75,7 @@ def run_failed(run: Run, error: BaseException) -> RunEnded:
     return RunEnded(run.clock(), "FAILED", error=told, traceback=traceback)
 
 
-def run_ended(run: Run, state: State) -> RunEnded:
+def outcome_of_state(run: Run, state: State) -> RunEnded:
     """The outcome by the flow's final state: what it returned, or the exception that it raised."""
     outcome, message = _OF_RUNS.get(state.type, "FAILED"), state.message or ""
     if outcome == "COMPLETED":
@@ -92,7 +92,7 @@ def run_ended(run: Run, state: State) -> RunEnded:
     )
 
 
-def settled(current: Optional[TaskRun], value: Any) -> Any:
+def resolve_value(current: Optional[TaskRun], value: Any) -> Any:
     """The value of a call that returned more than a value: a generator is consumed, a bad state raises.
 
     ``current`` ends here if its state is not simply COMPLETED.
@@ -101,5 +101,5 @@ def settled(current: Optional[TaskRun], value: Any) -> Any:
         return list(value)
     state = states.of_value(value)
     if current is not None and (isinstance(value, State) or not state.is_completed()):
-        tell(current, state)
+        emit_task_end(current, state)
     return state.value() if isinstance(value, State) or not state.is_completed() else value

@@ -54,10 +54,10 @@ def traceback_text(error: BaseException) -> str:
         text = "".join(told.format())
     except BaseException as wrong:  # an exception class may do anything when it is looked at
         text = "The traceback cannot be shown (%s)." % type(wrong).__name__
-    return shortened(text, MAX_TRACEBACK_BYTES)
+    return shorten(text, MAX_TRACEBACK_BYTES)
 
 
-def shortened(text: str, limit: int) -> str:
+def shorten(text: str, limit: int) -> str:
     """Clean text of at most ``limit`` bytes; of a longer one the middle is left out."""
     raw = clean_text(text, len(text) * 4 + 4).encode("utf-8")
     if len(raw) <= limit:
@@ -74,14 +74,14 @@ class Elsewhere(Exception):
         return "\n\n%s" % self.args[0]
 
 
-def told_again(error: BaseException, traceback: str) -> BaseException:
+def rebuild_error(error: BaseException, traceback: str) -> BaseException:
     """An error of another process, to be raised here, with its traceback over there."""
     if traceback:
         error.__cause__ = Elsewhere(traceback)
     return error
 
 
-def shippable(error: BaseException, dumps: Callable[[Any], bytes] = pickle.dumps) -> Any:
+def unpickled_error(error: BaseException, dumps: Callable[[Any], bytes] = pickle.dumps) -> Any:
     """What arrives by ``pickle`` as this error: itself if it survives, else one with its type, text and attributes.
 
     Where the type cannot be had over there, or makes another text of what arrives, a class of the same name stands in.

@@ -15,7 +15,7 @@ from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple
 
 from perfect_client.core import context
 from perfect_client.core.context import Configuration, current_task
-from perfect_client.core.previews import error_text, is_interruption, safe_preview, shortened, traceback_text
+from perfect_client.core.previews import error_text, is_interruption, safe_preview, shorten, traceback_text
 from perfect_client.wire.messages import (
     MAX_LINE_BYTES,
     MAX_NAME,
@@ -42,7 +42,7 @@ def new_id() -> str:
     return "-".join((digits[:8], digits[8:12], "4" + digits[13:16], "a" + digits[17:20], digits[20:]))
 
 
-def nowhere(fact: Any) -> None:
+def discard(fact: Any) -> None:
     """Where the facts of a run go that no worker executes."""
 
 
@@ -176,7 +176,7 @@ class Run:
         self._closed = False
         self.line_time = clock  # when a line is told, marked for the raw output before it
         self._told_errors: Deque[Tuple[int, str]] = deque(maxlen=32)  # whose tracebacks stand in the log
-        self.album: Any = None  # the ``artifacts.Album``, once the code has shown something
+        self.artifact_updates: Any = None  # the ``artifacts.ArtifactUpdates``, once the code has shown something
         self._emit = emit
         self.heard = False
         self._lock = threading.RLock()  # reentrant: a signal handler may print while a fact is being written
@@ -211,7 +211,7 @@ class Run:
     @property
     def is_told(self) -> bool:
         """Whether anybody hears its facts."""
-        return self.root._emit is not nowhere
+        return self.root._emit is not discard
 
     @property
     def start_time(self) -> datetime:
@@ -328,7 +328,7 @@ class Run:
 
     def end_with(self, ended: TaskRun, value: Any, outcome: str = "COMPLETED") -> None:
         """A task has returned ``value``; what is to be shown of it is worked out only where somebody hears it."""
-        told = value is not None and self.root._emit is not nowhere
+        told = value is not None and self.root._emit is not discard
         self.end(ended, outcome, "", "", safe_preview(value) if told else "")
 
     def fail(self, ended: TaskRun, error: BaseException) -> None:
@@ -343,7 +343,7 @@ class Run:
     def log_failure(self, what: Optional[TaskRun], error: Optional[BaseException], told: str, traceback: str) -> None:
         """An ERROR line where a task, or the flow (None), fails. A traceback that stands in the log already is not
         told again: an error that ends a task often ends its flow too."""
-        if self.root._emit is nowhere or (what is not None and what.number not in self._open):
+        if self.root._emit is discard or (what is not None and what.number not in self._open):
             return
         mark = (id(error), told)
         if error is None or mark in self.root._told_errors:
@@ -354,7 +354,7 @@ class Run:
         text = "%s %r failed: %s" % (kind, name, told)
         room = MAX_LINE_BYTES - len(text.encode("utf-8", "backslashreplace")) - 1
         if traceback:
-            text += "\n" + shortened(traceback.rstrip("\n"), room)
+            text += "\n" + shorten(traceback.rstrip("\n"), room)
         number = None if what is None else what.number
         self.tell(Logged(self.root.line_time(), clean_text(text), logging.ERROR, number))
 
@@ -379,8 +379,8 @@ class Run:
 
     def settle(self) -> None:
         """Tell what artifacts still wait to say: their run ends."""
-        if self.root.album is not None:
-            self.root.album.settle()
+        if self.root.artifact_updates is not None:
+            self.root.artifact_updates.settle()
 
     def retell(self, fact: Any, numbers: Dict[int, int]) -> None:
         """Tell a fact of another process; ``numbers`` are ours by its, and 1 is the task that runs there."""

@@ -19,7 +19,9 @@ def is_future(value: Any) -> bool:
     return getattr(type(value), "is_perfect_future", False) is True
 
 
-def replaced(value: Any, replace: Callable[[Any, bool], Any], lenient: bool = False, seen: Tuple[int, ...] = ()) -> Any:
+def replace_futures(
+    value: Any, replace: Callable[[Any, bool], Any], lenient: bool = False, seen: Tuple[int, ...] = ()
+) -> Any:
     """The value with each future and state in it replaced by ``replace(it, lenient)``; itself where there is none.
 
     Looks into lists, dicts, tuples, sets and dataclasses (whose ``__post_init__`` is not called), and nowhere else.
@@ -30,7 +32,7 @@ def replaced(value: Any, replace: Callable[[Any, bool], Any], lenient: bool = Fa
     if isinstance(value, BaseAnnotation):
         if isinstance(value, (quote, opaque)):
             return value.value
-        return replaced(value.value, replace, lenient or isinstance(value, allow_failure), seen)
+        return replace_futures(value.value, replace, lenient or isinstance(value, allow_failure), seen)
     if isinstance(value, State) or is_future(value):
         return replace(value, lenient)
     look = CONTAINERS.get(kind) or (_in_dataclass if hasattr(kind, "__dataclass_fields__") else None)
@@ -39,7 +41,7 @@ def replaced(value: Any, replace: Callable[[Any, bool], Any], lenient: bool = Fa
     if look is None or id(value) in seen:
         return value
     above = (*seen, id(value))
-    return look(value, lambda inner: replaced(inner, replace, lenient, above))
+    return look(value, lambda inner: replace_futures(inner, replace, lenient, above))
 
 
 def _each(values: Any, visit: Callable[[Any], Any]) -> Optional[List[Any]]:
@@ -103,20 +105,22 @@ def futures_in(*values: Any) -> List[Any]:
         return inner
 
     for value in values:
-        replaced(value, note)
+        replace_futures(value, note)
     return found
 
 
-def resolved(args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
+def resolve_futures(
+    args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any
+) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
     """The arguments with results in place of futures, which must be done.
 
     Raises ``UpstreamTaskError`` when one of them, or of ``wait_for``, did not complete and is not allowed to fail.
     """
     if wait_for is not None:
-        replaced(wait_for if isinstance(wait_for, (list, tuple, set)) else [wait_for], _result)
+        replace_futures(wait_for if isinstance(wait_for, (list, tuple, set)) else [wait_for], _result)
     return (
-        tuple([replaced(value, _result) for value in args]),
-        {name: replaced(value, _result) for name, value in kwargs.items()},
+        tuple([replace_futures(value, _result) for value in args]),
+        {name: replace_futures(value, _result) for name, value in kwargs.items()},
     )
 
 
@@ -134,7 +138,7 @@ def _result(future: Any, lenient: bool) -> Any:
 
 def to_states(value: Any) -> Any:
     """The value with the state of each future in its place; they must be done."""
-    return replaced(value, lambda found, lenient: found if isinstance(found, State) else found.state)
+    return replace_futures(value, lambda found, lenient: found if isinstance(found, State) else found.state)
 
 
 def to_results(value: Any, raise_on_failure: bool = True) -> Any:
@@ -143,4 +147,4 @@ def to_results(value: Any, raise_on_failure: bool = True) -> Any:
     def result(found: Any, lenient: bool) -> Any:
         return found if isinstance(found, State) else found.result(raise_on_failure=raise_on_failure)
 
-    return replaced(value, result)
+    return replace_futures(value, result)

@@ -17,14 +17,14 @@ from importlib.util import find_spec
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from perfect_client.core import context
-from perfect_client.core.previews import shippable, told_again, traceback_text
+from perfect_client.core.previews import rebuild_error, traceback_text, unpickled_error
 from perfect_client.core.runs import Run, TaskRun, new_id
 from perfect_client.engine import process_pool
 from perfect_client.engine.pickling import dumps
 from perfect_client.engine.steps import Call
 from perfect_client.engine.task_runners import ElsewhereTaskRunner, Job
 from perfect_client.errors import Cancelled, ConfigurationError, CrashedRun
-from perfect_client.output.tee import echoing
+from perfect_client.output.tee import tee_output
 from perfect_client.questions.client import NoLine
 from perfect_client.wire.messages import Logged, TaskEnded
 
@@ -219,7 +219,7 @@ class _Open:
 def _unwrapped(outcome: Tuple[str, Any]) -> Any:
     kind, said = outcome
     if kind == "error":
-        raise told_again(*said)
+        raise rebuild_error(*said)
     return said
 
 
@@ -253,10 +253,10 @@ def perform(order: bytes, token: str, silent: bool = False) -> Optional[Tuple[by
     run.hear(emit)
     run.answers = NoLine(NO_QUESTIONS)
     try:
-        with echoing(run if silent else None):
+        with tee_output(run if silent else None):
             answer = "value", copy_context().run(_called, run, order)
     except BaseException as error:
-        answer = "error", (shippable(error, dumps), traceback_text(error))
+        answer = "error", (unpickled_error(error, dumps), traceback_text(error))
     run.closed = True
     return _packed(answer), told[0]
 
@@ -264,7 +264,7 @@ def perform(order: bytes, token: str, silent: bool = False) -> Optional[Tuple[by
 def _called(run: Run, order: bytes) -> Any:
     task, args, kwargs, limit = pickle.loads(order)
     context.innermost.set(run)
-    return process_pool.called(run, task, args, kwargs, limit)
+    return process_pool.call_in_child(run, task, args, kwargs, limit)
 
 
 def _ordered(task: Any, step: Call) -> bytes:

@@ -67,7 +67,7 @@ class Task(Decorated[P, R]):
         self._changed()
 
     def _changed(self) -> None:
-        self.parts = middleware.parts_of(self)
+        self.parts = middleware.make_middleware(self)
         asks = self.retry or self.timeout_seconds or self.hooks or self.parts or self.task_run_name or self.log_prints
         self.lean = not asks and self.crucial and not self.is_generator
 
@@ -89,7 +89,7 @@ class Task(Decorated[P, R]):
             if middleware.of_all:
                 return cast(R, self._call_in_full(args, kwargs))
             value = self.fn(*args, **kwargs)
-            return cast(R, fast_path.settled(None, value)) if type(value) in context.special else value
+            return cast(R, fast_path.resolve_value(None, value)) if type(value) in context.special else value
         keeper = middleware.keeper(self) if middleware.keeper is not None else None
         if self.is_async:
             plain: Any = fast_path.call_async

@@ -8,9 +8,9 @@ from typing import Any, Collection, Dict, List, Optional, Tuple
 from perfect_client.core import context, listeners, outcomes, states
 from perfect_client.core.annotations import BaseAnnotation
 from perfect_client.core.deadlines import Limit, calls_user_code, is_own
-from perfect_client.core.middleware import binding
+from perfect_client.core.middleware import bind_arguments
 from perfect_client.core.previews import is_interruption
-from perfect_client.core.runs import Run, SubRun, TaskRun, new_id, nowhere
+from perfect_client.core.runs import Run, SubRun, TaskRun, discard, new_id
 from perfect_client.core.states import State, StateType
 from perfect_client.engine import arguments, hooks, interrupts, task_calls
 from perfect_client.engine.steps import Call, Sleep, Steps, Wait, drive, drive_later
@@ -41,16 +41,16 @@ def _answer(state: State, return_state: bool) -> Any:
     return state.value() if not states.is_state_iterable(state.data) else state.data
 
 
-def run_of(flow: Any) -> Tuple[Run, Optional[TaskRun]]:
+def make_run(flow: Any) -> Tuple[Run, Optional[TaskRun]]:
     """The run of a call, and its task run in the run around it, if there is one."""
     above = context.current_run()
     if above is None:
         made = Run(
-            id=new_id(), flow_name=flow.name, emit=nowhere, tags=flow.tags, configuration=flow.configuration(),
+            id=new_id(), flow_name=flow.name, emit=discard, tags=flow.tags, configuration=flow.configuration(),
             flow=flow,
         )  # fmt: skip
         made.began = made.clock()
-        emit = listeners.hearer(made)
+        emit = listeners.find_listener(made)
         if emit is not None:
             made.hear(emit)
             made.tell(RunStarted(made.clock(), os.getpid()))
@@ -63,8 +63,8 @@ def run_of(flow: Any) -> Tuple[Run, Optional[TaskRun]]:
 
 def _begin(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any) -> Steps[State]:
     """The steps of a call from user code."""
-    run, call = run_of(flow)
-    steps = steps_of(run, args, kwargs, wait_for)
+    run, call = make_run(flow)
+    steps = call_steps(run, args, kwargs, wait_for)
     if call is not None:
         return _told_above(run, call, steps)
     return _heard(run, steps) if run.heard else steps
@@ -75,13 +75,13 @@ def _heard(run: Run, steps: Steps[State]) -> Steps[State]:
     try:
         state = yield from steps
     except BaseException as error:
-        end(run, outcomes.run_failed(run, error))
+        end_direct_call(run, outcomes.failed_outcome(run, error))
         raise
-    end(run, outcomes.run_ended(run, state))
+    end_direct_call(run, outcomes.outcome_of_state(run, state))
     return state
 
 
-def end(run: Run, ended: RunEnded) -> None:
+def end_direct_call(run: Run, ended: RunEnded) -> None:
     """A direct call that somebody listens to is over."""
     run.end_open(LEFT_OPEN)
     run.tell(ended)
@@ -105,7 +105,7 @@ def _told_above(run: Run, call: TaskRun, steps: Steps[State]) -> Steps[State]:
     finally:
         context.task.set(above)
     run.end_open(LEFT_OPEN)
-    outcomes.tell(call, state)
+    outcomes.emit_task_end(call, state)
     return state
 
 
@@ -114,10 +114,10 @@ def tell_start(run: Run) -> None:
     if isinstance(run, SubRun) and run.is_told:
         from perfect_client.engine import subflow_parameters  # heavy: only a worker's runs tell it
 
-        run.told(subflow_parameters.shown(run.flow, run.parameters))
+        run.told(subflow_parameters.preview_parameters(run.flow, run.parameters))
 
 
-def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any = None) -> Steps[State]:
+def call_steps(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: Any = None) -> Steps[State]:
     """From the call to the final state; what the flow submitted has ended then. A stop is raised."""
     here = context.innermost.get()
     context.innermost.set(run)
@@ -127,10 +127,10 @@ def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: 
     except BaseException as error:
         if run.runner is not None:
             run.runner.stop()
-        below = interrupts.of(run, error)
+        below = interrupts.interruption_of(run, error)
         if below is not None:
             below.tell()
-        yield from hooks.told(run.flow, run, _stopped(error))
+        yield from hooks.run_hooks(run.flow, run, _stopped(error))
         if below is not None:
             below.wait()
         raise
@@ -141,7 +141,7 @@ def steps_of(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_for: 
         if run.runner is not None:
             run.root.runners.pop(run.id, None)
             run.runner.shut()
-    yield from hooks.told(run.flow, run, state)
+    yield from hooks.run_hooks(run.flow, run, state)
     return state
 
 
@@ -164,15 +164,15 @@ def _to_its_end(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_fo
     flow = run.flow
     untouched: Collection[str] = ()
     if context.stand_ins:
-        untouched = treated(flow, args, kwargs)
+        untouched = annotated_names(flow, args, kwargs)
         yield Wait(arguments.futures_in(*args, *kwargs.values(), wait_for))
         try:
-            args, kwargs = arguments.resolved(args, kwargs, wait_for)
+            args, kwargs = arguments.resolve_futures(args, kwargs, wait_for)
         except UpstreamTaskError as missing:
             return states.NotReady(message=str(missing))
     if not run.parameters:  # a worker has read them already
         try:
-            args, kwargs, run.parameters = given(flow, args, kwargs, untouched)
+            args, kwargs, run.parameters = read_arguments(flow, args, kwargs, untouched)
         except BadParameter as wrong:
             return State(StateType.FAILED, None, wrong.sentence, wrong)
     if flow.flow_run_name:
@@ -181,7 +181,7 @@ def _to_its_end(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], wait_fo
     tell_start(run)
     limit = task_calls.limit_of(flow, run, FlowRunTimeoutError)
     while True:
-        yield from hooks.told(flow, run, State(StateType.RUNNING))
+        yield from hooks.run_hooks(flow, run, State(StateType.RUNNING))
         state = yield from _attempt(run, args, kwargs, limit)
         delay = None if state.is_completed() else (yield from next_delay(flow, run, state, run.run_count))
         if delay is None:
@@ -234,7 +234,7 @@ def _attempt(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any], limit: Opt
     return states.of_value(arguments.to_states(value) if context.stand_ins else value)
 
 
-def given(
+def read_arguments(
     flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], untouched: Collection[str] = ()
 ) -> Tuple[Tuple[Any, ...], Dict[str, Any], Dict[str, Any]]:
     """The arguments as the hints read them, and all by name, defaults included. Raises ``BadParameter``.
@@ -242,7 +242,7 @@ def given(
     Those that the signature has no place for are left to the call itself, whose error names them.
     """
     try:
-        bound = binding(flow, args, kwargs)
+        bound = bind_arguments(flow, args, kwargs)
     except (TypeError, ValueError):
         return args, kwargs, {}
     reader = _reader_of(flow)
@@ -271,17 +271,17 @@ def _make_reader(flow: Any) -> Any:
     return Reader(flow.fn) or None
 
 
-def treated(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Collection[str]:
+def annotated_names(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Collection[str]:
     """The names of the arguments that come with a word on how to treat them, as ``quote(x)``."""
     if not any(isinstance(value, BaseAnnotation) for value in (*args, *kwargs.values())):
         return ()
     try:
-        arguments = binding(flow, args, kwargs).arguments
+        arguments = bind_arguments(flow, args, kwargs).arguments
     except (TypeError, ValueError):
         return ()
     return [name for name, value in arguments.items() if isinstance(value, BaseAnnotation)]
 
 
-def run_state(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> State:
+def run_to_state(run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> State:
     """Execute the run of a worker in this thread; its final state. A stop is raised."""
-    return drive(steps_of(run, args, kwargs))
+    return drive(call_steps(run, args, kwargs))

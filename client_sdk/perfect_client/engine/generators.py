@@ -14,7 +14,7 @@ from perfect_client.output import log_prints
 __tracebackhide__ = True  # pytest does not show our frames
 
 
-class _Within:
+class _Activation:
     """Context manager: the code inside is of this run and task. Between two items it is not."""
 
     def __init__(self, run: Run, task: Any) -> None:
@@ -38,12 +38,12 @@ End = Callable[[Any], None]
 
 def generate_task(task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
     """An iterator over what the task yields; the call begins with the first item and ends with the last."""
-    call = task_calls.call_of(task, args, kwargs)
+    call = task_calls.make_call(task, args, kwargs)
     if call.return_state:
-        return drive(task_calls.steps_of(call, context.task.get()))
+        return drive(task_calls.call_steps(call, context.task.get()))
 
     def begin() -> Tuple[Any, Run, TaskRun, End]:
-        given, named = arguments.resolved(call.args, call.kwargs, call.wait_for)
+        given, named = arguments.resolve_futures(call.args, call.kwargs, call.wait_for)
         current = call.run.start(task, context.task.get())
         return task.fn(*given, **named), call.run, current, lambda error: _end(current, error)
 
@@ -57,10 +57,10 @@ def generate_flow(flow: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> A
     wait_for = kwargs.pop("wait_for", None)
 
     def begin() -> Tuple[Any, Run, Any, End]:
-        untouched = flow_calls.treated(flow, args, kwargs)
-        given, named = arguments.resolved(args, kwargs, wait_for)
-        given, named, parameters = flow_calls.given(flow, given, named, untouched)
-        run, call = flow_calls.run_of(flow)
+        untouched = flow_calls.annotated_names(flow, args, kwargs)
+        given, named = arguments.resolve_futures(args, kwargs, wait_for)
+        given, named, parameters = flow_calls.read_arguments(flow, given, named, untouched)
+        run, call = flow_calls.make_run(flow)
         run.parameters = parameters
         if isinstance(run, SubRun) and call is not None:
             call.run.begin(call, run.flow_name)
@@ -88,8 +88,8 @@ def _end_flow(run: Run, call: Any, error: Any) -> None:
         run.end_open(flow_calls.LEFT_OPEN)
         _end(call, error)
     elif run.heard:
-        state = None if error is None else outcomes.run_failed(run, error)
-        flow_calls.end(run, state or outcomes.run_ended(run, states.Completed()))
+        state = None if error is None else outcomes.failed_outcome(run, error)
+        flow_calls.end_direct_call(run, state or outcomes.outcome_of_state(run, states.Completed()))
 
 
 def _iterate(begin: Callable[[], Tuple[Any, Run, Any, End]]) -> Generator[Any, Any, Any]:
@@ -97,14 +97,14 @@ def _iterate(begin: Callable[[], Tuple[Any, Run, Any, End]]) -> Generator[Any, A
     sent: Any = None
     try:
         while True:
-            with _Within(run, task):
+            with _Activation(run, task):
                 item = generator.send(sent)
             sent = yield item
     except StopIteration as done:
         end(None)
         return done.value
     except GeneratorExit:  # nobody wants more: that is no failure
-        with _Within(run, task):
+        with _Activation(run, task):
             generator.close()
         end(None)
         raise
@@ -119,7 +119,7 @@ async def _iterate_later(begin: Callable[[], Tuple[Any, Run, Any, End]]) -> Asyn
     generator, run, task, end = begin()
     try:
         while True:
-            with _Within(run, task):
+            with _Activation(run, task):
                 item = await generator.__anext__()
             yield item
     except StopAsyncIteration:

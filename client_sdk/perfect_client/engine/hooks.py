@@ -28,7 +28,7 @@ def hooks_for(owner: Any, state: State) -> Sequence[Any]:
     return hooks.get(EVENTS.get(state.type, ""), ()) if hooks else ()
 
 
-def told(owner: Any, run: Any, state: State) -> Steps[None]:
+def run_hooks(owner: Any, run: Any, state: State) -> Steps[None]:
     """Call the hooks that hear of this state; one that raises is logged and harms nothing."""
     run.state = state
     called = hooks_for(owner, state)

@@ -19,7 +19,7 @@ PATIENCE_S = 3.0  # in a direct call, where no supervisor ends what does not hea
 _LOOK_S = 0.005
 
 
-class Stopping:
+class Interruption:
     """The end of all that a run has submitted, its sub-flows included."""
 
     def __init__(self, run: Any) -> None:
@@ -44,10 +44,10 @@ class Stopping:
             time.sleep(_LOOK_S)
 
 
-def of(run: Any, error: BaseException) -> Optional[Stopping]:
+def interruption_of(run: Any, error: BaseException) -> Optional[Interruption]:
     """What is to be done about it: nothing for an error that is no stop of the process, or that is told already."""
     told = getattr(_worker, "pool", None) is not None or getattr(_worker, "loop", False)
-    return Stopping(run) if isinstance(error, KeyboardInterrupt) and run.root.runners and not told else None
+    return Interruption(run) if isinstance(error, KeyboardInterrupt) and run.root.runners and not told else None
 
 
 def raise_in(thread: int) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from perfect_client.core import context
 from perfect_client.core.deadlines import Limit
-from perfect_client.core.previews import shippable, told_again, traceback_text
+from perfect_client.core.previews import rebuild_error, traceback_text, unpickled_error
 from perfect_client.core.runs import Run, TaskRun
 from perfect_client.engine.steps import Call
 from perfect_client.errors import CrashedRun
@@ -81,7 +81,7 @@ class Child:
             for number in list(numbers.values())[1:]:
                 current.run.tell(TaskEnded(current.run.clock(), number, "CANCELLED", "The task around it ended."))
         if kind == "error":
-            raise told_again(*said)
+            raise rebuild_error(*said)
         return said
 
     def _until_done(
@@ -121,7 +121,7 @@ class Child:
         if question is not None:
             question.release(fact.reason)
         elif isinstance(fact, Asked):
-            asked[fact.ask] = question = client.line().ask(fact.kind, fact.body)
+            asked[fact.ask] = question = client.current_line().ask(fact.kind, fact.body)
             question.answer.add_done_callback(lambda answer: self._answer(fact.ask, answer.result()))
 
     def _answer(self, ask: int, body: Any) -> None:
@@ -188,7 +188,7 @@ def _perform(
         context.activate(run)
         try:
             with capture.Capture(run, 0, open_lines) if captured else contextlib.nullcontext():
-                value = called(run, task, args, kwargs)
+                value = call_in_child(run, task, args, kwargs)
         finally:
             run.settle()
             run.closed = True
@@ -196,7 +196,7 @@ def _perform(
             _line = run.answers if isinstance(run.answers, client.Line) else _line
         answer: Tuple[str, Any] = ("value", value)
     except BaseException as error:
-        answer = ("error", (shippable(error), traceback_text(error)))
+        answer = ("error", (unpickled_error(error), traceback_text(error)))
     try:
         say(*answer)
     except OSError:
@@ -205,7 +205,9 @@ def _perform(
         say("error", (TypeError("%s of a task in another process cannot be pickled: %s" % (answer[0], wrong)), ""))
 
 
-def called(run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], limit: Optional[Limit] = None) -> Any:
+def call_in_child(
+    run: Run, task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any], limit: Optional[Limit] = None
+) -> Any:
     """Call a task's function as the first task of ``run``, which is its parent's run over there."""
     current = run.start(task, None)
     context.task.set(current)

@@ -44,7 +44,7 @@ class Call:
             value = self.fn(*self.args, **self.kwargs)
             return list(value) if type(value) is GeneratorType else value
         except SystemExit as leaving:
-            return left(leaving)
+            return raise_unless_clean(leaving)
 
     async def later(self) -> Any:
         if not self.is_async:
@@ -62,10 +62,10 @@ class Call:
             value = await value
             return list(value) if type(value) is GeneratorType else value
         except SystemExit as leaving:
-            return left(leaving)
+            return raise_unless_clean(leaving)
 
 
-def left(leaving: SystemExit) -> None:
+def raise_unless_clean(leaving: SystemExit) -> None:
     """``sys.exit()`` and ``sys.exit(0)`` end a function as a return does. Raises what says that something is wrong."""
     if not is_clean_exit(leaving):
         raise leaving

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping
 
 from perfect_client.core.previews import preview
 from perfect_client.schema.encoding import to_json
-from perfect_client.schema.masking import masked, secrets_in
+from perfect_client.schema.masking import mask, secrets_in
 from perfect_client.schema.secrets import hide_all, of_this_process
 from perfect_client.schema.signature import parameters
 from perfect_client.wire.messages import MAX_NAME, clean_json, clean_text, dumps
@@ -27,7 +27,7 @@ class _TooMuch(Exception):
     """The value is too large or too deep to be told whole."""
 
 
-def shown(flow: Any, values: Mapping[str, Any]) -> Dict[str, Any]:
+def preview_parameters(flow: Any, values: Mapping[str, Any]) -> Dict[str, Any]:
     """The values by name; ``flow`` is the flow that was called with them."""
     told: Dict[str, Any] = {}
     previews: Dict[str, Any] = {}
@@ -48,7 +48,7 @@ def shown(flow: Any, values: Mapping[str, Any]) -> Dict[str, Any]:
             size = 4 * len(previews[key])
         room -= size
     told = of_this_process.clean(told)
-    found: Dict[str, Any] = masked({**told, **previews}, schema)
+    found: Dict[str, Any] = mask({**told, **previews}, schema)
     return found
 
 

@@ -37,7 +37,7 @@ def _run_of_nobody() -> Run:
     """What is submitted outside of any flow runs until the program ends."""
     with _lock:
         if "run" not in _of_nobody:
-            _of_nobody["run"] = task_calls.apart()
+            _of_nobody["run"] = task_calls.make_detached_run()
             atexit.register(_end_of_program)
         run: Run = _of_nobody["run"]
         return run

@@ -8,7 +8,7 @@ from perfect_client.core import context, outcomes, states
 from perfect_client.core.deadlines import Limit, is_own
 from perfect_client.core.middleware import TaskCall
 from perfect_client.core.run_logger import get_run_logger
-from perfect_client.core.runs import Run, TaskRun, new_id, nowhere
+from perfect_client.core.runs import Run, TaskRun, discard, new_id
 from perfect_client.core.states import State, StateType
 from perfect_client.engine import arguments, hooks
 from perfect_client.engine.steps import Call, Invoke, Sleep, Steps, Wait, drive, drive_later
@@ -18,30 +18,30 @@ from perfect_client.output import log_prints
 __tracebackhide__ = True  # pytest does not show our frames
 
 
-def apart() -> Run:
+def make_detached_run() -> Run:
     """The run of a task that is called outside of any flow."""
-    return Run(id=new_id(), flow_name="", emit=nowhere)
+    return Run(id=new_id(), flow_name="", emit=discard)
 
 
-def call_of(task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> TaskCall:
+def make_call(task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> TaskCall:
     """The call; ``return_state`` and ``wait_for`` are not for the function."""
     return_state, wait_for = kwargs.pop("return_state", False), kwargs.pop("wait_for", None)
-    return TaskCall(task, context.current_run() or apart(), args, kwargs, bool(return_state), wait_for)
+    return TaskCall(task, context.current_run() or make_detached_run(), args, kwargs, bool(return_state), wait_for)
 
 
 def call_task(task: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
     """Call a task that asks for more than ``fast_path`` gives; a coroutine for an asynchronous one."""
-    call = call_of(task, args, kwargs)
+    call = make_call(task, args, kwargs)
     if task.is_async:
         return _later(call)
-    return answer(call, drive(steps_of(call, context.task.get())))
+    return return_or_raise(call, drive(call_steps(call, context.task.get())))
 
 
 async def _later(call: TaskCall) -> Any:
-    return answer(call, await drive_later(steps_of(call, context.task.get())))
+    return return_or_raise(call, await drive_later(call_steps(call, context.task.get())))
 
 
-def answer(call: TaskCall, state: State) -> Any:
+def return_or_raise(call: TaskCall, state: State) -> Any:
     """What the caller gets. Raises the exception of a state that is not COMPLETED, unless the task may fail."""
     if call.return_state:
         context.stand_ins = True
@@ -49,7 +49,7 @@ def answer(call: TaskCall, state: State) -> Any:
     return None if state.tolerated else state.value()
 
 
-def steps_of(call: TaskCall, above: Optional[TaskRun], opened: Optional[TaskRun] = None) -> Steps[State]:
+def call_steps(call: TaskCall, above: Optional[TaskRun], opened: Optional[TaskRun] = None) -> Steps[State]:
     """From the call to its final state. What is no failure of the task (a stop, ``sys.exit()``) is raised."""
     current = opened or call.run.open(call.task, above)
     call.task_run, current.details = current, call
@@ -73,7 +73,7 @@ def steps_of(call: TaskCall, above: Optional[TaskRun], opened: Optional[TaskRun]
 def _to_its_end(call: TaskCall, current: TaskRun) -> Steps[State]:
     state = yield from _ready(call)
     if state is None:
-        yield from hooks.told(call.task, current, State(StateType.RUNNING))
+        yield from hooks.run_hooks(call.task, current, State(StateType.RUNNING))
         state = yield from _attempts(call, current)
     outcome = "CACHED" if state.name == "Cached" and state.is_completed() else ""
     state.task_run_id = current.id
@@ -81,8 +81,8 @@ def _to_its_end(call: TaskCall, current: TaskRun) -> Steps[State]:
     if outcome:
         call.run.end_with(current, state.data, outcome)
     else:
-        outcomes.tell(current, state)
-    yield from hooks.told(call.task, current, state)
+        outcomes.emit_task_end(current, state)
+    yield from hooks.run_hooks(call.task, current, state)
     return state
 
 
@@ -94,7 +94,7 @@ def _ready(call: TaskCall) -> Steps[Optional[State]]:
         yield Wait(waiting)
     try:
         if context.stand_ins:
-            call.args, call.kwargs = arguments.resolved(call.args, call.kwargs, call.wait_for)
+            call.args, call.kwargs = arguments.resolve_futures(call.args, call.kwargs, call.wait_for)
     except UpstreamTaskError as missing:
         call.run.begin(call.task_run, call.task.name)
         return states.NotReady(message=str(missing))

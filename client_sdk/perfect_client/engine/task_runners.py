@@ -16,7 +16,7 @@ from perfect_client.core.states import State
 from perfect_client.engine import arguments
 from perfect_client.engine.futures import PrefectFuture, _worker
 from perfect_client.engine.steps import Call, Wait, drive, drive_later
-from perfect_client.engine.task_calls import steps_of
+from perfect_client.engine.task_calls import call_steps
 from perfect_client.errors import Cancelled, ConfigurationError
 
 __tracebackhide__ = True  # pytest does not show our frames
@@ -42,7 +42,7 @@ class Job:
 
     def _run(self, perform: Any) -> None:
         try:
-            state = drive(steps_of(self.call, self.above, self.future.task_run), perform)
+            state = drive(call_steps(self.call, self.above, self.future.task_run), perform)
         except BaseException as error:
             state = _state_of(error)
         self.finish(state)
@@ -50,7 +50,7 @@ class Job:
     async def run_later(self) -> None:
         """Run it to its end, in the running loop. Never raises."""
         try:
-            state = await drive_later(steps_of(self.call, self.above, self.future.task_run))
+            state = await drive_later(call_steps(self.call, self.above, self.future.task_run))
         except BaseException as error:
             state = _state_of(error)
         self.finish(state)

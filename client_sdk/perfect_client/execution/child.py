@@ -31,8 +31,8 @@ from perfect_client.system import procs
 from perfect_client.system.channel import Channel
 from perfect_client.wire import messages
 from perfect_client.worker.last_lines import left_out
-from perfect_client.worker.secret_pipe import Teller
-from perfect_client.worker.watchdog import Guard
+from perfect_client.worker.secret_pipe import SecretSender
+from perfect_client.worker.watchdog import Watchdog
 
 _MAX_RECORD_BYTES = 256 * 1024
 _MAX_OUTCOME_BYTES = 48 * 1024  # of the 64 KiB that a full spool keeps free for it
@@ -135,7 +135,7 @@ class Emitter:
         if isinstance(fact, messages.RunEnded):
             self._end(fact)
         elif isinstance(fact, messages.ArtifactWritten):
-            for part in messages.in_parts(fact):  # after its secrets were taken out: none hides across two parts
+            for part in messages.split_artifact(fact):  # after its secrets were taken out: none hides across two parts
                 self._append(_encoded(part))
         elif not isinstance(fact, messages.Logged):
             self._append(_encoded(fact))
@@ -279,7 +279,7 @@ def _take_over(start: Start, place: Place) -> None:
     os.close(start.stderr)
     faulthandler.enable(2)
     os.set_inheritable(start.secrets, False)
-    secrets.tell_new_secrets(Teller(start.secrets).tell)
+    secrets.tell_new_secrets(SecretSender(start.secrets).tell)
     if said:
         os.write(1, said)
 
@@ -310,7 +310,7 @@ class Ready(NamedTuple):
     open_lines: Optional[OpenLines]
 
 
-class Aftermath(NamedTuple):
+class EndHooks(NamedTuple):
     """A run that has ended, and whose hooks this process is to call: they hear how it has ``ended``."""
 
     order: messages.OfferRun
@@ -320,7 +320,7 @@ class Aftermath(NamedTuple):
 
 def _make_ready(
     start: Start, place: Place, stop: Stop, ahead: Optional[RunFiles] = None
-) -> Union[Ready, Aftermath, None]:
+) -> Union[Ready, EndHooks, None]:
     """Everything but what the user's code can notice. None when the journal is gone."""
     _take_over(start, place)
     path = os.path.join(place.runs, str(start.fence))
@@ -328,7 +328,7 @@ def _make_ready(
     if entry is None:
         return None
     if entry.ended is not None:
-        return Aftermath(entry.order, path, entry.ended)
+        return EndHooks(entry.order, path, entry.ended)
     return _with_files(ahead or RunFiles(path), entry.order, path, start.answers, place, stop)
 
 
@@ -357,14 +357,14 @@ def _nothing(text: str = "") -> None:
     _no_task()
 
 
-def _await(channel: Channel, place: Place, find: Find, stop: Stop, alone: bool) -> Union[Ready, Aftermath, None]:
+def _await(channel: Channel, place: Place, find: Find, stop: Stop, alone: bool) -> Union[Ready, EndHooks, None]:
     """In reserve: wait for an order, and leave without a word when none can come any more.
 
     Once its offer is claimed the run is prepared here; the user's code waits for the start.
     """
     warm_up()
     _rehearse()
-    ready: Union[Ready, Aftermath, None] = None
+    ready: Union[Ready, EndHooks, None] = None
     ahead = make_ahead(place.runs)
     try:
         while True:
@@ -387,8 +387,8 @@ def _await(channel: Channel, place: Place, find: Find, stop: Stop, alone: bool) 
 
 
 def _put_in_place(
-    ready: Union[Ready, Aftermath, None], ahead: Optional[RunFiles], place: Place, stop: Stop
-) -> Union[Ready, Aftermath, None]:
+    ready: Union[Ready, EndHooks, None], ahead: Optional[RunFiles], place: Place, stop: Stop
+) -> Union[Ready, EndHooks, None]:
     """Not before the start: the commit of the claim would wait for it, where both are on one disk."""
     if ahead is None:
         return ready
@@ -410,7 +410,7 @@ def warm_up() -> None:
     within the code, which would be such writes in every run.
     """
     order = messages.OfferRun(1, "", "", {"text": ""})
-    journal.read(journal.written(journal.Entry(order, "")))
+    journal.read(journal.encode_entry(journal.Entry(order, "")))
     procs.process_name(1, "")
     journal.load(Path(os.devnull))
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -433,20 +433,20 @@ def _rehearse() -> None:
     os.environ["PERFECT_RUN"] = procs.mark(0, "")
     _said_so_far()
     faulthandler.enable(2)
-    Teller(other_end).tell([])
+    SecretSender(other_end).tell([])
     os.close(other_end)
     journal.load(Path("/proc/self/comm"))
 
 
-def _execute(ready: Union[Ready, Aftermath, None], bell: int, find: Find, stop: Stop) -> int:
+def _execute(ready: Union[Ready, EndHooks, None], bell: int, find: Find, stop: Stop) -> int:
     """Run the flow; the process's exit code. The outcome is in the spool, the code only says why when it is not."""
     if ready is None:
         os.write(2, b"the journal of this run is gone\n")
         return os.EX_IOERR
-    guard = Guard(bell, ready.order.fence)
-    if isinstance(ready, Aftermath):
+    guard = Watchdog(bell, ready.order.fence)
+    if isinstance(ready, EndHooks):
         with contextlib.suppress(NotImported):
-            last_hooks.call(find, ready.order, ready.files, ready.ended, guard)
+            last_hooks.call_hooks(find, ready.order, ready.files, ready.ended, guard)
         return 0
     order, emit = ready.order, ready.emit
     hooks.witness = last_hooks.Witness(ready.files, stop)

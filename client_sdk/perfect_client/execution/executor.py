@@ -66,7 +66,7 @@ def _execute(run: Run, flow: Flow[Any, Any], order: OfferRun, open_lines: Option
         run.tell(RunStarted(run.began, os.getpid()))
         ended = _outcome(run, flow, order, open_lines)
     except KeyboardInterrupt as stopped:  # it came while no user code was running
-        ended = ended or outcomes.run_failed(run, stopped)
+        ended = ended or outcomes.failed_outcome(run, stopped)
     open_because = "The run was stopped." if ended.outcome == CANCELLED else flow_calls.LEFT_OPEN
     while True:
         try:
@@ -83,14 +83,14 @@ def _outcome(run: Run, flow: Flow[Any, Any], order: OfferRun, open_lines: Option
         with capture.Capture(run, _log_level(run.configuration), open_lines):
             run.parameters = signature.bind(flow.fn, order.parameters, run.configuration)
             args, kwargs = signature.split(flow.fn, run.parameters)
-            state = flow_calls.run_state(run, tuple(args), kwargs)
+            state = flow_calls.run_to_state(run, tuple(args), kwargs)
             _warn_of_unawaited(state.data)
     except BadParameter as wrong:
         run.log_failure(None, None, wrong.sentence, "")
         return RunEnded(run.clock(), FAILED, reason=wrong.sentence, error="BadParameter: " + wrong.sentence)
     except BaseException as error:
-        return outcomes.run_failed(run, error)
-    return outcomes.run_ended(run, state)
+        return outcomes.failed_outcome(run, error)
+    return outcomes.outcome_of_state(run, state)
 
 
 def _warn_of_unawaited(result: Any) -> None:

@@ -47,20 +47,22 @@ class Witness:
     def begins(self, run: str, state: State) -> None:
         """A flow's hooks are about to hear of this end: whatever becomes of them, they are not called again."""
         with contextlib.suppress(OSError), open(self._files + ".hooks", "a") as file:
-            file.write(journal.told_of(run, state.type.value) + "\n")
+            file.write(journal.hook_state(run, state.type.value) + "\n")
 
 
-def call(find: Callable[[str], Any], order: messages.OfferRun, files: str, ended: Dict[str, Any], guard: Any) -> None:
+def call_hooks(
+    find: Callable[[str], Any], order: messages.OfferRun, files: str, ended: Dict[str, Any], guard: Any
+) -> None:
     """Call the hooks that hear of how a run ended: ``{"state", "name", "reason", "began"}``; of the sub-flows that it
     was in first, as far as ``find`` knows them. Raises ``LookupError`` when it does not know the run's own flow.
 
     They get what hooks get in the run's own process: the flow, the run and its state. What they print and log goes to
     the standard streams, which are the run's.
     """
-    told = journal.told(Path(files + ".hooks"))
+    told = journal.read_hook_states(Path(files + ".hooks"))
     state = State(ended["state"], ended["name"] or None, ended["reason"])
     for sub in reversed(open_sub_runs(files + ".facts")):
-        if journal.told_of(sub.run, ended["state"]) not in told:
+        if journal.hook_state(sub.run, ended["state"]) not in told:
             with contextlib.suppress(LookupError):
                 _call(find(sub.flow), _order_of(sub, order), state, sub.time, guard)
     _call(find(order.flow), order, state, float(ended["began"]), guard)
@@ -100,7 +102,7 @@ def _call(flow: Any, order: messages.OfferRun, state: State, began: float, guard
     try:
         _describe(run, flow, order)
         with capture.Capture(run, logging.INFO):
-            drive(hooks.told(flow, run, state))
+            drive(hooks.run_hooks(flow, run, state))
     finally:
         run.closed = True
         context.deactivate()

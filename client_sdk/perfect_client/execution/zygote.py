@@ -204,7 +204,7 @@ class Zygote:
         what they have written and nobody has read."""
         attempts = dict.fromkeys(self.ended, 0)
         attempts.update((fence, pid) for pid, fence in self.children.items())
-        for pid in procs.left_behind(self.worker, attempts):
+        for pid in procs.processes_left_behind(self.worker, attempts):
             procs.send(pid, signal.SIGKILL)
         self.pipes.count(self.runs)
 

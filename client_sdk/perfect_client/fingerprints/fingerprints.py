@@ -109,7 +109,7 @@ _ahead: Dict[int, _Ahead] = {}  # by the identity of the function
 _seen: Dict[int, Dict[str, Any]] = {}  # the modules whose tasks have all been looked at
 
 
-def of(task: Any) -> Fingerprint:
+def fingerprint_of(task: Any) -> Fingerprint:
     """The fingerprint of a task or flow, made once. Never raises: what cannot be read is like nothing else.
 
     With a task's, those of all tasks of its module are made: before one of them can change the module's globals.

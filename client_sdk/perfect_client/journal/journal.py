@@ -80,7 +80,7 @@ def read(text: bytes) -> Optional[Entry]:
         return None
 
 
-def written(entry: Entry, *, anew: bool = True) -> bytes:
+def encode_entry(entry: Entry, *, anew: bool = True) -> bytes:
     """A line that says what is known of the attempt; all of it if the journal is ``anew``, else what may change."""
     data = {
         "boot": entry.boot,
@@ -107,12 +107,12 @@ def _merged(text: bytes) -> Dict[str, Any]:
     return data
 
 
-def told_of(run: str, state: str) -> str:
+def hook_state(run: str, state: str) -> str:
     """The word that the hooks of this run, or sub-run, hear of its end in this state."""
     return "%s %s" % (run, state)
 
 
-def told(path: Path) -> Set[str]:
+def read_hook_states(path: Path) -> Set[str]:
     """All such words in a file."""
     try:
         return set(path.read_text().splitlines())
@@ -265,7 +265,9 @@ class Folder:
         fd = os.open(self.journal(entry.order.fence), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             size = os.fstat(fd).st_size
-            _append(fd, size, (b"\n" if size else b"") + written(entry, anew=size == 0))  # the one before may be torn
+            _append(
+                fd, size, (b"\n" if size else b"") + encode_entry(entry, anew=size == 0)
+            )  # the one before may be torn
         finally:
             os.close(fd)
 

@@ -76,7 +76,7 @@ class Tail:
         self._map[0] = other
 
 
-def kept(path: Path) -> Kept:
+def read_tail(path: Path) -> Kept:
     """What a process that is gone has left in its ring; nothing when there is no such file."""
     try:
         with open(path, "rb", buffering=0) as file:

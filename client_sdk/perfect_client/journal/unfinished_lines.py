@@ -166,7 +166,7 @@ class OpenLines:
         while True:
             reads, out, err = _reads.unpack_from(self._map, _READS)
             if not reads & 1:
-                left = waiting(self._pipes[0]), waiting(self._pipes[1])
+                left = unread_bytes(self._pipes[0]), unread_bytes(self._pipes[1])
                 if _number.unpack_from(self._map, _READS)[0] == reads:
                     is_read = out > self._last[0] or err > self._last[1]
                     return reads, (out + left[0], err + left[1]), is_read
@@ -287,7 +287,7 @@ class OpenLines:
             self._fd = -1
 
 
-def waiting(pipe: int) -> int:
+def unread_bytes(pipe: int) -> int:
     """Bytes in a pipe that nobody has read yet."""
     try:
         return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)

@@ -42,7 +42,7 @@ class Pipes:
         """The run's process is gone. What the supervisor has still to read may be lost until it has."""
         if fence in self._fds:
             self._over.append(fence)
-        still = [over for over in self._over if any(map(unfinished_lines.waiting, self._fds[over]))]
+        still = [over for over in self._over if any(map(unfinished_lines.unread_bytes, self._fds[over]))]
         for over in set(self._over).difference(still):
             self.forget(over)
         self._over = still
@@ -94,7 +94,7 @@ def _opened(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
 
-def left_in(path: Path) -> bytes:
+def read_leftover(path: Path) -> bytes:
     """What a supervisor that was killed had just read."""
     try:
         return path.read_bytes().rstrip(b"\0")

@@ -51,7 +51,7 @@ def _walk(folder: str) -> Iterable[Tuple[str, List[str]]]:
         yield place, [os.path.join(place, name) for name in files if name.endswith(".py")]
 
 
-def named(targets: Iterable[str]) -> Set[str]:
+def named_files(targets: Iterable[str]) -> Set[str]:
     """The files that the targets name, and all Python files in the folders among them."""
     found: Set[str] = set()
     for target in targets:
@@ -69,12 +69,12 @@ def folders(targets: Iterable[str]) -> Dict[str, int]:
     return {place: stamp(place)[0] for place in places}
 
 
-def changed(known: Mapping[str, Sequence[int]]) -> List[str]:
+def changed_files(known: Mapping[str, Sequence[int]]) -> List[str]:
     """The files that are not as they were."""
     return [path for path, then in known.items() if stamp(path) != tuple(then)]
 
 
-def appeared(targets: Iterable[str], known_folders: Dict[str, int], known: Mapping[str, object]) -> bool:
+def find_new_files(targets: Iterable[str], known_folders: Dict[str, int], known: Mapping[str, object]) -> bool:
     """Whether a folder among the targets has a Python file that was not there.
 
     A new file changes the time of its folder, so that only the folders are asked while nothing happens. Updates
@@ -84,7 +84,7 @@ def appeared(targets: Iterable[str], known_folders: Dict[str, int], known: Mappi
         return False
     targets = list(targets)
     known_folders.update(folders(targets))
-    return any(path not in known for path in named(targets))
+    return any(path not in known for path in named_files(targets))
 
 
 def _beside(files: Iterable[str]) -> Set[str]:
@@ -128,10 +128,10 @@ class Watched:
         """Whether one is not as it was, or there is a new one. ``now``: seconds, of a clock that only goes on."""
         if places(self._targets) != self._places:
             return True
-        found = set(changed(self._files))
+        found = set(changed_files(self._files))
         if found and found <= self._data:
             return self._may_follow_data(now)
-        return bool(found) or appeared(self._targets, self._folders, self._files)
+        return bool(found) or find_new_files(self._targets, self._folders, self._files)
 
     def _may_follow_data(self, now: float) -> bool:
         """A file of data that changes all the time must not keep the worker importing."""

@@ -116,7 +116,7 @@ class Survey:
             "problems": [
                 of_this_process.without(p) for p in [*self._loader.problems, *self._skipped] if p not in failed
             ],
-            "files": sources.stamps({*self.modules.tried, *self.watch.data_files, *sources.named(self.targets)}),
+            "files": sources.stamps({*self.modules.tried, *self.watch.data_files, *sources.named_files(self.targets)}),
             "folders": sources.folders(self.targets),
             "data": sorted(self.watch.data_files),
             "sources": self._keep_sources(sources_path),

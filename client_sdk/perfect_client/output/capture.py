@@ -301,10 +301,10 @@ class LineStream(io.TextIOBase):
 
     def _write_loguru(self, text: str) -> bool:
         """Whether it is a record of loguru's. One that came from ``logging`` is told once, by whoever is first."""
-        said = other_loggers.of_loguru(text)
+        said = other_loggers.loguru_record(text)
         if said is None:
             return False
-        origin = other_loggers.passed_on()
+        origin = other_loggers.record_for_loguru()
         if origin is None or _MARK not in origin.__dict__:
             if origin is not None:
                 origin.__dict__[_MARK] = True

@@ -18,7 +18,7 @@ from perfect_client.output.capture import _HANDLER_EMIT, STDERR_LEVEL, STDOUT_LE
 from perfect_client.wire.messages import clean_text
 
 _lock = threading.Lock()
-_open: List[Echo] = []  # one for all who want it at the same time
+_open: List[Tee] = []  # one for all who want it at the same time
 _users = 0
 _silent: Set[Run] = set()  # runs whose lines are told alone
 
@@ -28,7 +28,7 @@ def _heard() -> Optional[Run]:
     return run if run is not None and run.root.heard else None
 
 
-class _EchoStream(LineStream):
+class _TeeStream(LineStream):
     """Writes to the real stream, and tells each whole line."""
 
     def __init__(self, real: Any, fd: int, level: int) -> None:
@@ -53,14 +53,14 @@ class _EchoStream(LineStream):
         """Nothing to do: whose the line was is not known any more."""
 
 
-class _EchoHandler(logging.Handler):
+class _TeeHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         run = _heard()
         if run is not None:
             run.log(clean_text(self.format(record)), record.levelno, record.created)
 
 
-class Echo:
+class Tee:
     """The streams and the handler; ``echoing()`` sees to it that there is one at most."""
 
     def __init__(self) -> None:
@@ -68,10 +68,10 @@ class Echo:
         for name, fd, level in (("stdout", 1, STDOUT_LEVEL), ("stderr", 2, STDERR_LEVEL)):
             real = getattr(sys, name)
             if real is not None:
-                stream = _EchoStream(real, fd, level)
+                stream = _TeeStream(real, fd, level)
                 self._streams.append((name, real, stream))
                 setattr(sys, name, stream)
-        self._handler, self._root = _EchoHandler(), logging.getLogger()
+        self._handler, self._root = _TeeHandler(), logging.getLogger()
         self._level = self._root.level
         self._root.addHandler(self._handler)
         if self._level in (logging.NOTSET, logging.WARNING):  # nobody has chosen one
@@ -87,7 +87,7 @@ class Echo:
         self._root.setLevel(self._level)
 
 
-class echoing:
+class tee_output:
     """Context manager: lines are told inside it, and those of ``silent`` are not printed. For any number of threads."""
 
     def __init__(self, silent: Optional[Run] = None) -> None:
@@ -99,7 +99,7 @@ class echoing:
             _users += 1
             _silent.update(self._silences)
             if not _open:
-                _open.append(Echo())
+                _open.append(Tee())
 
     def __exit__(self, *exc: object) -> None:
         global _users

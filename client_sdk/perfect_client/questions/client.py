@@ -37,7 +37,7 @@ class Line:
         self._waiting: Dict[int, "Future[Body]"] = {}
         self._open: Set[int] = set()
         self._lock = threading.RLock()
-        self._ear: Optional[threading.Thread] = None
+        self._reader: Optional[threading.Thread] = None
 
     def attach(self, run: Run) -> Line:
         """The line for another run of the same process, which a run that is over has left."""
@@ -53,9 +53,9 @@ class Line:
             self._waiting[number] = answer
             self._open.add(number)
             heard = min(self._waiting) - 1
-            if self._ear is None:
-                self._ear = threading.Thread(target=self._listen, name="perfect-answers", daemon=True)
-                self._ear.start()
+            if self._reader is None:
+                self._reader = threading.Thread(target=self._listen, name="perfect-answers", daemon=True)
+                self._reader.start()
         task = current.number if current is not None and current.run.root is self._run else None
         self._run.tell(Asked(self._run.clock(), number, kind, body, task, heard))
         return Question(answer, partial(self._release, number))
@@ -91,7 +91,7 @@ class NoLine:
 _lines = threading.Lock()
 
 
-def line() -> Any:
+def current_line() -> Any:
     """Where the calling code can ask: its run's line to the server, or ``offline`` where there is no server."""
     run = context.current_run()
     if run is None or run.root.answers is None:
@@ -103,17 +103,17 @@ def line() -> Any:
     return root.answers
 
 
-def answered(kind: str, body: Body, finish: Callable[[Body], V], *, later: Optional[bool] = None) -> Any:
+def ask(kind: str, body: Body, finish: Callable[[Body], V], *, later: Optional[bool] = None) -> Any:
     """Ask, and ``finish`` with the answer: at once in synchronous code, as an awaitable in asynchronous code.
 
     ``later`` says which, where the caller knows. Raises ``Unanswered`` with the server's sentence.
     """
     wants_later = in_coroutine() if later is None else later
-    return _ask_later(kind, body, finish) if wants_later else finish(wait(line().ask(kind, body)))
+    return _ask_later(kind, body, finish) if wants_later else finish(wait(current_line().ask(kind, body)))
 
 
 async def _ask_later(kind: str, body: Body, finish: Callable[[Body], V]) -> V:
-    return finish(await wait_later(line().ask(kind, body)))
+    return finish(await wait_later(current_line().ask(kind, body)))
 
 
 def in_coroutine() -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Dict, Mapping, Optional, Type, TypeVar
 from perfect_client.schema.encoding import to_json
 from perfect_client.schema.hints import hint_of
 from perfect_client.schema.masking import secrets_in
-from perfect_client.schema.records import told_default
+from perfect_client.schema.records import json_default
 from perfect_client.schema.scalars import Hint
 from perfect_client.schema.secrets import hide_all
 from perfect_client.schema.validation import fit_all
@@ -59,7 +59,7 @@ class Form:
             if name not in schema["properties"]:
                 raise ValueError("%s has no field %r to give an initial value to" % (wanted.__name__, name))
             schema["properties"][name].pop("default", None)
-            schema["properties"][name].update(told_default(name, schema["properties"][name], value))
+            schema["properties"][name].update(json_default(name, schema["properties"][name], value))
         schema["required"] = [name for name in schema.get("required", ()) if name not in self._initial]
 
     def value(self, given: Mapping[str, Any]) -> Any:

@@ -47,7 +47,7 @@ class concurrency:
         self._held: List[Question] = []  # a block may be entered again inside itself
 
     def _ask(self) -> Question:
-        question: Question = client.line().ask("concurrency", self._body)
+        question: Question = client.current_line().ask("concurrency", self._body)
         return question
 
     def __enter__(self) -> None:
@@ -82,12 +82,12 @@ def rate_limit(
 
 def rate_limited(body: Body, timeout_seconds: Optional[float]) -> None:
     with _said(body, timeout_seconds):
-        client.wait(client.line().ask("rate_limit", body), timeout_seconds)
+        client.wait(client.current_line().ask("rate_limit", body), timeout_seconds)
 
 
 async def rate_limited_later(body: Body, timeout_seconds: Optional[float]) -> None:
     with _said(body, timeout_seconds):
-        await client.wait_later(client.line().ask("rate_limit", body), timeout_seconds)
+        await client.wait_later(client.current_line().ask("rate_limit", body), timeout_seconds)
 
 
 class _said:

@@ -30,7 +30,7 @@ def pause_flow_run(
     if client.in_coroutine():
         return _pause_later(form, body, timeout)
     try:
-        return _filled(form, client.wait(client.line().ask("pause", body), timeout))
+        return _filled(form, client.wait(client.current_line().ask("pause", body), timeout))
     except TimeoutError:
         raise _too_late(timeout) from None
 
@@ -45,7 +45,7 @@ async def apause_flow_run(
 
 async def _pause_later(form: Form, body: Body, timeout: Optional[float]) -> Any:
     try:
-        return _filled(form, await client.wait_later(client.line().ask("pause", body), timeout))
+        return _filled(form, await client.wait_later(client.current_line().ask("pause", body), timeout))
     except TimeoutError:
         raise _too_late(timeout) from None
 
@@ -84,7 +84,7 @@ async def aresume_flow_run(flow_run_id: Any, run_input: Optional[Dict[str, Any]]
 
 def _resume(flow_run_id: Any, run_input: Optional[Dict[str, Any]], later: Optional[bool]) -> Any:
     body = {"run": str(flow_run_id), "input": to_json(dict(run_input or {}))}
-    return client.answered("resume", body, _gone_on, later=later)
+    return client.ask("resume", body, _gone_on, later=later)
 
 
 def _gone_on(body: Body) -> None:

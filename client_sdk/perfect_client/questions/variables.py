@@ -39,11 +39,11 @@ class Variable:
     @classmethod
     def unset(cls, name: str) -> Any:
         """Forget the variable; whether it was set."""
-        return client.answered("variable.unset", {"name": _checked(name)}, lambda body: bool(body["unset"]))
+        return client.ask("variable.unset", {"name": _checked(name)}, lambda body: bool(body["unset"]))
 
     @classmethod
     async def aunset(cls, name: str) -> Any:
-        return await client.answered("variable.unset", {"name": _checked(name)}, lambda body: body["unset"], later=True)
+        return await client.ask("variable.unset", {"name": _checked(name)}, lambda body: body["unset"], later=True)
 
     def __init__(self, name: str, value: Any, tags: Optional[List[str]] = None) -> None:
         self.name, self.value, self.tags = name, value, list(tags or [])
@@ -53,9 +53,7 @@ class Variable:
 
 
 def _get(name: str, default: Any, later: Optional[bool]) -> Any:
-    return client.answered(
-        "variable.get", {"name": _checked(name)}, lambda body: body.get("value", default), later=later
-    )
+    return client.ask("variable.get", {"name": _checked(name)}, lambda body: body.get("value", default), later=later)
 
 
 def _set(
@@ -67,7 +65,7 @@ def _set(
         "tags": list(tags or []),
         "overwrite": bool(overwrite),
     }
-    return client.answered("variable.set", body, lambda said: cls(name, value, tags), later=later)
+    return client.ask("variable.set", body, lambda said: cls(name, value, tags), later=later)
 
 
 def _checked(name: Any) -> str:

@@ -18,7 +18,7 @@ _NUMPY = re.compile(r"^(\*{0,2}\w+(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)?$")
 _UNDERLINE = re.compile(r"^-{3,}$")
 
 
-def parameters_told(docstring: str) -> Dict[str, str]:
+def parameter_descriptions(docstring: str) -> Dict[str, str]:
     """Descriptions by parameter, each on one line."""
     lines = inspect.cleandoc(docstring).splitlines()
     told = {**_google_and_sphinx(lines), **_numpy(lines)}

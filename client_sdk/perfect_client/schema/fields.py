@@ -109,7 +109,7 @@ def limits_in(metadata: Iterable[Any], depth: int = 3) -> Dict[str, Any]:
     return found
 
 
-def told_in(metadata: Iterable[Any]) -> Dict[str, Any]:
+def descriptions_in(metadata: Iterable[Any]) -> Dict[str, Any]:
     """``description`` and ``examples`` that the objects in ``Annotated[…]`` carry."""
     found: Dict[str, Any] = {}
     for item in metadata:
@@ -124,10 +124,10 @@ def told_in(metadata: Iterable[Any]) -> Dict[str, Any]:
     return found
 
 
-def limited(schema: Mapping[str, Any], limits: Mapping[str, Any]) -> Dict[str, Any]:
+def apply_limits(schema: Mapping[str, Any], limits: Mapping[str, Any]) -> Dict[str, Any]:
     """The schema with the limits as its keywords, each where it can apply: of ``X | None`` at X."""
     if "anyOf" in schema and schema.get("format") != "decimal":
-        return {**schema, "anyOf": [limited(option, limits) for option in schema["anyOf"]]}
+        return {**schema, "anyOf": [apply_limits(option, limits) for option in schema["anyOf"]]}
     kind = "number" if schema.get("format") == "decimal" else schema.get("type")
     if "enum" in schema or not isinstance(kind, str):
         return dict(schema)

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Tuple, Union
 
 from perfect_client.schema import enums, pydantic_models, records
 from perfect_client.schema.encoding import to_json
-from perfect_client.schema.fields import limited, limits_in, told_in
+from perfect_client.schema.fields import apply_limits, descriptions_in, limits_in
 from perfect_client.schema.records import HintOf
 from perfect_client.schema.scalars import ANYTHING, PLAIN, Hint, Schema, Wrong, path_of
 from perfect_client.schema.secrets import Secret
@@ -64,12 +64,12 @@ def _annotated(annotation: Any, busy: _Busy) -> Hint:
 def with_metadata(hint: Hint, metadata: Tuple[Any, ...]) -> Hint:
     """The hint within the limits, and with the words, that ``Field`` and its like state."""
     limits = {name: _limit(value) for name, value in limits_in(metadata).items()}
-    told = told_in(metadata)
+    told = descriptions_in(metadata)
     if "examples" in told:
         told["examples"] = [_limit(example) for example in told["examples"]]
     if not limits and not told:
         return hint
-    return Hint({**limited(hint.schema, limits), **told}, hint.read)
+    return Hint({**apply_limits(hint.schema, limits), **told}, hint.read)
 
 
 def _limit(value: Any) -> Any:

@@ -143,7 +143,7 @@ class Rules:
         if under.secret:
             yield from leaves(value)
             return
-        value = opened(value)
+        value = unwrap(value)
         if isinstance(value, Mapping):
             for name, item in value.items():
                 inside = self.field(under, str(name))
@@ -156,7 +156,7 @@ class Rules:
 
 def leaves(value: Any) -> Iterator[Any]:
     """What a value holds, however deep; nothing for null and booleans."""
-    value = opened(value)
+    value = unwrap(value)
     if isinstance(value, Mapping):
         for item in value.values():
             yield from leaves(item)
@@ -167,7 +167,7 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def opened(value: Any) -> Any:
+def unwrap(value: Any) -> Any:
     """What stands in an object that is no JSON value: a secret's value, an enum's, the fields of a dataclass or model
     by name. Anything else is the value itself."""
     if value is None or isinstance(value, (str, int, float, bytes, Mapping, list, tuple, type)):
@@ -187,13 +187,13 @@ def _slots(value: Any) -> Dict[str, Any]:
     return {name: getattr(value, name) for name in getattr(value, "__dataclass_fields__", {}) if hasattr(value, name)}
 
 
-def masked(value: Any, schema: Optional[Schema] = None) -> Any:
+def mask(value: Any, schema: Optional[Schema] = None) -> Any:
     """The JSON value that ``schema`` describes, with what is secret as ``***``."""
     rules = Rules(schema or {})
     return rules.masked(value, rules.root)
 
 
-def restored(value: Any, before: Any, schema: Optional[Schema] = None) -> Any:
+def restore(value: Any, before: Any, schema: Optional[Schema] = None) -> Any:
     """The value with each ``***`` that stands for a secret of ``before`` put back: who edits what was shown to him."""
     rules = Rules(schema or {})
     return rules.restored(value, before, rules.root)
@@ -205,7 +205,7 @@ def secrets_in(value: Any, schema: Optional[Schema] = None) -> List[Any]:
     return list(rules.secrets(value, rules.root))
 
 
-def masked_schema(schema: Any, name: str = "") -> Any:
+def mask_schema(schema: Any, name: str = "") -> Any:
     """The schema without the defaults and examples of what is secret."""
     if not isinstance(schema, Mapping):
         return schema
@@ -214,15 +214,15 @@ def masked_schema(schema: Any, name: str = "") -> Any:
         if word in shown and (is_secret("", schema) or (word != "enum" and is_secret(name, schema))):
             shown[word] = [MASK] if isinstance(shown[word], list) else MASK
     if "default" in shown and shown["default"] != MASK:
-        shown["default"] = masked(shown["default"], schema)
+        shown["default"] = mask(shown["default"], schema)
     return shown
 
 
 def _masked_inside(word: str, inner: Any) -> Any:
     if word in ("properties", "$defs", "definitions") and isinstance(inner, Mapping):
-        return {key: masked_schema(item, key if word == "properties" else "") for key, item in inner.items()}
+        return {key: mask_schema(item, key if word == "properties" else "") for key, item in inner.items()}
     if word in ("items", "additionalProperties"):
-        return masked_schema(inner)
+        return mask_schema(inner)
     if word in ("anyOf", "oneOf", "allOf", "prefixItems") and isinstance(inner, list):
-        return [masked_schema(item) for item in inner]
+        return [mask_schema(item) for item in inner]
     return inner

@@ -27,7 +27,7 @@ class _Field(NamedTuple):
     default: Any = _NOTHING
 
 
-def told_default(name: str, schema: Schema, value: Any) -> Dict[str, Any]:
+def json_default(name: str, schema: Schema, value: Any) -> Dict[str, Any]:
     """The default as ``default``; nothing when it is none that JSON can say, as an object or a very long one, and
     when a secret is in it: the server need not have it."""
     try:
@@ -74,7 +74,7 @@ def _hint(cls: Any, fields: List[_Field], of: HintOf, make: Callable[..., Any]) 
 
 
 def _default(field: _Field, hint: Hint) -> Dict[str, Any]:
-    return {} if field.default is _NOTHING else told_default(field.name, hint.schema, field.default)
+    return {} if field.default is _NOTHING else json_default(field.name, hint.schema, field.default)
 
 
 def _made(make: Callable[..., Any], values: Dict[str, Any]) -> Any:

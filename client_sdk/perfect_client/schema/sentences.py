@@ -56,7 +56,7 @@ class _Within(NamedTuple):
     left: List[int]
 
 
-def words(schema: Any, defs: Optional[Schema] = None) -> str:
+def describe(schema: Any, defs: Optional[Schema] = None) -> str:
     """``a whole number of at least 1``: what fits, to stand after "must be"."""
     return _words(schema, _Within(defs or {}, 0, [MAX_PLACES]))
 
@@ -182,7 +182,7 @@ class _Shown(reprlib.Repr):
 _SHOWN = _Shown()
 
 
-def shown(value: Any) -> str:
+def preview_value(value: Any) -> str:
     """The value in a sentence, at most 80 characters of it."""
     try:
         text = _SHOWN.repr(value)
@@ -193,7 +193,7 @@ def shown(value: Any) -> str:
 
 
 def must_be(path: str, right: str, value: Any, secret: bool = False, where: str = "") -> str:
-    got = "; what was given is not shown" if secret else ", not %s" % shown(value)
+    got = "; what was given is not shown" if secret else ", not %s" % preview_value(value)
     return "Parameter %r%s must be %s%s." % (path, where, right, got)
 
 
@@ -203,11 +203,11 @@ def missing(path: str, right: str, where: str = "") -> str:
 
 def unknown(name: str, known: List[str]) -> str:
     """There is no parameter of this name."""
-    return "There is no parameter %s. %s" % (shown(name), _instead(name, known, "The flow takes"))
+    return "There is no parameter %s. %s" % (preview_value(name), _instead(name, known, "The flow takes"))
 
 
 def unknown_field(path: str, name: str, known: List[str], where: str = "") -> str:
-    return "Parameter %r%s has no field %s. %s" % (path, where, shown(name), _instead(name, known, "It takes"))
+    return "Parameter %r%s has no field %s. %s" % (path, where, preview_value(name), _instead(name, known, "It takes"))
 
 
 def unusable(path: str, reason: str, where: str = "") -> str:

@@ -12,12 +12,12 @@ from typing import Any, Callable, Collection, Dict, List, Mapping, NamedTuple, T
 
 from perfect_client.errors import BadParameter
 from perfect_client.schema import sentences
-from perfect_client.schema.docstrings import parameters_told
+from perfect_client.schema.docstrings import parameter_descriptions
 from perfect_client.schema.encoding import to_json
 from perfect_client.schema.fields import default_of_field, is_default_of_a_field
 from perfect_client.schema.hints import hint_of, optional, with_metadata
 from perfect_client.schema.masking import is_secret, secrets_in
-from perfect_client.schema.records import told_default
+from perfect_client.schema.records import json_default
 from perfect_client.schema.scalars import ANYTHING, Hint, Wrong
 from perfect_client.schema.secrets import hide_all
 from perfect_client.schema.validation import Unfit, fit, refuse_names
@@ -150,7 +150,7 @@ def _subscript(name: str, inside: Any) -> ast.expr:
 def parameters_schema(fn: Callable[..., Any]) -> Dict[str, Any]:
     """JSON Schema of type object: one property for each parameter, in the signature's order."""
     known = parameters(fn)
-    told = parameters_told(getattr(fn, "__doc__", None) or "")
+    told = parameter_descriptions(getattr(fn, "__doc__", None) or "")
     properties, defs = {}, {}  # type: Dict[str, Any], Dict[str, Any]
     for name, parameter in known.by_name.items():
         schema = _hoisted(parameter.hint.schema, defs)
@@ -169,7 +169,7 @@ def parameters_schema(fn: Callable[..., Any]) -> Dict[str, Any]:
 
 def _default(parameter: Parameter) -> Dict[str, Any]:
     """The default, unless it is secret."""
-    return {} if parameter.required else told_default(parameter.name, parameter.hint.schema, parameter.default)
+    return {} if parameter.required else json_default(parameter.name, parameter.hint.schema, parameter.default)
 
 
 def _hoisted(schema: Any, defs: Dict[str, Any]) -> Any:
@@ -233,7 +233,7 @@ def _bound(known: Parameters, explicit: Mapping[str, Any], configured: Mapping[s
         elif name in configured:
             bound[name] = _read(parameter, configured[name], " in the configuration")
         elif parameter.required:
-            raise Unfit(name, sentences.missing(name, sentences.words(parameter.hint.schema)))
+            raise Unfit(name, sentences.missing(name, sentences.describe(parameter.hint.schema)))
         else:
             bound[name] = parameter.default
     bound.update((name, value) for name, value in explicit.items() if name not in bound)
@@ -369,7 +369,7 @@ def _read(parameter: Parameter, value: Any, where: str) -> Any:
     except (ValueError, TypeError, OverflowError) as wrong:
         raise Unfit(parameter.name, sentences.unusable(parameter.name, str(wrong), where)) from None
     secret = is_secret(parameter.name, schema, value)
-    sentence = sentences.must_be(parameter.name, sentences.words(schema), value, secret, where)
+    sentence = sentences.must_be(parameter.name, sentences.describe(schema), value, secret, where)
     raise Unfit(parameter.name, sentence)
 
 

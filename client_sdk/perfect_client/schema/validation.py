@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from perfect_client.schema import scalars, sentences
-from perfect_client.schema.masking import is_secret, masked
+from perfect_client.schema.masking import is_secret, mask
 from perfect_client.schema.scalars import Wrong
 
 Schema = Mapping[str, Any]
@@ -96,8 +96,8 @@ class _Place(NamedTuple):
     def refuse(self, schema: Schema, value: Any) -> Unfit:
         def say() -> str:
             secret = self.secret or is_secret("", schema)
-            seen = value if secret else masked(value, {**schema, "$defs": self.defs})
-            return sentences.must_be(self.path, sentences.words(schema, self.defs), seen, secret, self.where)
+            seen = value if secret else mask(value, {**schema, "$defs": self.defs})
+            return sentences.must_be(self.path, sentences.describe(schema, self.defs), seen, secret, self.where)
 
         return _Misfit(self.path, say)
 
@@ -138,7 +138,7 @@ def fit_all(
 
 
 def _missing(path: str, schema: Any, defs: Schema, where: str = "") -> str:
-    return sentences.missing(path, sentences.words(schema, defs), where)
+    return sentences.missing(path, sentences.describe(schema, defs), where)
 
 
 def refuse_names(known: Mapping[str, Any], given: Mapping[str, Any], is_open: bool) -> None:

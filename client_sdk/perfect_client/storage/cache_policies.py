@@ -92,7 +92,7 @@ class Inputs(CachePolicy):
                 % (strange[0], task_ctx.task.name, ", ".join(inputs) or "none")
             )
         kept = {name: value for name, value in inputs.items() if name not in self.exclude}
-        return hashing.of_inputs(kept, task_ctx.task.name).hex()
+        return hashing.digest_inputs(kept, task_ctx.task.name).hex()
 
     def __sub__(self, name: Any) -> CachePolicy:
         if not isinstance(name, str):
@@ -111,7 +111,7 @@ class TaskSource(CachePolicy):
     def compute_key(
         self, task_ctx: Any, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any], **kwargs: Any
     ) -> Optional[str]:
-        return fingerprints.of(task_ctx.task).digest.hex()
+        return fingerprints.fingerprint_of(task_ctx.task).digest.hex()
 
     def __repr__(self) -> str:
         return "TASK_SOURCE"

@@ -80,7 +80,7 @@ def _digest(value: Any, limit: Optional[int], fast: bool) -> bytes:
     return sink.digest()
 
 
-def of_inputs(inputs: Mapping[str, Any], task: str, limit: Optional[int] = None) -> bytes:
+def digest_inputs(inputs: Mapping[str, Any], task: str, limit: Optional[int] = None) -> bytes:
     """The digest of a call's arguments by name. Raises ``HashError`` that names the argument, ``TooLarge``."""
     if all(type(value) in _SIMPLE for value in inputs.values()):
         return _of_simple(inputs, limit)
@@ -95,11 +95,11 @@ def of_inputs(inputs: Mapping[str, Any], task: str, limit: Optional[int] = None)
         raise
 
 
-def of_call(args: Sequence[Any], kwargs: Mapping[str, Any], task: str, limit: Optional[int] = None) -> bytes:
+def digest_call(args: Sequence[Any], kwargs: Mapping[str, Any], task: str, limit: Optional[int] = None) -> bytes:
     """The digest of arguments as a call gives them; raises as ``of_inputs`` does."""
     if not kwargs and all(type(value) in _SIMPLE for value in args):
         return _of_written(repr(args), limit)
-    return of_inputs({**{"#%d" % number: value for number, value in enumerate(args, 1)}, **kwargs}, task, limit)
+    return digest_inputs({**{"#%d" % number: value for number, value in enumerate(args, 1)}, **kwargs}, task, limit)
 
 
 def _of_simple(inputs: Mapping[str, Any], limit: Optional[int]) -> bytes:

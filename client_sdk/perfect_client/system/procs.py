@@ -168,7 +168,7 @@ def environment_mark(pid: int) -> Optional[str]:
     return None
 
 
-def belongs(pid: int, leader: int, fence: int, worker: str) -> bool:
+def belongs_to(pid: int, leader: int, fence: int, worker: str) -> bool:
     """Whether a process was started, over whatever detours, by this attempt's process ``leader``."""
     fields = _fields(pid)
     if len(fields) < 4 or fields[0] in (b"Z", b"X"):
@@ -180,7 +180,7 @@ def belongs(pid: int, leader: int, fence: int, worker: str) -> bool:
     return environment_mark(pid) == mark(fence, worker)
 
 
-def left_behind(worker: str, attempts: Dict[int, int]) -> Set[int]:
+def processes_left_behind(worker: str, attempts: Dict[int, int]) -> Set[int]:
     """Every process on this machine that one of these attempts started; ``attempts`` is fence → leader's pid.
 
     Reads all of /proc: for a worker's start and end, not for each run.
@@ -197,7 +197,7 @@ def left_behind(worker: str, attempts: Dict[int, int]) -> Set[int]:
     return found
 
 
-def named(names: Set[str]) -> Set[int]:
+def processes_named(names: Set[str]) -> Set[int]:
     """Every process on this machine that has one of these names and has not ended."""
     return {pid for pid in all_pids() if name_of(pid) in names and born(pid)}
 

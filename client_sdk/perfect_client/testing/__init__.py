@@ -15,13 +15,13 @@ import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from perfect_client.analysis import planner
-from perfect_client.console.run_progress import Call, Tally
+from perfect_client.console.run_progress import Call, RunProgress
 from perfect_client.core import listeners, states
 from perfect_client.core.runs import Emit, Run
 from perfect_client.core.states import State
 from perfect_client.engine import steps
 from perfect_client.engine.decorators import Flow
-from perfect_client.output.tee import echoing
+from perfect_client.output.tee import tee_output
 from perfect_client.wire.messages import Logged, RunEnded, TaskEnded, TaskProgressed, TaskRetrying, TaskStarted
 
 __all__ = ["LogLine", "Recording", "TaskTold", "prefect_test_harness", "recording", "run"]
@@ -81,17 +81,17 @@ class Recording:
         self.runs: List[Run] = []
         self.tasks: List[TaskTold] = []  # in the order in which they began
         self.logs: List[LogLine] = []
-        self._tally = Tally()
+        self._run_progress = RunProgress()
 
     def _listen(self, run: Run) -> Emit:
-        tally = self._tally = Tally(planner.plan(run.flow).tasks if run.flow is not None else ())
+        run_progress = self._run_progress = RunProgress(planner.plan(run.flow).tasks if run.flow is not None else ())
         run.clock = self._clock
         by_number: Dict[int, TaskTold] = {}
 
         def emit(fact: Any) -> None:
             with self._lock:
                 self.facts.append(fact)
-                call = tally.take(fact)
+                call = run_progress.take(fact)
                 if type(fact) is Logged:
                     of = by_number.get(fact.task or 0)
                     self.logs.append(LogLine(fact.message, fact.level, of.name if of is not None else None))
@@ -118,7 +118,7 @@ class Recording:
     @property
     def progress(self) -> float:
         """0–100: how far the last flow came, by the weights of its tasks."""
-        return self._tally.progress(self.runs[-1].opened() if self.runs else {})
+        return self._run_progress.progress(self.runs[-1].opened() if self.runs else {})
 
     def task(self, name: str) -> TaskTold:
         """The only call of the task of this name. Raises ``LookupError``."""
@@ -166,7 +166,7 @@ def recording(*, real_time: bool = False) -> Iterator[Recording]:
     clock = _Clock()
     told = Recording(clock)
     before: Tuple[Any, Any] = listeners.listener, steps.sleep
-    with prefect_test_harness(), echoing():
+    with prefect_test_harness(), tee_output():
         listeners.listener = told._listen
         steps.sleep = before[1] if real_time else clock.sleep
         try:

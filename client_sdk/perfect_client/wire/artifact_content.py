@@ -69,7 +69,7 @@ def _is_svg(text: str) -> bool:
         at = end + len(close)
 
 
-def of_data_url(url: str) -> bytes:
+def decode_data_url(url: str) -> bytes:
     """The bytes in a ``data:`` URL (RFC 2397). Raises ``ValueError``."""
     head, comma, body = url.partition(",")
     if not comma:

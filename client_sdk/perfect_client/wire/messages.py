@@ -763,7 +763,7 @@ def encode_fact(fact: Message) -> bytes:
     return dumps({"type": type(fact).__name__, **fact.__dict__}).encode("utf-8", "backslashreplace")
 
 
-def in_parts(fact: ArtifactWritten) -> List[ArtifactWritten]:
+def split_artifact(fact: ArtifactWritten) -> List[ArtifactWritten]:
     """The same in facts of at most ``MAX_PART_BYTES`` of content each: one if it is short, as nearly all are."""
     pieces = _cut(fact.coded or fact.data)
     if len(pieces) <= 1:

@@ -23,7 +23,7 @@ from perfect_client.wire.session import Session
 from perfect_client.worker import last_lines
 from perfect_client.worker.last_lines import Unfinished
 from perfect_client.worker.pipes import STDERR_LEVEL, STDOUT_LEVEL, Output
-from perfect_client.worker.secret_pipe import Listener
+from perfect_client.worker.secret_pipe import SecretReceiver
 
 GROUP_AFTER_S = 1.0  # a cancelled run's own process is asked first, what it started a second later
 HANGING_EXIT_S = 5.0  # from the outcome to the end of the process
@@ -34,7 +34,7 @@ DRAIN_S = 0.8  # from the end of the process to the end of its output
 OFFERED, STARTING, RUNNING, GONE, FINAL = "offered", "starting", "running", "gone", "final"
 
 
-class House(NamedTuple):
+class AttemptContext(NamedTuple):
     """What every attempt shares."""
 
     loop: Loop
@@ -43,7 +43,7 @@ class House(NamedTuple):
     worker: str
     others: Callable[[], Set[int]]  # pids that are nobody's orphans: the zygotes and the leaders of living runs
     changed: Callable[["Attempt"], None]  # a slot came free or an attempt is final
-    over: Callable[["House", "Attempt"], None]  # its end is written
+    over: Callable[["AttemptContext", "Attempt"], None]  # its end is written
     secrets: Callable[[messages.OfferRun], Hidden]  # what must not stand in the output of a run
     buffer: unread.Buffer  # what their pipes give is read there first
 
@@ -51,17 +51,17 @@ class House(NamedTuple):
 class Attempt:
     """``zygote`` is whatever started it. All methods are called from the supervisor's loop."""
 
-    def __init__(self, house: House, entry: Entry) -> None:
-        self._house, self.entry = house, entry
+    def __init__(self, shared: AttemptContext, entry: Entry) -> None:
+        self._shared, self.entry = shared, entry
         self.fence, self.run = entry.order.fence, entry.order.run
         self.stage = OFFERED
         self.zygote: Any = None
         self.dropped = self.forgotten = False
-        self._hidden, self._confided = house.secrets(entry.order), Listener()
+        self._hidden, self._confided = shared.secrets(entry.order), SecretReceiver()
         self._clean = self._hidden.without
         self._output = Output(
             self._beside("raw"), clean=self._clean, learn=self._learn, on_first=self._expect_raw,
-            buffer=house.buffer,
+            buffer=shared.buffer,
         )  # fmt: skip
         self._catching_up = False
         self.kept = False  # until the hooks of its end were called
@@ -70,8 +70,8 @@ class Attempt:
         self._merged: Optional[Merged] = None  # what is sent: both of them
         self._old_output: Optional[spool.Reader] = None  # an earlier version's
         self._unfinished = Unfinished(
-            house.loop, self._open_lines, lambda: self._output.hold(self._beside("rawopen")),
-            lambda lines: house.session.show_open(self.fence, self.run, lines), self._clean,
+            shared.loop, self._open_lines, lambda: self._output.hold(self._beside("rawopen")),
+            lambda lines: shared.session.show_open(self.fence, self.run, lines), self._clean,
         )  # fmt: skip
         self._lifeline = self._answers = -1
         self._stands_still = False
@@ -108,12 +108,12 @@ class Attempt:
     # --------------------------------------------------------------------------------------------------------- begin
 
     def write(self) -> None:
-        self._house.folder.write(self.entry)
+        self._shared.folder.write(self.entry)
 
     def offered(self) -> None:
         """Note the offer down, as one that may have been started: who finds it after this worker's death cannot know,
         and the start itself has no time to lose. Raises ``OSError``."""
-        self._house.folder.write(replace(self.entry, started=True))
+        self._shared.folder.write(replace(self.entry, started=True))
 
     def _note_down(self) -> None:
         """For what the journal should know, but nothing must fail for."""
@@ -127,7 +127,7 @@ class Attempt:
         self.stage = STARTING
 
     def _beside(self, kind: str) -> Path:
-        return self._house.folder.beside(self.fence, kind)
+        return self._shared.folder.beside(self.fence, kind)
 
     def _watch_facts(self) -> None:
         self._facts = spool.Reader(self._beside("facts"))
@@ -135,7 +135,7 @@ class Attempt:
         if self._beside("raw").exists():
             self._lines = spool.Reader(self._beside("raw"))
         self._merged.restore(self._lines)
-        self._house.session.watch(self.fence, self.run, messages.FACTS, self._merged)
+        self._shared.session.watch(self.fence, self.run, messages.FACTS, self._merged)
 
     def open_pipes(self) -> Optional[List[int]]:
         """The child's stdout, stderr, lifeline, answers and the pipe for its secrets, and its zygote's reading ends of
@@ -162,9 +162,9 @@ class Attempt:
         os.set_blocking(self._answers, False)
         reading = self._output.open_pipes
         for fd in reading:
-            self._house.loop.on_read(fd, drain)
+            self._shared.loop.on_read(fd, drain)
         confide = self._confided.open()
-        self._house.loop.on_read(self._confided.fd, self._learn)
+        self._shared.loop.on_read(self._confided.fd, self._learn)
         return [*fds, lifeline, answers, confide, *map(os.dup, reading)]
 
     def _learn(self) -> None:
@@ -174,7 +174,7 @@ class Attempt:
         if told:
             self._hidden.add(told)
         if self._confided.fd != fd:
-            self._house.loop.forget(fd)
+            self._shared.loop.forget(fd)
 
     @property
     def is_quiet(self) -> bool:
@@ -195,18 +195,18 @@ class Attempt:
     def _close_pipes(self) -> None:
         """Our ends of them; a child that is prepared but not started ends with its lifeline."""
         for fd in self._output.open_pipes:
-            self._house.loop.forget(fd)
+            self._shared.loop.forget(fd)
         self._output.close()
         self.close_lifeline()
         if self._confided.fd >= 0:
-            self._house.loop.forget(self._confided.fd)
+            self._shared.loop.forget(self._confided.fd)
             self._confided.close()
 
     def close_lifeline(self) -> None:
         """End the process that has the other end of it."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
-            self._house.loop.forget(self._answers)
+            self._shared.loop.forget(self._answers)
             os.close(self._answers)
             self._lifeline = self._answers = -1
 
@@ -225,9 +225,9 @@ class Attempt:
         except OSError:  # it reads no more
             self._unsent = b""
         if self._unsent:
-            self._house.loop.on_write(self._answers, self._send_answers)
+            self._shared.loop.on_write(self._answers, self._send_answers)
         else:
-            self._house.loop.forget(self._answers)
+            self._shared.loop.forget(self._answers)
 
     def forked(self, pid: int, born: int) -> None:
         self.entry.pid, self.entry.born = pid, born
@@ -247,8 +247,8 @@ class Attempt:
         self._watch_facts()
         if self._beside("output").exists():
             self._old_output = spool.Reader(self._beside("output"))
-            self._house.session.watch(self.fence, self.run, messages.OUTPUT, self._old_output)
-        self._output.recover(self._beside, self._lines, self._house.folder.reading(self.entry.boot))
+            self._shared.session.watch(self.fence, self.run, messages.OUTPUT, self._old_output)
+        self._output.recover(self._beside, self._lines, self._shared.folder.reading(self.entry.boot))
         self._finish()
 
     # ---------------------------------------------------------------------------------------------------------- facts
@@ -291,7 +291,7 @@ class Attempt:
             self.look()
         else:  # a child that is prepared and has said something already
             self._gather()
-        self._house.changed(self)
+        self._shared.changed(self)
         if self.stage == GONE:
             self._finish_when_quiet()
 
@@ -302,12 +302,12 @@ class Attempt:
         facts, merged = self._facts, self._merged
         told = facts.refresh() if facts is not None else 0
         for fd in self._output.drain(all_told=self.has_outcome):
-            self._house.loop.forget(fd)
+            self._shared.loop.forget(fd)
         if facts is not None and merged is not None:
             self._number(told, facts, merged)
         if self._output.is_behind and not self._catching_up:
             self._catching_up = True
-            self._house.loop.after(CATCH_UP_S, self._catch_up)
+            self._shared.loop.after(CATCH_UP_S, self._catch_up)
         self._unfinished.look()
 
     def _catch_up(self) -> None:
@@ -365,7 +365,7 @@ class Attempt:
             self._trouble, self._swept = unstarted, True
             self._finish()
         elif self._stopping_since is None:
-            self._stopping_since = self._house.loop.now
+            self._stopping_since = self._shared.loop.now
             if self.stage == RUNNING:
                 procs.send(self.entry.pid, signal.SIGTERM)
                 self._signal_group(signal.SIGCONT)  # who stands still hears nothing
@@ -384,7 +384,7 @@ class Attempt:
         if timer is not None:
             timer.cancel()
         if seconds is not None and self.stage in (STARTING, RUNNING):
-            self._watched[key] = self._house.loop.after(seconds + grace_s, lambda: self._miss(sentence, grace_s))
+            self._watched[key] = self._shared.loop.after(seconds + grace_s, lambda: self._miss(sentence, grace_s))
 
     def _miss(self, sentence: str, grace_s: float) -> None:
         if self.stage == RUNNING and self._killed_after is None and not self.has_outcome:
@@ -419,7 +419,7 @@ class Attempt:
         self.kept = False
         if self.dropped:
             self._forget()
-        self._house.changed(self)
+        self._shared.changed(self)
 
     # ------------------------------------------------------------------------------------------------------------ end
 
@@ -437,9 +437,11 @@ class Attempt:
         """Kill what the run has left behind; again after each death of an orphan, until nothing is found."""
         if self.stage != GONE or self._swept:
             return
-        me, others, pid = os.getpid(), self._house.others(), self.entry.pid
+        me, others, pid = os.getpid(), self._shared.others(), self.entry.pid
         orphans = [
-            orphan for orphan in procs.orphans(me, others) if procs.belongs(orphan, pid, self.fence, self._house.worker)
+            orphan
+            for orphan in procs.orphans(me, others)
+            if procs.belongs_to(orphan, pid, self.fence, self._shared.worker)
         ]
         for orphan in orphans:
             procs.send(orphan, signal.SIGKILL)
@@ -464,14 +466,14 @@ class Attempt:
         self._gather()
         if self._facts is not None:
             if self.has_outcome:
-                self._house.over(self._house, self)
+                self._shared.over(self._shared, self)
             else:
                 self._write_end(last_words)
         self._unfinished.end()
-        self._house.changed(self)
+        self._shared.changed(self)
 
     def _write_end(self, last_words: str) -> None:
-        path = self._house.folder.facts(self.fence)
+        path = self._shared.folder.facts(self.fence)
         status = self._gone.status if self._gone else None
         fact = messages.ProcessExited(
             time.time(),
@@ -491,10 +493,12 @@ class Attempt:
             self._later(FULL_DISK_S, lambda: self._write_end(last_words))
         self._gather()
         if self.has_outcome:
-            self._house.over(self._house, self)
+            self._shared.over(self._shared, self)
 
     def _last_words(self) -> List[bytes]:
-        return last_lines.of_process(self._facts, self._beside("tail"), self._beside("open"), self._clean, time.time())
+        return last_lines.unrecorded_facts(
+            self._facts, self._beside("tail"), self._beside("open"), self._clean, time.time()
+        )
 
     def _reason(self) -> str:
         if self._missed:
@@ -507,7 +511,7 @@ class Attempt:
         if self._trouble:
             return self._trouble
         if self._stopping_since is not None:
-            return "stopped after %.1f s" % (self._house.loop.now - self._stopping_since)
+            return "stopped after %.1f s" % (self._shared.loop.now - self._stopping_since)
         status = self._gone.status if self._gone else None
         if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) in procs.WITHHELD:
             return procs.WITHHELD[os.WEXITSTATUS(status)]
@@ -518,23 +522,23 @@ class Attempt:
 
     def forget_if_delivered(self) -> bool:
         """Whether nothing is kept of it any more."""
-        if self.stage == FINAL and self.has_outcome and not self.kept and self._house.session.delivered(self.fence):
+        if self.stage == FINAL and self.has_outcome and not self.kept and self._shared.session.delivered(self.fence):
             self._forget()
         return self.forgotten
 
     def _forget(self) -> None:
         self.forgotten, self.stage = True, FINAL
         self._close_pipes()
-        self._house.session.forget(self.fence)
+        self._shared.session.forget(self.fence)
         for reader in (self._facts, self._lines, self._old_output):
             if reader is not None:
                 reader.close()
         self._facts = self._lines = self._old_output = self._merged = None
-        self._house.folder.remove(self.fence)
-        self._house.changed(self)
+        self._shared.folder.remove(self.fence)
+        self._shared.changed(self)
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
-        self._timers.append(self._house.loop.after(seconds, callback))
+        self._timers.append(self._shared.loop.after(seconds, callback))
 
     def _cancel_timers(self) -> None:
         for timer in self._timers:

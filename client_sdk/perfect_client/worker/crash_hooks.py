@@ -15,7 +15,7 @@ from perfect_client.system import procs
 from perfect_client.system.channel import Message
 from perfect_client.system.loop import Timer
 from perfect_client.wire import messages
-from perfect_client.worker.attempt import DRAIN_S, FULL_DISK_S, Attempt, House
+from perfect_client.worker.attempt import DRAIN_S, FULL_DISK_S, Attempt, AttemptContext
 from perfect_client.worker.launcher import Launcher
 from perfect_client.worker.pipes import STDERR_LEVEL
 
@@ -31,7 +31,7 @@ def how_it_ended(fact: messages.ProcessExited, began: float) -> Dict[str, Any]:
     return {"state": state, "name": name, "reason": fact.reason, "began": began}
 
 
-class Aftermath:
+class CrashHooks:
     """The processes that call hooks, one a run. ``launcher`` is set right after it was made."""
 
     launcher: Launcher
@@ -39,82 +39,82 @@ class Aftermath:
     def __init__(self, limit_s: float, note: Callable[[str], None]) -> None:
         self.limit_s = max(SHORTEST_S, limit_s)
         self._note = note
-        self._known: Dict[int, Telling] = {}  # by fence
+        self._known: Dict[int, HookProcess] = {}  # by fence
 
     @property
     def running(self) -> bool:
         """Whether there is something to wait for. What waits for the flows to be imported, or for room on the disk,
         waits for the next life."""
         ready = self.launcher.settled
-        return any(telling.begun or (ready and not telling.delayed) for telling in self._known.values())
+        return any(process.begun or (ready and not process.delayed) for process in self._known.values())
 
-    def over(self, house: House, attempt: Attempt) -> None:
+    def over(self, shared: AttemptContext, attempt: Attempt) -> None:
         """The attempt is final. Its journal is kept until its hooks were called, if there may be any to call."""
-        ended = self._wanted(house, attempt)
+        ended = self._wanted(shared, attempt)
         if ended is None or attempt.fence in self._known:
             return
         attempt.kept = True
-        telling = self._known[attempt.fence] = Telling(house, attempt, ended, self._done, self._note)
-        self._start(telling, 0.0)
+        process = self._known[attempt.fence] = HookProcess(shared, attempt, ended, self._done, self._note)
+        self._start(process, 0.0)
 
-    def _start(self, telling: Telling, after_s: float) -> None:
-        fence, flow = telling.attempt.fence, telling.attempt.entry.order.flow
-        telling.house.loop.after(after_s, lambda: self.launcher.start(fence, flow, lambda: self._begin(telling)))
+    def _start(self, process: HookProcess, after_s: float) -> None:
+        fence, flow = process.attempt.fence, process.attempt.entry.order.flow
+        process.shared.loop.after(after_s, lambda: self.launcher.start(fence, flow, lambda: self._begin(process)))
 
     @staticmethod
-    def _wanted(house: House, attempt: Attempt) -> Optional[Dict[str, Any]]:
+    def _wanted(shared: AttemptContext, attempt: Attempt) -> Optional[Dict[str, Any]]:
         """How it ended; None if the flow has told its hooks itself, or if its code had not begun."""
         fact = attempt.exit
         if fact is None or attempt.entry.ended is not None or not attempt.has_begun:
             return None
         ended = how_it_ended(fact, attempt.began_at)
-        begun = journal.told_of(attempt.run, ended["state"]) in journal.told(
-            house.folder.beside(attempt.fence, "hooks")
+        begun = journal.hook_state(attempt.run, ended["state"]) in journal.read_hook_states(
+            shared.folder.beside(attempt.fence, "hooks")
         )
         return None if begun else ended
 
-    def _begin(self, telling: Telling) -> Optional[Sequence[int]]:
-        if telling.attempt.entry.order.flow not in self.launcher.flows:
-            self._done(telling)
+    def _begin(self, process: HookProcess) -> Optional[Sequence[int]]:
+        if process.attempt.entry.order.flow not in self.launcher.flows:
+            self._done(process)
             return None
-        pipes = telling.begin(self.limit_s)
+        pipes = process.begin(self.limit_s)
         if pipes is None:
-            self._start(telling, FULL_DISK_S)
+            self._start(process, FULL_DISK_S)
         return pipes
 
-    def _done(self, telling: Telling) -> None:
-        self._known.pop(telling.attempt.fence, None)
-        telling.attempt.release()
+    def _done(self, process: HookProcess) -> None:
+        self._known.pop(process.attempt.fence, None)
+        process.attempt.release()
 
     def reported(self, message: Message) -> bool:
         """A zygote's word; False if it is about no process of these. One in reserve may end before its zygote hears
         whose it has become: then its number alone tells."""
         known, pid = self._known.values(), message.get("pid", 0)
-        telling = self._known.get(message["fence"]) or next((one for one in known if pid and one.pid == pid), None)
-        if telling is None or not telling.begun:
+        process = self._known.get(message["fence"]) or next((one for one in known if pid and one.pid == pid), None)
+        if process is None or not process.begun:
             return False
-        telling.reported(message)
+        process.reported(message)
         return True
 
     def hurry(self) -> None:
         """The worker stops."""
         self.limit_s = min(self.limit_s, HURRY_S)
-        for telling in list(self._known.values()):
-            telling.limit(self.limit_s)
+        for process in list(self._known.values()):
+            process.limit(self.limit_s)
 
     def kill(self) -> None:
-        for telling in list(self._known.values()):
-            telling.limit(0.0)
+        for process in list(self._known.values()):
+            process.limit(0.0)
 
 
-class Telling:
+class HookProcess:
     """One such process, from its order to the end of its output."""
 
     def __init__(
-        self, house: House, attempt: Attempt, ended: Dict[str, Any], done: Callable[[Telling], None],
+        self, shared: AttemptContext, attempt: Attempt, ended: Dict[str, Any], done: Callable[[HookProcess], None],
         note: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self.house, self.attempt, self._ended, self._done, self._note = house, attempt, ended, done, note
+        self.shared, self.attempt, self._ended, self._done, self._note = shared, attempt, ended, done, note
         self.begun = self.delayed = False
         self._over = False
         self.pid = 0
@@ -187,4 +187,4 @@ class Telling:
         self._done(self)
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
-        self._timers.append(self.house.loop.after(seconds, callback))
+        self._timers.append(self.shared.loop.after(seconds, callback))

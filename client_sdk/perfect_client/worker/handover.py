@@ -17,7 +17,7 @@ LOOK_EVERY_S = 0.5
 KILL_EVERY_S = 0.05
 
 
-class Elders:
+class Predecessors:
     """Watches them by the locks that they hold. ``inherit`` gets the entries of one that has ended, when nothing of
     its runs is left: usually none, since it has delivered what it had."""
 

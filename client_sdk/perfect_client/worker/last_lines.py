@@ -71,11 +71,11 @@ class Unfinished:
             self._timer = self._loop.after(OPEN_S, self._after_a_moment)
 
 
-def of_process(
+def unrecorded_facts(
     facts: Optional[spool.Reader], tail_path: Path, open_path: Path, clean: Callable[[str], str], now: float
 ) -> List[bytes]:
     """What a process that is gone had told or begun to tell, and not put into its spool: records for the spool."""
-    records = behind(facts, left_out(tail.kept(tail_path), "log", now))
+    records = behind(facts, left_out(tail.read_tail(tail_path), "log", now))
     told = unfinished_lines.attach(str(open_path))
     if told is not None:
         lines = left_open(told, facts)

@@ -16,7 +16,7 @@ from perfect_client.system.channel import Channel, Message
 from perfect_client.system.loop import Loop, Timer
 from perfect_client.wire import messages
 from perfect_client.worker.catalogue import AUTO, Catalogue, Entry
-from perfect_client.worker.standby import Reserves
+from perfect_client.worker.standby import StandbyPool
 from perfect_client.worker.zygotes import Moment, Place, Reserve, Zygote
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -57,7 +57,7 @@ class Code(NamedTuple):
     import_age_s: float = IMPORT_AGE_S
 
 
-class Hears(NamedTuple):
+class LauncherEvents(NamedTuple):
     """Who is told what: ``event`` of ``forked``, ``failed`` and ``exited``, ``failed`` of a start without any process,
     ``flows`` when what can be run changed,
     ``settled`` when what can be run is known (again), ``gone`` after a zygote's death, ``say`` sentences for the
@@ -94,7 +94,7 @@ def _forked(reserve: Reserve, fence: int) -> Message:
 class Launcher:
     """``settled`` says whether what can be run is known, and made of the files as they are."""
 
-    def __init__(self, loop: Loop, code: Code, place: Place, hears: Hears) -> None:
+    def __init__(self, loop: Loop, code: Code, place: Place, hears: LauncherEvents) -> None:
         self._loop, self._code, self._place, self._hears = loop, code, place, hears
         self.catalogue = Catalogue(code.start)
         self.all: Dict[int, Zygote] = {}
@@ -105,7 +105,7 @@ class Launcher:
         self._deadly: Set[Unit] = set()  # their import kills the process, or does not end
         self._patience: Dict[Unit, float] = {}  # in seconds, with those whose import was given up
         self._bare: Optional[Zygote] = None
-        self._reserves = Reserves(loop, self._own_folders, code.import_age_s, self._bare_zygote)
+        self._standby = StandbyPool(loop, self._own_folders, code.import_age_s, self._bare_zygote)
         self._files = sources.Watched(code.targets)
         self._begun: Optional[Moment] = None
         self._queue: List[_Waiting] = []
@@ -244,7 +244,7 @@ class Launcher:
             self.renew(at_once=False)
         elif self._coming is None and self._is_too_old(_EARLY):
             self.renew(at_once=self._forker is not None and self._is_too_old())
-        self._reserves.look()
+        self._standby.look()
 
     def outdated(self) -> bool:
         """Whether the imports are not what they would be now: a file has changed, or it is another day."""
@@ -282,7 +282,7 @@ class Launcher:
         self._files.learn(message["files"], message["folders"], message["data"], self._loop.now, skipped)
         self._reported_at, self._begun = self._loop.now, zygote.begun
         self.catalogue.take(message, zygote.skip)
-        self._reserves.renew(self.catalogue.entries.values())
+        self._standby.renew(self.catalogue.entries.values())
         self._forget_sources(message["sources"])
 
     def _place_forker(self, zygote: Zygote) -> None:
@@ -311,7 +311,7 @@ class Launcher:
             self._hears.flows(now)
         self._hears.settled()
         self._hand_over()
-        self._reserves.refill_soon()
+        self._standby.refill_soon()
 
     def _forget_sources(self, newest: str) -> None:
         """Remove the files of sources that no unit needs any more."""
@@ -339,7 +339,7 @@ class Launcher:
             self._replace(gone)
         elif zygote is self._bare:
             self._bare = None
-            self._reserves.bare_ended()
+            self._standby.bare_ended()
             self._later(self._hand_over)
         self._hears.gone(zygote)
 
@@ -372,7 +372,7 @@ class Launcher:
         """Let a process in reserve, if there is one, get ready for a run that may be started soon."""
         reserve = self._take_reserve(flow)
         if reserve is None and flow in self.flows and not self.flows[flow].is_forked:
-            self._reserves.have([self.flows[flow]])
+            self._standby.have([self.flows[flow]])
         elif reserve is not None:
             with _closing(pipes() or ()) as fds:
                 if reserve.prepare(fence, fds):
@@ -383,7 +383,7 @@ class Launcher:
         if entry is None:
             return None
         if not entry.is_forked:
-            return self._reserves.take(entry)
+            return self._standby.take(entry)
         forker = self._ready_forker()
         return forker.take_standby() if forker is not None else None
 
@@ -406,7 +406,7 @@ class Launcher:
             reserve.close()  # midnight came between claim and start
         elif reserve is not None and reserve.use(fence):
             self._hears.event(reserve.zygote, _forked(reserve, fence))
-            self._reserves.refill_soon()
+            self._standby.refill_soon()
             return
         self._queue.append(_Waiting(fence, flow, pipes))
         self._hand_over()
@@ -431,10 +431,10 @@ class Launcher:
                 if made is not None:
                     with _closing(made) as fds:
                         self._start(entry, waiting.fence, fds)
-        self._reserves.have(missing)
+        self._standby.have(missing)
 
     def _can_start(self, entry: Entry) -> bool:
-        return self._ready_forker() is not None if entry.is_forked else self._reserves.is_ready(entry)
+        return self._ready_forker() is not None if entry.is_forked else self._standby.is_ready(entry)
 
     def _start(self, entry: Entry, fence: int, fds: Sequence[int]) -> None:
         reserve = self._take_reserve(entry.spec.name)
@@ -447,7 +447,7 @@ class Launcher:
                 self._hears.failed(fence, str(wrong))
         else:
             self._hears.failed(fence, "the process that was to import %s has ended" % entry.unit.name)
-        self._reserves.refill_soon()
+        self._standby.refill_soon()
 
     # ---------------------------------------------------------------------------------------------------------- events
 
@@ -475,11 +475,11 @@ class Launcher:
             if zygote.alive:
                 self._imported(zygote, message)
         elif event == "fresh":
-            self._reserves.arrived(zygote, message)
+            self._standby.arrived(zygote, message)
             self._hand_over()
         else:
             if event == "exited":
-                self._reserves.ended(message["pid"])
+                self._standby.ended(message["pid"])
             self._hears.event(zygote, message)
 
     @staticmethod

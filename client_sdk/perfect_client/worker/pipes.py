@@ -267,7 +267,7 @@ class Output:
         if held is not None:
             held.close()
         self._record([messages.Logged(line.time, line.text, line.level) for line in begun])
-        ring = tail.kept(self._path.with_suffix(".rawtail"))
+        ring = tail.read_tail(self._path.with_suffix(".rawtail"))
         rest = behind(recorded, left_out(ring, "output", self._clock()))
         if rest:
             with contextlib.suppress(OSError):
@@ -375,7 +375,7 @@ def _count_lost(path: Path, reading: Path, recorded: int) -> int:
     told.note_taken(TakenLines())  # the next life does not count them again
     told.note_unread(0, 0)
     told.close()
-    data = unread.left_in(reading) if pipe is not None else b""
+    data = unread.read_leftover(reading) if pipe is not None else b""
     if data:
         half = not data.endswith(b"\n")
         whole, begun = whole + data.count(b"\n"), (half, begun[1]) if pipe == 0 else (begun[0], half)

@@ -12,7 +12,7 @@ from perfect_client.system import procs
 from perfect_client.system.channel import Message
 from perfect_client.system.loop import Loop
 from perfect_client.worker.attempt import RUNNING, STARTING, Attempt
-from perfect_client.worker.crash_hooks import Aftermath
+from perfect_client.worker.crash_hooks import CrashHooks
 from perfect_client.worker.launcher import Launcher
 from perfect_client.worker.zygotes import Zygote
 
@@ -20,11 +20,11 @@ STARTING_S = 0.3  # what is left of a start when its zygote died is swept after 
 LEFT_BEHIND_S = 5.0
 
 
-class Custody:
+class Reaper:
     """Tells attempts what became of their processes. Its maker sets ``launcher`` and ``crash_hooks`` at once."""
 
     launcher: Launcher
-    aftermath: Aftermath
+    crash_hooks: CrashHooks
 
     def __init__(self, loop: Loop, attempts: Dict[int, Attempt]) -> None:
         self._loop, self._attempts = loop, attempts
@@ -40,7 +40,7 @@ class Custody:
     # -------------------------------------------------------------------------------------------------------- reports
 
     def reported(self, zygote: Zygote, message: Message) -> None:
-        if self.aftermath.reported(message):
+        if self.crash_hooks.reported(message):
             return
         attempt = self._attempts.get(message["fence"]) or self.leaders().get(message.get("pid", 0))
         if attempt is not None:
@@ -53,7 +53,7 @@ class Custody:
 
     def not_started(self, fence: int, error: str) -> None:
         """No process came to be for this attempt."""
-        if self.aftermath.reported({"event": "failed", "fence": fence}):
+        if self.crash_hooks.reported({"event": "failed", "fence": fence}):
             return
         attempt = self._attempts.get(fence)
         if attempt is not None:
@@ -112,14 +112,14 @@ def kill_what_was_left(worker: str, entries: Sequence[Entry]) -> bool:
     attempts = {
         entry.order.fence: entry.pid if entry.pid and procs.born(entry.pid) == entry.born else 0 for entry in entries
     }
-    left = procs.left_behind(worker, attempts) if entries else set()
+    left = procs.processes_left_behind(worker, attempts) if entries else set()
     for pid in left:
         procs.send(pid, signal.SIGKILL)
-    return bool(left or procs.named({procs.zygote_name(entry.boot) for entry in entries}))
+    return bool(left or procs.processes_named({procs.zygote_name(entry.boot) for entry in entries}))
 
 
-_REPORTS: Dict[str, Callable[[Custody, Zygote, Attempt, Message], None]] = {
-    "forked": Custody._forked,
-    "failed": Custody._failed,
-    "exited": Custody._exited,
+_REPORTS: Dict[str, Callable[[Reaper, Zygote, Attempt, Message], None]] = {
+    "forked": Reaper._forked,
+    "failed": Reaper._failed,
+    "exited": Reaper._exited,
 }

@@ -24,7 +24,7 @@ _MOST_READS = 32  # at once: 2 MiB are more than a pipe holds
 _MOST_UNFINISHED = 1000  # secrets of which a part came: their processes were killed
 
 
-class Teller:
+class SecretSender:
     """The run's side, in its process and in those forked from it: ``tell`` returns when the pipe has the secrets."""
 
     def __init__(self, pipe: int) -> None:
@@ -54,7 +54,7 @@ class Teller:
         return found.st_dev, found.st_ino
 
 
-class Listener:
+class SecretReceiver:
     """The supervisor's side. ``hear`` never waits."""
 
     def __init__(self) -> None:

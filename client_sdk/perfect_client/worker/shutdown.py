@@ -8,7 +8,7 @@ from typing import Callable, Dict, List, Optional
 
 from perfect_client.system.loop import Loop
 from perfect_client.worker.attempt import OFFERED, Attempt
-from perfect_client.worker.crash_hooks import Aftermath
+from perfect_client.worker.crash_hooks import CrashHooks
 
 WORKER_STOPPED = "the worker was stopped"
 
@@ -23,14 +23,20 @@ def drain_after(number: int, drain_s: Optional[float]) -> float:
     return math.inf if number == signal.SIGTERM else 0.0
 
 
-class Ending:
+class Shutdown:
     """``note`` prints a sentence; ``decline(attempt)`` gives back what was offered and not started."""
 
     def __init__(
-        self, loop: Loop, attempts: Dict[int, Attempt], aftermath: Aftermath, drain_s: Optional[float], grace_s: float,
-        note: Callable[[str], None], decline: Callable[[Attempt], None],
-    ) -> None:  # fmt: skip
-        self._loop, self._attempts, self._aftermath = loop, attempts, aftermath
+        self,
+        loop: Loop,
+        attempts: Dict[int, Attempt],
+        crash_hooks: CrashHooks,
+        drain_s: Optional[float],
+        grace_s: float,
+        note: Callable[[str], None],
+        decline: Callable[[Attempt], None],
+    ) -> None:
+        self._loop, self._attempts, self._crash_hooks = loop, attempts, crash_hooks
         self._drain_s, self._grace_s = drain_s, grace_s
         self._note, self._decline = note, decline
         self.begun = self.draining = False
@@ -71,7 +77,7 @@ class Ending:
         if self._stopped:
             return
         self.begun = self._stopped = True
-        self._aftermath.hurry()
+        self._crash_hooks.hurry()
         busy = self._busy()
         if busy:
             self._note("stopping; %s get %g s (once more kills them)" % (_runs(len(busy)), self._grace_s))
@@ -84,7 +90,7 @@ class Ending:
     def _kill(self) -> None:
         for attempt in self._busy():
             attempt.kill()
-        self._aftermath.kill()
+        self._crash_hooks.kill()
 
 
 def _runs(count: int) -> str:

@@ -38,7 +38,7 @@ class _Ordered:
         self.taken = False
 
 
-class Reserves:
+class StandbyPool:
     """``bare`` gives the process to fork, and starts it first where it must. ``folders`` gives the worker's,
     which may be links."""
 

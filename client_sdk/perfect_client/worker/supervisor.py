@@ -24,15 +24,15 @@ from perfect_client.schema.redaction import MAX_CONFIDED, Hidden
 from perfect_client.system.loop import Loop, Timer
 from perfect_client.wire import messages
 from perfect_client.wire.session import Session
-from perfect_client.worker.attempt import OFFERED, Attempt, House
+from perfect_client.worker.attempt import OFFERED, Attempt, AttemptContext
 from perfect_client.worker.catalogue import AUTO
-from perfect_client.worker.crash_hooks import Aftermath
-from perfect_client.worker.handover import Elders
-from perfect_client.worker.launcher import IMPORT_AGE_S, Code, Hears, Launcher, become_subreaper
-from perfect_client.worker.reaper import Custody
-from perfect_client.worker.shutdown import Ending
-from perfect_client.worker.uplink import Wire
-from perfect_client.worker.watchdog import Ear
+from perfect_client.worker.crash_hooks import CrashHooks
+from perfect_client.worker.handover import Predecessors
+from perfect_client.worker.launcher import IMPORT_AGE_S, Code, Launcher, LauncherEvents, become_subreaper
+from perfect_client.worker.reaper import Reaper
+from perfect_client.worker.shutdown import Shutdown
+from perfect_client.worker.uplink import Uplink
+from perfect_client.worker.watchdog import DeadlineReader
 from perfect_client.worker.zygotes import Place
 
 STOP_GRACE_S = 10.0  # what running flows get when the worker is stopped
@@ -72,44 +72,44 @@ class Supervisor:
         self.boot = setup.folder.boot
         self.worker = setup.folder.identity()
         self.session = Session(self._me())
-        self.wire = Wire(self.loop, self._server, self.session, self._held, self._obey, self._refused, self._note)
+        self.uplink = Uplink(self.loop, self._server, self.session, self._held, self._obey, self._refused, self._note)
         self._bell_out, bell = os.pipe()
         for fd in (self._bell_out, bell):
             os.set_blocking(fd, False)
-        self._ear = Ear()
+        self._deadlines = DeadlineReader()
         self.attempts: Dict[int, Attempt] = {}
-        self.custody = Custody(self.loop, self.attempts)
-        self.aftermath = self.custody.aftermath = Aftermath(setup.grace_s, self._note)
-        self.launcher = self.custody.launcher = self.aftermath.launcher = Launcher(
+        self.reaper = Reaper(self.loop, self.attempts)
+        self.crash_hooks = self.reaper.crash_hooks = CrashHooks(setup.grace_s, self._note)
+        self.launcher = self.reaper.launcher = self.crash_hooks.launcher = Launcher(
             self.loop,
             Code(setup.targets, setup.script, setup.start, setup.reload, setup.import_age_s),
             Place(self.worker, self.boot, setup.folder.runs, bell),
-            Hears(
-                self.custody.reported,
-                self.custody.not_started,
+            LauncherEvents(
+                self.reaper.reported,
+                self.reaper.not_started,
                 self._announce,
                 self._settled,
-                self.custody.orphaned,
+                self.reaper.orphaned,
                 self._note,
             ),
         )
         self._described: Dict[str, messages.FlowSpec] = {}
-        self.house = House(
+        self.shared = AttemptContext(
             self.loop,
             setup.folder,
             self.session,
             self.worker,
-            self.custody.others,
+            self.reaper.others,
             self._changed,
-            self.aftermath.over,
+            self.crash_hooks.over,
             self._secrets_of,
             unread.Buffer(setup.folder.reading(self.boot)),
         )
         self._offers: List[messages.OfferRun] = []  # wait for a zygote
-        self.ending = Ending(
-            self.loop, self.attempts, self.aftermath, setup.drain_s, setup.grace_s, self._note, self._give_back
+        self.shutdown = Shutdown(
+            self.loop, self.attempts, self.crash_hooks, setup.drain_s, setup.grace_s, self._note, self._give_back
         )  # fmt: skip
-        self.elders = Elders(self.loop, setup.folder, self.worker, self.session, self._inherit)
+        self.predecessors = Predecessors(self.loop, setup.folder, self.worker, self.session, self._inherit)
         self._goodbye: Optional[Timer] = None
         self._code: Optional[int] = None
         self._flows_told = False
@@ -147,17 +147,17 @@ class Supervisor:
     def begin(self) -> None:
         self.loop.listen(
             {
-                signal.SIGCHLD: self.custody.reap,
+                signal.SIGCHLD: self.reaper.reap,
                 signal.SIGTERM: lambda: self._signalled(signal.SIGTERM),
                 signal.SIGINT: lambda: self._signalled(signal.SIGINT),
                 signal.SIGHUP: lambda: self._signalled(signal.SIGHUP),
             }
         )
         self.loop.on_read(self._bell_out, self._rung)
-        self._adopt(self.elders.begin())
+        self._adopt(self.predecessors.begin())
         self.session.free(0)  # until there are flows
         self.launcher.begin()
-        self.wire.begin()
+        self.uplink.begin()
 
     def step(self, longest: Optional[float] = None) -> None:
         """One turn of the loop; ``longest`` limits the wait, in seconds."""
@@ -165,27 +165,27 @@ class Supervisor:
         self.loop.guarded(self._deliver)
 
     def _close(self) -> None:
-        self.wire.abort()
+        self.uplink.abort()
         for zygote in list(self.launcher.all.values()):
             zygote.kill()
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(zygote.pid, 0)
         self.loop.close()
-        self.house.buffer.close()
+        self.shared.buffer.close()
         self.setup.folder.release()
 
     def _adopt(self, entries: Sequence[Entry]) -> None:
         """Say how the runs ended that an earlier life of this worker left; nothing of them is running."""
         for entry in entries:
-            attempt = Attempt(self.house, entry)
+            attempt = Attempt(self.shared, entry)
             self.attempts[attempt.fence] = attempt
             attempt.adopt(WORKER_KILLED)
-        self.setup.folder.forget_readings(self.elders.living)
+        self.setup.folder.forget_readings(self.predecessors.living)
 
     def _inherit(self, entries: Sequence[Entry]) -> None:
         """An older process of this worker ended while it drained."""
         self._adopt(entries)
-        self.wire.join_again()
+        self.uplink.join_again()
 
     # --------------------------------------------------------------------------------------------------------- orders
 
@@ -200,14 +200,14 @@ class Supervisor:
             self.loop.guarded(lambda: handle(self, order))
 
     def _accepted(self, order: messages.Accept) -> None:
-        self.elders.accepted()
+        self.predecessors.accepted()
         self._tell_free()
 
     def _offered(self, order: messages.OfferRun) -> None:
         known = self.attempts.get(order.fence)
         if known is not None:
             self.session.claim(order.fence, order.run)
-        elif self.ending.begun:
+        elif self.shutdown.begun:
             self.session.decline(order.fence, order.run, "the worker is stopping")
         elif not self.launcher.settled:
             self._offers.append(order)
@@ -222,7 +222,7 @@ class Supervisor:
         if order.flow not in self.launcher.flows:
             self.session.decline(order.fence, order.run, self._why_not(order.flow))
             return
-        attempt = Attempt(self.house, Entry(order, self.boot))
+        attempt = Attempt(self.shared, Entry(order, self.boot))
         try:
             attempt.offered()
         except OSError as wrong:
@@ -230,7 +230,7 @@ class Supervisor:
             return
         self.attempts[order.fence] = attempt
         self.session.claim(order.fence, order.run)
-        self.wire.pump()  # the claim is on its way while the run is prepared
+        self.uplink.pump()  # the claim is on its way while the run is prepared
         self.launcher.prepare(order.fence, order.flow, attempt.open_pipes)
         self._tell_free()
 
@@ -324,11 +324,11 @@ class Supervisor:
 
     def _tell_free(self) -> None:
         used = sum(attempt.busy for attempt in self.attempts.values()) + len(self._offers)
-        able = bool(self.launcher.flows) and not self.ending.begun
+        able = bool(self.launcher.flows) and not self.shutdown.begun
         self.session.free(self.setup.slots - used if able else 0)
-        if self.ending.draining:
+        if self.shutdown.draining:
             self.session.drain([fence for fence, attempt in self.attempts.items() if attempt.busy])
-            self.ending.count()
+            self.shutdown.count()
 
     # ----------------------------------------------------------------------------------------------------- deliveries
 
@@ -340,7 +340,7 @@ class Supervisor:
     def _look(self) -> None:
         self.loop.on_read(self._bell_out, self._rung)  # first: whatever fails below, the bell is heard again
         with contextlib.suppress(BlockingIOError):
-            for word in self._ear.hear(os.read(self._bell_out, 1 << 16)):
+            for word in self._deadlines.hear(os.read(self._bell_out, 1 << 16)):
                 attempt = self.attempts.get(word.fence)
                 if attempt is not None:
                     attempt.watch(word.key, word.seconds, word.sentence, self.setup.grace_s)
@@ -357,31 +357,31 @@ class Supervisor:
 
     def _deliver(self) -> None:
         """After each turn: send what there is, forget what has arrived."""
-        self.loop.guarded(self.wire.pump)
+        self.loop.guarded(self.uplink.pump)
         for attempt in list(self.attempts.values()):
             self.loop.guarded(partial(self._forget_if_delivered, attempt))
-        if self.ending.begun:
+        if self.shutdown.begun:
             self._leave_when_done()
 
     def _forget_if_delivered(self, attempt: Attempt) -> None:
         if attempt.forget_if_delivered():
             del self.attempts[attempt.fence]
             self._tell_free()
-            self.wire.pump()
+            self.uplink.pump()
 
     # ------------------------------------------------------------------------------------------------------------ end
 
     def _refused(self, sentence: str) -> None:
-        self.say("refused by %s: %s" % (self.wire.url, sentence))
+        self.say("refused by %s: %s" % (self.uplink.url, sentence))
         self._code = 2
 
     def _signalled(self, number: int) -> None:
-        """To drain, to stop the runs, or to kill them: as ``Ending`` says."""
-        self.ending.signalled(number)
+        """To drain, to stop the runs, or to kill them: as ``Shutdown`` says."""
+        self.shutdown.signalled(number)
         self._decline_waiting("the worker is stopping")
         self.launcher.rest()
         self._tell_free()
-        if self.ending.draining and self.session.lets_drain:
+        if self.shutdown.draining and self.session.lets_drain:
             self.setup.folder.hand_over()  # an older server would take the newer process for a double
 
     def _give_back(self, attempt: Attempt) -> None:
@@ -389,18 +389,22 @@ class Supervisor:
         attempt.drop()
 
     def _leave_when_done(self) -> None:
-        if any(attempt.busy for attempt in self.attempts.values()) or self._code is not None or self.aftermath.running:
+        if (
+            any(attempt.busy for attempt in self.attempts.values())
+            or self._code is not None
+            or self.crash_hooks.running
+        ):
             return
         if self._goodbye is None:
             self._goodbye = self.loop.after(GOODBYE_S, self._leave)
-        if not self.attempts or not self.wire.connected:
+        if not self.attempts or not self.uplink.connected:
             self._leave()
 
     def _leave(self) -> None:
-        if self.wire.closed:
+        if self.uplink.closed:
             self._code = 0
             return
-        self.wire.close("the worker was stopped")
+        self.uplink.close("the worker was stopped")
         self.loop.after(1.0, self._gone)
 
     def _gone(self) -> None:

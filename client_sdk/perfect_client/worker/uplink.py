@@ -18,7 +18,7 @@ _SHORTEST_WAIT_S = 0.02
 _STABLE_S = 5.0  # a connection that lived so long begins its back-off anew
 
 
-class Wire:
+class Uplink:
     """``server()`` gives address and token and is asked before each connection. ``on_order(message)`` gets the server's
     orders, ``on_refused(sentence)`` a word after which coming back will not help (called before the first acceptance
     ever), ``held()`` lists the attempts to join with."""

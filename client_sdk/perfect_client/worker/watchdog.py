@@ -18,7 +18,7 @@ _MAX_SENTENCE_BYTES = 512
 _FULL_PIPE_S = 1.0  # a supervisor that has not read 64 KiB by then has other troubles
 
 
-class Word(NamedTuple):
+class Deadline(NamedTuple):
     """Attempt ``fence`` must come to the end of its deadline ``key`` in ``seconds``; None: it has."""
 
     fence: int
@@ -27,7 +27,7 @@ class Word(NamedTuple):
     sentence: str
 
 
-class Guard:
+class Watchdog:
     """The run's side. ``watch`` and ``rest`` take any object as the key."""
 
     def __init__(self, bell: int, fence: int) -> None:
@@ -60,13 +60,13 @@ class Guard:
                 return
 
 
-class Ear:
+class DeadlineReader:
     """The supervisor's side: words out of what was read from the bell's pipe."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def hear(self, data: bytes) -> List[Word]:
+    def hear(self, data: bytes) -> List[Deadline]:
         """The words that are complete; what is no word is the bell."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest.strip(b"!")
@@ -77,7 +77,7 @@ class Ear:
                 continue
             try:
                 fence, key, seconds, sentence = json.loads(text)
-                words.append(Word(int(fence), int(key), None if seconds is None else float(seconds), str(sentence)))
+                words.append(Deadline(int(fence), int(key), None if seconds is None else float(seconds), str(sentence)))
             except (ValueError, TypeError):
                 continue
         return words
