@@ -61,7 +61,7 @@ class _TeeHandler(logging.Handler):
 
 
 class Tee:
-    """The streams and the handler; ``echoing()`` sees to it that there is one at most."""
+    """The streams and the handler; ``tee_output()`` sees to it that there is one at most."""
 
     def __init__(self) -> None:
         self._streams: List[Tuple[str, Any, Any]] = []
