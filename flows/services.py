@@ -10,9 +10,9 @@ from perfect_client.protocol import MAX_NAME, FlowSpec, ScheduleSpec, clean_text
 from flows import addresses, schedules, versions
 from flows.models import Flow, Schedule, Task
 from flows.parameters import Conflict, Missing
+from flows.statements import find
 from runs import live
 from runs.models import Worker
-from runs.statements import find
 
 SCHEDULES_TOLD = 50
 

@@ -15,12 +15,12 @@ from perfect_client.protocol import Ancestor, CancelRun, DropRun, HoldRun, Offer
 
 from flows import sealing, versions
 from flows.models import Schedule, Version
+from flows.statements import insert_one, swap
 from runs import live
 from runs.book import Book, shelf
 from runs.closing import CANCELLED, cancel_reasons
 from runs.models import Attempt, Offering, Run
 from runs.reach import within
-from runs.statements import insert_one, swap
 from runs.states import HELD, LIVE, RunState
 
 OFFER_LASTS = timedelta(seconds=20)
