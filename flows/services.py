@@ -10,6 +10,7 @@ from perfect_client.protocol import MAX_NAME, FlowSpec, ScheduleSpec, clean_text
 from flows import addresses, schedules, versions
 from flows.models import Flow, Schedule, Task
 from flows.parameters import Conflict, Missing
+from flows.signals import flow_changed
 from flows.statements import find
 from runs import live
 from runs.models import Worker
@@ -189,7 +190,7 @@ def unarchive(*, flow_id: int, now: datetime, who: str) -> Flow:
 
 def _save_archived(flow: Flow) -> None:
     flow.save(update_fields=["archived", "archived_by", "archived_at"])
-    live.touch(live.OVERVIEW, live.SCHEDULES, live.flow_topic(flow.slug))
+    flow_changed.send(Flow, slug=flow.slug)
 
 
 def _in_library(flow_id: int) -> Flow:
@@ -207,7 +208,7 @@ def pause(*, schedule_id: int, now: datetime, who: str) -> Schedule:
     if row.paused_at is None:
         row.paused_at, row.paused_by = now, who
         row.save(update_fields=["paused_at", "paused_by"])
-        live.touch(live.SCHEDULES, live.OVERVIEW, live.flow_topic(row.flow.slug))
+        flow_changed.send(Flow, slug=row.flow.slug)
     return row
 
 
@@ -218,7 +219,7 @@ def resume(*, schedule_id: int, now: datetime, who: str) -> Schedule:
         row.paused_at, row.paused_by = None, ""
         plan(row, now)
         row.save(update_fields=["paused_at", "paused_by", "next_at", "problem"])
-        live.touch(live.SCHEDULES, live.OVERVIEW, live.flow_topic(row.flow.slug))
+        flow_changed.send(Flow, slug=row.flow.slug)
     return row
 
 
