@@ -22,8 +22,9 @@ from django.db import IntegrityError, transaction
 from flows import schedules
 from flows.models import Schedule
 from flows.parameters import Refused
-from flows.services import follow_present, plan
+from flows.services import plan
 from runs import dispatch, live, offerings, retention, sharing
+from runs.announcements import follow_present
 from runs.closing import close
 from runs.models import Attempt, Run, Worker
 from runs.outages import Sparing, log_failure

@@ -117,7 +117,7 @@ def _takes(worker: UUID, run: Run) -> bool:
         return True
     if offered.version not in _specs:
         _specs.update(Version.objects.filter(pk=offered.version).values_list("pk", "spec"))
-    return versions.takes(_specs.get(offered.version, {}), run)
+    return versions.takes(_specs.get(offered.version, {}), run.parameters, run.configuration)
 
 
 def _waiting(flows: list[int], limit: int) -> list[Run]:

@@ -15,8 +15,8 @@ from django.db.models import QuerySet
 from perfect_client import masking, protocol
 from perfect_client.protocol import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
 
-from flows.services import announce as announce_flows
 from runs import answers, dispatch, live, notifications, offerings
+from runs.announcements import announce as announce_flows
 from runs.book import Book, Outdated, shelf
 from runs.closing import close
 from runs.models import Attempt, Quarantine, Run, RunQuerySet, Worker

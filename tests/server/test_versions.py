@@ -18,8 +18,8 @@ from perfect_client import protocol as p
 from perfect_client.describe import flow_spec
 
 from flows.models import Change, Flow, Version
-from flows.services import follow_present
 from runs import dispatch, ingest, services
+from runs.announcements import follow_present
 from runs.clock import Clock
 from runs.models import Run, Worker
 from runs.queries import waiting_reason
