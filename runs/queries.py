@@ -16,9 +16,8 @@ from flows import sealing, versions
 from flows.models import Flow, Version
 from flows.parameters import masked, masked_schema
 from runs import answers, history, nested, progress
-from runs.dispatch import OFFER_LASTS
 from runs.models import Attempt, LogLine, Offering, Run, TaskRun, Worker
-from runs.states import HELD, SHOWN, WAITING, RunState
+from runs.states import HELD, OFFER_LASTS, SHOWN, WAITING, RunState
 
 Eta = tuple[float, float]  # seconds left, low and high
 REST, MOST_REST = 10, timedelta(seconds=0.3)  # times what working it out took
