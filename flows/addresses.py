@@ -7,7 +7,7 @@ from perfect_client.wire.messages import clean_text
 
 from flows.models import Flow, slug_of
 from flows.parameters import Missing, nearest
-from runs.statements import find
+from flows.statements import find
 
 RESERVED = frozenset({"run-all"})  # /api/flows/run-all is an address of its own
 LONGEST = 190  # characters; the rest of a slug's 200 is for a number

@@ -1,4 +1,4 @@
-"""Deeds about flows: register what a worker announces; archive a flow; pause and resume a schedule."""
+"""Deeds about flows: register what their code says; archive a flow; pause and resume a schedule."""
 
 from __future__ import annotations
 
@@ -10,83 +10,12 @@ from perfect_client.wire.messages import MAX_NAME, FlowSpec, ScheduleSpec, clean
 from flows import addresses, schedules, versions
 from flows.models import Flow, Schedule, Task
 from flows.parameters import Conflict, Missing
-from runs import live
-from runs.models import Worker
-from runs.statements import find
-
-SCHEDULES_TOLD = 50
-
+from flows.signals import flow_changed
+from flows.statements import find
 
 ANNOUNCED = (
     "description", "tags", "parameters", "configurations", "file", "line", "fingerprint", "archived", "updated_at",
 )  # fmt: skip
-
-
-def announce(
-    *, specs: Sequence[FlowSpec], now: datetime, worker: Worker | None = None
-) -> tuple[list[tuple[Flow, FlowSpec]], list[str]]:
-    """Make the rows say what the code says. Returns each flow with its spec, and a sentence for all that was refused.
-
-    A flow that another worker serves too, from newer code, stays as that one says. A flow whose version is known costs
-    no query of its own.
-    """
-    names = {spec.name.strip() for spec in specs}
-    known = {flow.name: flow for flow in Flow.objects.filter(name__in=names)}
-    seen = versions.known_of(known.values(), specs)
-    other = [
-        known[spec.name.strip()].pk
-        for spec in specs
-        if spec.name.strip() in known and known[spec.name.strip()].fingerprint != versions.fingerprint_of(spec)
-    ]
-    rivals = versions.newest(other, now, without=worker) if other else {}
-    made: dict[int, tuple[Flow, FlowSpec]] = {}
-    problems: list[str] = []
-    for spec in specs:
-        problem = _fault(spec)
-        if problem:
-            problems.append(problem)
-            continue
-        name = spec.name.strip()
-        flow = known.get(name) or addresses.insert(Flow(name=name, created_at=now, updated_at=now))
-        key = flow.pk, versions.fingerprint_of(spec)
-        if key not in seen:
-            seen[key] = versions.add(flow, spec, now)
-        rival = rivals.get(flow.pk)
-        if rival is None or rival.version is None or not versions.is_older(seen[key], rival.version):
-            _register(flow, spec, now, versions.who_announced(worker))
-        known[name] = flow
-        made[flow.pk] = (flow, spec)
-    if made:
-        topics = [live.flow_topic(flow.slug) for flow, _ in made.values()]
-        live.touch(live.OVERVIEW, live.SCHEDULES, live.WORK, *topics)
-    return list(made.values()), [*problems, *_dead_schedules(list(made))]
-
-
-def follow_present(*, now: datetime) -> None:
-    """A flow whose version has left with its workers becomes what the newest version says that is still there."""
-    for flow, offering in versions.left_behind(now):
-        assert offering.version is not None
-        spec = versions.spec_of(offering.version)
-        why = "no worker that is there has the version before"
-        _register(flow, spec, now, versions.who_announced(offering.worker), why)
-        live.touch(live.OVERVIEW, live.SCHEDULES, live.WORK, live.flow_topic(flow.slug))
-
-
-def _fault(spec: FlowSpec) -> str:
-    name = spec.name.strip()
-    where = f" ({spec.file}:{spec.line})" if spec.file else ""
-    if not name or len(name) > MAX_NAME:
-        return f"flow {name[:40]!r}{where} is not served: a flow's name must have 1 to {MAX_NAME} characters"
-    return ""
-
-
-def _dead_schedules(flows: Sequence[int]) -> list[str]:
-    """A sentence for each schedule in these flows' code that cannot fire."""
-    rows = Schedule.objects.filter(flow__in=flows, source=Schedule.Source.CODE).exclude(problem="")
-    return [
-        f"schedule {row.name!r} of flow {row.flow.name!r} does not fire: {row.problem}"
-        for row in rows.select_related("flow")[:SCHEDULES_TOLD]
-    ]
 
 
 def flow_called(*, name: str, now: datetime) -> Flow:
@@ -101,8 +30,8 @@ def flow_called(*, name: str, now: datetime) -> Flow:
     return flow
 
 
-def _register(flow: Flow, spec: FlowSpec, now: datetime, who: str, why: str = "") -> None:
-    """What a person archived stays archived, whatever the code says."""
+def register(flow: Flow, spec: FlowSpec, now: datetime, who: str, why: str = "") -> None:
+    """Make the flow's rows say what its code says. What a person archived stays archived, whatever the code says."""
     fingerprint = versions.fingerprint_of(spec)
     if flow.fingerprint == fingerprint and not flow.is_codeless:
         return
@@ -189,7 +118,7 @@ def unarchive(*, flow_id: int, now: datetime, who: str) -> Flow:
 
 def _save_archived(flow: Flow) -> None:
     flow.save(update_fields=["archived", "archived_by", "archived_at"])
-    live.touch(live.OVERVIEW, live.SCHEDULES, live.flow_topic(flow.slug))
+    flow_changed.send(Flow, slug=flow.slug)
 
 
 def _in_library(flow_id: int) -> Flow:
@@ -207,7 +136,7 @@ def pause(*, schedule_id: int, now: datetime, who: str) -> Schedule:
     if row.paused_at is None:
         row.paused_at, row.paused_by = now, who
         row.save(update_fields=["paused_at", "paused_by"])
-        live.touch(live.SCHEDULES, live.OVERVIEW, live.flow_topic(row.flow.slug))
+        flow_changed.send(Flow, slug=row.flow.slug)
     return row
 
 
@@ -218,7 +147,7 @@ def resume(*, schedule_id: int, now: datetime, who: str) -> Schedule:
         row.paused_at, row.paused_by = None, ""
         plan(row, now)
         row.save(update_fields=["paused_at", "paused_by", "next_at", "problem"])
-        live.touch(live.SCHEDULES, live.OVERVIEW, live.flow_topic(row.flow.slug))
+        flow_changed.send(Flow, slug=row.flow.slug)
     return row
 
 

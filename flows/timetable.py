@@ -12,7 +12,7 @@ from flows import schedules
 from flows.models import Flow, Schedule
 from flows.parameters import Conflict, Missing, Refused, clean, configuration_of, nearest
 from flows.services import plan
-from runs import live
+from flows.signals import flow_changed
 
 TIMING = ("kind", "expression", "timezone")
 EDITABLE = ("name", *TIMING, "parameters", "configuration", "catch_up", "overlap")
@@ -39,7 +39,7 @@ def remove(*, schedule_id: int, now: datetime, who: str) -> None:
         raise Conflict("schedule", "this schedule is declared in the flow's code; remove it there, or pause it here")
     slug = row.flow.slug
     row.delete()
-    live.touch(live.SCHEDULES, live.OVERVIEW, live.flow_topic(slug))
+    flow_changed.send(Flow, slug=slug)
 
 
 def find(schedule_id: int) -> Schedule:
@@ -60,7 +60,7 @@ def _write(row: Schedule, values: Mapping[str, Any], now: datetime) -> Schedule:
     if row.next_at is None and row.paused_at is None:
         raise Refused("expression", row.problem or "this schedule never fires again: its time has passed")
     row.save()
-    live.touch(live.SCHEDULES, live.OVERVIEW, live.flow_topic(row.flow.slug))
+    flow_changed.send(Flow, slug=row.flow.slug)
     return row
 
 

@@ -1,23 +1,20 @@
-"""Versions of flows' code: a flow's row follows the newest one that a worker has which is there."""
+"""Versions of flows' code: which of two is newer, what one changes of the parameters, and what it takes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import Exists, OuterRef, Q
-from perfect_client.schema import masking, validation
-from perfect_client.wire.messages import FlowSpec, dumps, from_dict, to_dict
+from perfect_client import fitting, masking
+from perfect_client.protocol import FlowSpec, dumps, from_dict, to_dict
 
 from flows import sealing
 from flows.effort import Bounded
 from flows.models import Change, Flow, Version
-from runs.models import Offering, Run, Worker
 
-PRESENT = timedelta(seconds=60)  # who was heard this recently may be back in a moment, as after a restart
 VERSIONS_KEPT = 10  # of a flow, beside those that workers have
 CHANGES_KEPT = 50
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -38,8 +35,8 @@ def _code_of(spec: FlowSpec) -> dict[str, Any]:
 
 def without_secrets(spec: FlowSpec) -> FlowSpec:
     """Its worker leaves secrets out of defaults and configurations; those of earlier versions did not."""
-    parameters = masking.mask_schema(spec.parameters)
-    configurations = {name: masking.mask(values, parameters) for name, values in spec.configurations.items()}
+    parameters = masking.masked_schema(spec.parameters)
+    configurations = {name: masking.masked(values, parameters) for name, values in spec.configurations.items()}
     return replace(spec, parameters=parameters, configurations=configurations)
 
 
@@ -77,38 +74,6 @@ def spec_of(version: Version) -> FlowSpec:
     return replace(from_dict(FlowSpec, version.spec), fingerprint=version.fingerprint)
 
 
-def present(now: datetime) -> Q:
-    """The offerings of workers that are there."""
-    return Q(worker__connected=True) | Q(worker__last_seen_at__gt=now - PRESENT)
-
-
-def newest(flows: Collection[int], now: datetime, without: Worker | None = None) -> dict[int, Offering]:
-    """For each of these flows the offering with the newest version, among workers that are there."""
-    rows = Offering.objects.filter(present(now), flow__in=flows, version__isnull=False)
-    if without is not None:
-        rows = rows.exclude(worker=without)
-    best: dict[int, Offering] = {}
-    for row in rows.select_related("version", "worker__token").defer("version__spec"):
-        known = best.get(row.flow_id)
-        if known is None or is_older(_version(known), _version(row)):
-            best[row.flow_id] = row
-    return best
-
-
-def _version(row: Offering) -> Version:
-    assert row.version is not None
-    return row.version
-
-
-def left_behind(now: datetime) -> list[tuple[Flow, Offering]]:
-    """The flows whose version has left with its workers, each with the newest one that is there."""
-    there = Offering.objects.filter(present(now), flow=OuterRef("pk"), version__isnull=False)
-    ours = Exists(there.filter(version__fingerprint=OuterRef("fingerprint")))
-    flows = {flow.pk: flow for flow in Flow.objects.filter(Exists(there)).exclude(ours)}
-    best = newest(list(flows), now) if flows else {}
-    return [(flows[pk], row) for pk, row in best.items() if not sealing.unreadable(_version(row).spec)]
-
-
 def note_change(flow: Flow, spec: FlowSpec, who: str, now: datetime, why: str = "") -> None:
     """Keep what the version changes of the flow's parameters and configurations, if anything."""
     told = [*_told("parameters", flow.properties, spec.parameters.get("properties") or {})]
@@ -128,25 +93,14 @@ def _told(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
     return [f"{kind} {word}: {', '.join(names)[:400]}" for word, names in groups if names]
 
 
-def who_announced(worker: Worker | None) -> str:
-    if worker is None:
-        return "server"
-    return f"worker {worker.name}" + (f", token {worker.token.name}" if worker.token else "")
-
-
-def takes(spec: Mapping[str, Any], run: Run) -> bool:
-    """Whether the run's parameters and configuration, which another version was asked for, suit this one."""
+def takes(spec: Mapping[str, Any], parameters: Mapping[str, Any], configuration: str) -> bool:
+    """Whether parameters and a configuration, which were checked against another version, suit this one."""
     configurations = spec.get("configurations") or {}
-    if sealing.unreadable(spec) or (run.configuration and run.configuration not in configurations):
+    if sealing.unreadable(spec) or (configuration and configuration not in configurations):
         return False
-    elsewhere = configurations.get(run.configuration) or {}
+    elsewhere = configurations.get(configuration) or {}
     try:
-        validation.fit_all(spec.get("parameters") or {}, run.parameters, elsewhere, effort=Bounded())
-    except validation.Unfit:
+        fitting.fit_all(spec.get("parameters") or {}, parameters, elsewhere, effort=Bounded())
+    except fitting.Unfit:
         return False
     return True
-
-
-def suits(version: Version | None, run: Run) -> bool:
-    """Whether a worker with this version can be given the run; of an unknown one nothing else is assumed."""
-    return version is None or version.fingerprint == run.flow.fingerprint or takes(version.spec, run)

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.db import transaction
 
 from perfect_site import addresses, installation
@@ -137,7 +138,7 @@ class LocalWorkers:
 
     def __init__(self, targets: Sequence[str], *, home: Path, url: str) -> None:
         self._command = [sys.executable, "-m", "perfect_client", "worker", *targets, "--name", LOCAL, "--drain", "0"]
-        sdk = str(Path(__file__).resolve().parent.parent / "client_sdk")
+        sdk = str(settings.BASE_DIR / "client_sdk")
         path = os.pathsep.join(filter(None, [sdk, os.environ.get("PYTHONPATH", "")]))
         self._environ = {**os.environ, "PERFECT_HOME": str(home), "PERFECT_URL": url, "PYTHONPATH": path}
         self._environ.pop("DJANGO_SETTINGS_MODULE", None)

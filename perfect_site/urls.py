@@ -13,7 +13,7 @@ from runs.api import api
 
 
 def own_guard(included: tuple[list[Any], str, str]) -> tuple[list[Any], str, str]:
-    """The API's views ask who calls by themselves (``runs.gate``), and answer 401 instead of a login page."""
+    """The API's views check the caller themselves (``runs.gate``), and answer 401, not a login page."""
     for pattern in included[0]:
         login_not_required(pattern.callback)
     return included

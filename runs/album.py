@@ -10,9 +10,9 @@ from django.db.models import Count, Sum
 from perfect_client.wire import artifact_content
 from perfect_client.wire.messages import ArtifactWritten, clean_text
 
+from flows.statements import find, insert
 from runs import showing
 from runs.models import Artifact
-from runs.statements import find, insert
 
 MOST_PARTS = 64
 ONE_ARTIFACT = ("run_id", "attempt", "uid")  # what an artifact is known by

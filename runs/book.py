@@ -19,12 +19,12 @@ from perfect_client.wire import messages
 from perfect_client.wire.messages import FACTS, MAX_NAME, MAX_PARAMETERS_BYTES, clean_text, dumps
 
 from flows.services import flow_called
+from flows.statements import find, insert, insert_values, swap
 from runs import answers, live
 from runs.album import Album
 from runs.closing import CANCELLED, around, cancel_reasons, end
 from runs.models import Attempt, LogLine, Run, TaskRun
 from runs.sheet import Sheet
-from runs.statements import find, insert, insert_values, swap
 from runs.states import FINAL, SUB_RUN_ENDS, TASK_FINAL, RunState, TaskState, left_open
 
 BOOKS_KEPT = 256

@@ -22,14 +22,15 @@ from django.db import IntegrityError, transaction
 from flows import schedules
 from flows.models import Schedule
 from flows.parameters import Refused
-from flows.services import follow_present, plan
+from flows.services import plan
 from runs import dispatch, live, offerings, retention, sharing
+from runs.announcements import follow_present
 from runs.closing import close
 from runs.models import Attempt, Run, Worker
 from runs.outages import Sparing, log_failure
 from runs.services import Wish, cancel, trigger_many
 from runs.silence import Silence, Steadiness
-from runs.states import HELD, LIVE, RunState
+from runs.states import HELD, LIVE, OFFER_LASTS, RunState
 
 SWEEP = timedelta(seconds=5)
 LOST_AFTER = timedelta(seconds=60)
@@ -124,7 +125,7 @@ class Clock:
 
     def expire_offers(self, now: datetime) -> None:
         standing = self._offers.look(dict.fromkeys(dispatch.unclaimed()), self._lived)
-        old = [fence for fence, seconds in standing.items() if seconds >= dispatch.OFFER_LASTS.total_seconds()]
+        old = [fence for fence, seconds in standing.items() if seconds >= OFFER_LASTS.total_seconds()]
         if old:
             dispatch.expire(fences=old, now=now)
 

@@ -26,14 +26,15 @@ from perfect_client.wire import messages
 from runs import answers, dispatch, ingest, lanes, live
 from runs.access import Token
 from runs.outages import log_failure
+from runs.states import OFFER_LASTS
 
 HEARTBEAT_S = 10.0
 SILENCE_S = 30.0
 WATCH_EVERY = 5.0  # seconds
 # Seconds until an unanswered offer tells against its worker: shorter than the offer lasts, so that the worker is
 # passed over when the clock takes the offer back. And for how long, unless it is heard to answer.
-UNANSWERED_S = dispatch.OFFER_LASTS.total_seconds() - 1.0
-PASSED_OVER_S = dispatch.OFFER_LASTS.total_seconds() + 60.0
+UNANSWERED_S = OFFER_LASTS.total_seconds() - 1.0
+PASSED_OVER_S = OFFER_LASTS.total_seconds() + 60.0
 NEWS = frozenset({live.CANCELS, live.HOLDS, live.ANSWERS})  # for workers, beside work
 RETRY_PAUSE = 1.0  # seconds before a worker is asked to send again what the database could not take
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,17 +14,15 @@ from perfect_client.wire.messages import Ancestor, CancelRun, DropRun, HoldRun, 
 
 from flows import sealing, versions
 from flows.models import Schedule, Version
-from runs import live
+from flows.statements import insert_one, swap
+from runs import live, queue
 from runs.book import Book, shelf
 from runs.closing import CANCELLED, cancel_reasons
 from runs.models import Attempt, Offering, Run
 from runs.reach import within
-from runs.statements import insert_one, swap
 from runs.states import HELD, LIVE, RunState
 
-OFFER_LASTS = timedelta(seconds=20)
 CANCEL_GRACE_S = 10.0
-QUEUE_REMEMBERED = 2_000
 SKIP_LOCKED = " FOR NO KEY UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
 MAX_LINEAGE = 50
 
@@ -74,7 +71,6 @@ def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
 # What offering needs over and over, and what rarely changes. Both are only memories: without them it is read.
 _offered: dict[UUID, dict[int, Offered]] = {}  # by the workers connected to this process
 _specs: dict[int, dict[str, Any]] = {}  # of versions that are not their flow's newest
-_queue: OrderedDict[UUID, Run] = OrderedDict()  # runs that this process has just queued
 _unreadable: set[UUID] = set()  # waiting runs whose parameters this process has no key for; they hold nobody up
 
 
@@ -87,18 +83,8 @@ def forget(worker: UUID) -> None:
 def forget_all() -> None:
     """For tests, whose databases come and go."""
     _offered.clear()
-    _queue.clear()
+    queue.forget_all()
     _unreadable.clear()
-
-
-def remember(runs: Sequence[Run]) -> None:
-    """These runs were just written: they need not be read again to be offered, at best in the same transaction.
-
-    A run that resumes another one is: what it resumes may be gone by then.
-    """
-    _queue.update((run.pk, run) for run in runs if run.state == RunState.PENDING and run.resume_of_id is None)
-    while len(_queue) > QUEUE_REMEMBERED:
-        _queue.popitem(last=False)
 
 
 def _offered_by(worker: UUID) -> dict[int, Offered]:
@@ -117,7 +103,7 @@ def _takes(worker: UUID, run: Run) -> bool:
         return True
     if offered.version not in _specs:
         _specs.update(Version.objects.filter(pk=offered.version).values_list("pk", "spec"))
-    return versions.takes(_specs.get(offered.version, {}), run)
+    return versions.takes(_specs.get(offered.version, {}), run.parameters, run.configuration)
 
 
 def _waiting(flows: list[int], limit: int) -> list[Run]:
@@ -132,14 +118,14 @@ def _waiting(flows: list[int], limit: int) -> list[Run]:
         )
         found = [Run._meta.pk.to_python(key) for (key,) in cursor.fetchall()]
     keys = [key for key in found if key not in _unreadable][:limit]
-    known = {key: _queue.pop(key) for key in keys if key in _queue}
+    known = queue.take(keys)
     others = [key for key in keys if key not in known]
     if others:
         read = Run.objects.select_related("flow", "resume_of").in_bulk(others)
         locked = {key for key, run in read.items() if sealing.unreadable(run.parameters)}
         if locked:
             _unreadable.update(locked)
-            _queue.update(known)
+            queue.put_back(known)
             return _waiting(flows, limit)
         known.update(read)
     return [known[key] for key in keys if key in known]

@@ -16,8 +16,8 @@ from perfect_client.schema import masking
 from perfect_client.wire import messages
 from perfect_client.wire.messages import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
 
-from flows.services import announce as announce_flows
 from runs import answers, dispatch, live, notifications, offerings
+from runs.announcements import announce as announce_flows
 from runs.book import Book, Outdated, shelf
 from runs.closing import close
 from runs.models import Attempt, Quarantine, Run, RunQuerySet, Worker

@@ -18,8 +18,8 @@ from perfect_client.schema.masking import Schema, is_secret
 from flows.fields import OrderedJSONField, SealedJSONField
 from flows.models import Flow, Schedule, Version
 from flows.sealing import ALL
+from flows.statements import insert, swap
 from runs.access import SignInLink, Token
-from runs.statements import insert, swap
 from runs.states import FINAL, HELD, LIVE, MOVES, RunState, TaskState, seen, sources
 
 __all__ = [

@@ -13,12 +13,11 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from flows import sealing, versions
-from flows.models import Flow
+from flows.models import Flow, Version
 from flows.parameters import masked, masked_schema
 from runs import answers, history, nested, progress
-from runs.dispatch import OFFER_LASTS
 from runs.models import Attempt, LogLine, Offering, Run, TaskRun, Worker
-from runs.states import HELD, SHOWN, WAITING, RunState
+from runs.states import HELD, OFFER_LASTS, SHOWN, WAITING, RunState
 
 Eta = tuple[float, float]  # seconds left, low and high
 REST, MOST_REST = 10, timedelta(seconds=0.3)  # times what working it out took
@@ -255,10 +254,19 @@ def _waits_for_version(run: Run) -> str:
     offers = list(
         Offering.objects.filter(flow=run.flow, worker__connected=True).select_related("version", "worker")[:50]
     )
-    if any(versions.suits(row.version, run) for row in offers):
+    if any(_suits(row.version, run) for row in offers):
         return ""
     names = ", ".join(sorted(row.worker.name for row in offers[:5]))
     return f"its parameters are for another version of the flow than the connected workers have: {names}"
+
+
+def _suits(version: Version | None, run: Run) -> bool:
+    """Whether a worker with this version can be given the run; of an unknown one nothing else is assumed."""
+    return (
+        version is None
+        or version.fingerprint == run.flow.fingerprint
+        or versions.takes(version.spec, run.parameters, run.configuration)
+    )
 
 
 def flow_waits_for(flow: Flow) -> str:

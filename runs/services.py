@@ -14,7 +14,7 @@ from perfect_client.wire.messages import MAX_NAME, clean_text
 
 from flows.models import Flow, Schedule
 from flows.parameters import Conflict, Missing, Refused, clean, configuration_of, nearest
-from runs import answers, dispatch, live
+from runs import answers, live, queue
 from runs.closing import CANCELLED, close, request_of
 from runs.models import Attempt, Event, Run, TaskRun
 from runs.states import FINAL, HELD, RESUMABLE, RunState
@@ -83,7 +83,7 @@ def trigger_many(*, items: Sequence[Wish], now: datetime, trigger: str, who: str
         runs.append(run)
     if fresh:
         Run.objects.admit(fresh, now=now, who=who, why=why or f"triggered {Run.Trigger(trigger).label}")
-        dispatch.remember(fresh)
+        queue.remember(fresh)
         slugs = {run.flow.slug for run in fresh}
         later = [live.SCHEDULES] if any(run.state == RunState.SCHEDULED for run in fresh) else []
         live.touch(live.WORK, live.OVERVIEW, *later, *[live.flow_topic(slug) for slug in slugs])

@@ -5,6 +5,7 @@ Pure: no database, no clock. ``runs.models`` is the only writer of a state and a
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
 
 
@@ -76,6 +77,8 @@ RESUMABLE = frozenset({S.FAILED, S.CRASHED, S.CANCELLED})  # ended before their 
 WAITING = frozenset({S.SCHEDULED, S.PENDING, S.OFFERED, S.RETRYING})
 HELD = frozenset({S.RUNNING, S.LOST, S.PAUSED})  # owned by an attempt, occupying a slot
 LIVE = frozenset(S) - FINAL
+
+OFFER_LASTS = timedelta(seconds=20)  # then an offer that nobody claimed is taken back
 
 TASK_FINAL = frozenset(
     {

@@ -17,7 +17,8 @@ from perfect_client.wire import messages as p
 from flows import addresses
 from flows.models import Flow
 from flows.parameters import Missing
-from flows.services import announce, flow_called
+from flows.services import flow_called
+from runs.announcements import announce
 from runs.models import Run
 
 from .conftest import NOW, SPEC, FakeWorker

@@ -20,6 +20,7 @@ from flows.models import Flow
 from runs import consumers, dispatch, ingest, lanes, live, queries, services
 from runs.consumers import WorkerConsumer, fleet
 from runs.models import Run, Worker
+from runs.states import OFFER_LASTS
 
 from .conftest import locked, only_on
 
@@ -203,7 +204,7 @@ def test_a_run_is_not_offered_again_to_a_worker_that_did_not_answer(token: str, 
         await deaf.hear(p.Echo)
         run = await lanes.write(trigger)
         offer = await deaf.hear(p.OfferRun)
-        later = age_offers(dispatch.OFFER_LASTS.total_seconds())
+        later = age_offers(OFFER_LASTS.total_seconds())
         await lanes.write(dispatch.expire, fences=[offer.fence], now=later)
         assert await deaf.is_silent()
         reason = await lanes.read(lambda: queries.waiting_reason(Run.objects.select_related("flow").get()))

@@ -21,11 +21,11 @@ from perfect_client.schema import masking
 from perfect_client.wire import messages
 
 from flows import sealing, timetable
-from flows import services as flow_services
 from flows.models import Flow, Schedule
 from flows.parameters import Refused
 from perfect_site import env
 from runs import answers, clock, dispatch, queries, services, sharing
+from runs.announcements import announce
 from runs.models import Attempt, Question, Run, Variable
 
 from .conftest import NOW, FakeWorker, seconds
@@ -309,6 +309,6 @@ def test_a_row_that_no_upgrade_reached_is_read_as_it_stands(vault: Flow) -> None
 
 
 def test_a_flow_announced_again_keeps_its_schedules_secrets(worker: FakeWorker, vault: Flow) -> None:
-    flow_services.announce(specs=[SPEC], now=NOW)
+    announce(specs=[SPEC], now=NOW)
 
     assert Schedule.objects.get(name="nightly").parameters == GIVEN

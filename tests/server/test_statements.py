@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from flows.statements import insert, insert_one, insert_values, swap
 from runs.models import Attempt, LogLine, Run, TaskRun
-from runs.statements import insert, insert_one, insert_values, swap
 
 from .conftest import NOW
 

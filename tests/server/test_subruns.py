@@ -17,8 +17,8 @@ from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from flows.parameters import Conflict
-from flows.services import announce
 from runs import book, closing, dispatch, history, ingest, listing, nested, overview, queries, services, shapes
+from runs.announcements import announce
 from runs.clock import Clock
 from runs.models import Event, LogLine, Quarantine, Run, TaskRun, uuid7
 from runs.retention import prune

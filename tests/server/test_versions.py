@@ -18,8 +18,8 @@ from perfect_client.analysis.describe import flow_spec
 from perfect_client.wire import messages as p
 
 from flows.models import Change, Flow, Version
-from flows.services import follow_present
 from runs import dispatch, ingest, services
+from runs.announcements import follow_present
 from runs.clock import Clock
 from runs.models import Run, Worker
 from runs.queries import waiting_reason
