@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from perfect_client import fitting, masking
-from perfect_client.protocol import FlowSpec, dumps, from_dict, to_dict
+from perfect_client.schema import masking, validation
+from perfect_client.wire.messages import FlowSpec, dumps, from_dict, to_dict
 
 from flows import sealing
 from flows.effort import Bounded
@@ -35,8 +35,8 @@ def _code_of(spec: FlowSpec) -> dict[str, Any]:
 
 def without_secrets(spec: FlowSpec) -> FlowSpec:
     """Its worker leaves secrets out of defaults and configurations; those of earlier versions did not."""
-    parameters = masking.masked_schema(spec.parameters)
-    configurations = {name: masking.masked(values, parameters) for name, values in spec.configurations.items()}
+    parameters = masking.mask_schema(spec.parameters)
+    configurations = {name: masking.mask(values, parameters) for name, values in spec.configurations.items()}
     return replace(spec, parameters=parameters, configurations=configurations)
 
 
@@ -100,7 +100,7 @@ def takes(spec: Mapping[str, Any], parameters: Mapping[str, Any], configuration:
         return False
     elsewhere = configurations.get(configuration) or {}
     try:
-        fitting.fit_all(spec.get("parameters") or {}, parameters, elsewhere, effort=Bounded())
-    except fitting.Unfit:
+        validation.fit_all(spec.get("parameters") or {}, parameters, elsewhere, effort=Bounded())
+    except validation.Unfit:
         return False
     return True

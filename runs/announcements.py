@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from django.db.models import Exists, OuterRef, Q
-from perfect_client.protocol import MAX_NAME, FlowSpec
+from perfect_client.wire.messages import MAX_NAME, FlowSpec
 
 from flows import addresses, sealing, versions
 from flows.models import Flow, Schedule, Version
