@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 TARGET ?= examples/workflows/example_flows.py
 
-.PHONY: run test test-fast test-others test-postgres test-sdk lint types format bench chaos soak clean
+.PHONY: run test test-fast test-others test-postgres test-sdk lint types types-js format bench chaos soak clean
 
 run: $(VENV)/.run
 	@PERFECT_HOME="$(PERFECT_HOME)" exec $(BIN)/python manage.py serve --port $(PORT) --worker $(TARGET)
@@ -41,8 +41,12 @@ format: $(VENV)/.dev
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-types: $(VENV)/.dev
+types: $(VENV)/.dev types-js
 	$(BIN)/python -m mypy
+
+types-js:  ## the types of the pages' scripts, where TypeScript is there; CI=true makes its absence a failure
+	@if command -v tsc >/dev/null; then tsc --project jsconfig.json; \
+	else echo "The scripts' types are not checked: no tsc here (apt-get install node-typescript)."; [ "$(CI)" != true ]; fi
 
 bench: $(VENV)/.dev  ## the promised numbers on this machine; `make bench WRITE=1` keeps them in docs/benchmarks.md
 	$(BIN)/python tests/bench/bench.py $(if $(WRITE),--write)

@@ -17,6 +17,11 @@ from servestatic.utils import stat_files
 MAX_AGE = 24 * 3600  # seconds; a changed file gets a new address through its version
 
 
+# ES modules that import each other by relative addresses. They are addressed through a folder that is named after the
+# content of all of them, so that a module never meets one of another version.
+MODULES = "perfect/js/"
+
+
 @cache
 def version_of(name: str) -> str:
     """The first characters of the content's digest; empty if there is no such file."""
@@ -24,12 +29,30 @@ def version_of(name: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:10] if path else ""
 
 
+@cache
+def version_of_modules() -> str:
+    """The first characters of a digest over the names and contents of all modules."""
+    folder = finders.find(MODULES.rstrip("/"))
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).iterdir()) if folder else []:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:10]
+
+
+def placed(name: str) -> str:
+    """Where a file is served: under its name, and a module in the folder of its version."""
+    if settings.DEBUG or not name.startswith(MODULES):
+        return name
+    return f"{MODULES}{version_of_modules()}/{name.removeprefix(MODULES)}"
+
+
 class VersionedStorage(StaticFilesStorage):
-    """``{% static "live.js" %}`` → ``/static/live.js?v=1f3a…``: kept by browsers, and new at once."""
+    """``{% static "icon.svg" %}`` → ``/static/icon.svg?v=1f3a…``: kept by browsers, and new at once."""
 
     def url(self, name: str | None, *args: Any, **kwargs: Any) -> str:
-        plain: str = super().url(name, *args, **kwargs)
-        version = "" if settings.DEBUG or not name else version_of(name)
+        name = name or ""
+        plain: str = super().url(placed(name), *args, **kwargs)
+        version = "" if settings.DEBUG or name.startswith(MODULES) else version_of(name)
         return f"{plain}?v={version}" if version else plain
 
 
@@ -45,7 +68,7 @@ def serve_static(application: Callable[..., Any]) -> ServeStaticASGI:
     for finder in finders.get_finders():
         for name, storage in finder.list([]):
             if not name.endswith(".map"):
-                files.setdefault(settings.STATIC_URL + name, (storage.path(name), storage.location))
+                files.setdefault(settings.STATIC_URL + placed(name), (storage.path(name), storage.location))
     stats = stat_files([path for path, _ in files.values()])
     for url, (path, root) in files.items():
         server.add_file_to_dictionary(url, path, root=root, stat_cache=stats)

@@ -1,5 +1,5 @@
 """How templates say things: states, durations, moments, percent. Moments are written so that any browser can localise
-them: fragments are shared by everybody who watches, so the server writes UTC and ``perfect.js`` the reader's zone."""
+them: fragments are shared by everybody who watches, so the server writes UTC and ``moments.js`` the reader's zone."""
 
 from __future__ import annotations
 
