@@ -8,7 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 TARGET ?= examples/workflows/example_flows.py
 
-.PHONY: run test test-fast test-others test-postgres test-sdk lint types format bench chaos soak clean
+.PHONY: run install test test-fast test-others test-postgres test-sdk lint types format docs bench chaos soak clean
+
+install: $(VENV)/.run  ## what the server needs, into .venv
 
 run: $(VENV)/.run
 	@PERFECT_HOME="$(PERFECT_HOME)" exec $(BIN)/python manage.py serve --port $(PORT) --worker $(TARGET)
@@ -43,6 +45,9 @@ format: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/python -m mypy
 
+docs: $(VENV)/.dev  ## the documentation as a site, in site/; a broken link is a failure
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(VENV)/.dev  ## the promised numbers on this machine; `make bench WRITE=1` keeps them in docs/benchmarks.md
 	$(BIN)/python tests/bench/bench.py $(if $(WRITE),--write)
 
@@ -68,4 +73,4 @@ $(VENV)/.dev: requirements-dev.txt requirements-postgres.txt $(VENV)/.run
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venvs site .mypy_cache .ruff_cache .pytest_cache
