@@ -26,7 +26,8 @@ SOLE = {"croniter": {"flows.schedules"}, "channels.layers": set(), "jsonschema":
 # What the SDK uses where it is installed, and never needs.
 IF_INSTALLED = {"perfect_client.display": {"rich"}, "perfect_client.dask": {"dask", "distributed"},
                 "perfect_client.shipping": {"cloudpickle"}}  # fmt: skip
-SERVER_EXCEPTIONS = {"runs.management.commands.runworker": {"perfect_client", "perfect_client.cli"}}
+SERVER_EXCEPTIONS = {"runs.management.commands.runworker": {"perfect_client", "perfect_client.cli"},
+                     "perfect_site": {"perfect_client"}}  # fmt: skip  # the version
 
 
 def path_of(module: str) -> Path:
