@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 TARGET ?= examples/workflows/example_flows.py
 
-.PHONY: run install test test-fast test-others test-postgres test-sdk lint types format docs bench chaos soak clean
+.PHONY: run install test test-fast test-others test-postgres test-sdk lint types format docs bench chaos soak lock clean
 
 install: $(VENV)/.run  ## what the server needs, into .venv
 
@@ -62,15 +62,20 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Perfect needs Python 3.11 or newer, this is %s; try: make run PYTHON=python3.12" % sys.version.split()[0])'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements.txt examples/requirements.txt client_sdk/pyproject.toml | $(BIN)/python
+$(VENV)/.run: requirements.lock client_sdk/pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV) …"
-	@$(PIP) -r requirements.txt -r examples/requirements.txt
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e client_sdk  # it needs nothing, and what builds it is in the lock
 	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements-postgres.txt $(VENV)/.run
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
+
+lock: $(VENV)/.dev  ## requirements.lock anew: the newest versions in the ranges, for every Python from 3.11 on
+	@grep -hv '^-' requirements.txt requirements-build.txt examples/requirements.txt | $(BIN)/uv pip compile --quiet --upgrade \
+	    --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --output-file requirements.lock -
 
 clean:
 	rm -rf $(VENV) .venvs site .mypy_cache .ruff_cache .pytest_cache

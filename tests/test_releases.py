@@ -1,4 +1,4 @@
-"""What a release says of itself: one version, the licence, the Pythons; and its files hold all that they need."""
+"""What a release says of itself (one version, the licence, the Pythons), what its files hold, and what it installs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import perfect_client
+from packaging.requirements import Requirement
 
 import perfect_site
 from tests.interpreters import VERSIONS
@@ -18,6 +19,10 @@ from tests.interpreters import VERSIONS
 ROOT = Path(__file__).resolve().parents[1]
 SDK = ROOT / "client_sdk"
 PROJECT = tomllib.loads((SDK / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+LOCKED: dict[str, list[str]] = {}
+for _name, _version in re.findall(r"^([\w.-]+)==([^ ;]+)", LOCK, re.M):
+    LOCKED.setdefault(_name, []).append(_version)
 
 
 def build(kind: str, source: Path, target: Path) -> Path:
@@ -59,3 +64,25 @@ def test_a_wheel_is_built_from_what_the_source_distribution_holds(tmp_path):
     )
     assert "License-Expression: MIT" in wheel.read(f"{info}/METADATA").decode()
     assert "../" not in (unpacked / "pyproject.toml").read_text()
+
+
+def test_the_lock_has_a_version_in_the_range_of_each_requirement():
+    files = ("requirements.txt", "requirements-build.txt", "examples/requirements.txt")
+    lines = [line.split("#")[0].strip() for file in files for line in (ROOT / file).read_text().splitlines()]
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("-")]
+
+    def is_locked(need: Requirement) -> bool:
+        return any(version in need.specifier for version in LOCKED.get(_plain(need.name), ()))
+
+    assert wanted and all(is_locked(need) for need in wanted), "make lock"
+
+
+def test_each_locked_file_is_checked_and_none_is_bound_to_a_place():
+    entries = re.split(r"^(?=\w)", LOCK, flags=re.M)[1:]
+
+    assert not [entry.split("==")[0] for entry in entries if "--hash=sha256:" not in entry]
+    assert "://" not in LOCK and "--index" not in LOCK and "--find-links" not in LOCK
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
