@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from perfect_client.variables import Variable
     from perfect_client.worker import serve
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule",
     "RunInput", "Secret", "State", "Task", "Transaction", "Variable", "allow_failure", "apause_flow_run",
