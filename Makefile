@@ -8,7 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 TARGET ?= examples/workflows/example_flows.py
 
-.PHONY: run test test-fast test-others test-postgres test-sdk lint types types-js format bench chaos soak clean
+.PHONY: run install test test-fast test-others test-postgres test-sdk lint types types-js format docs bench chaos soak lock clean
+
+install: $(VENV)/.run  ## what the server needs, into .venv
 
 run: $(VENV)/.run
 	@PERFECT_HOME="$(PERFECT_HOME)" exec $(BIN)/python manage.py serve --port $(PORT) --worker $(TARGET)
@@ -48,6 +50,9 @@ types-js:  ## the types of the pages' scripts, where TypeScript is there; CI=tru
 	@if command -v tsc >/dev/null; then tsc --project jsconfig.json; \
 	else echo "The scripts' types are not checked: no tsc here (apt-get install node-typescript)."; [ "$(CI)" != true ]; fi
 
+docs: $(VENV)/.dev  ## the documentation as a site, in site/; a broken link is a failure
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(VENV)/.dev  ## the promised numbers on this machine; `make bench WRITE=1` keeps them in docs/benchmarks.md
 	$(BIN)/python tests/bench/bench.py $(if $(WRITE),--write)
 
@@ -62,9 +67,10 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Perfect needs Python 3.11 or newer, this is %s; try: make run PYTHON=python3.12" % sys.version.split()[0])'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements.txt examples/requirements.txt client_sdk/pyproject.toml | $(BIN)/python
+$(VENV)/.run: requirements.lock client_sdk/pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV) …"
-	@$(PIP) -r requirements.txt -r examples/requirements.txt
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e client_sdk  # it needs nothing, and what builds it is in the lock
 	@$(COMPILE)
 	@touch $@
 
@@ -72,5 +78,9 @@ $(VENV)/.dev: requirements-dev.txt requirements-postgres.txt $(VENV)/.run
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
 
+lock: $(VENV)/.dev  ## requirements.lock anew: the newest versions in the ranges, for every Python from 3.11 on
+	@grep -hv '^-' requirements.txt requirements-build.txt examples/requirements.txt | $(BIN)/uv pip compile --quiet --upgrade \
+	    --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --output-file requirements.lock -
+
 clean:
-	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venvs site .mypy_cache .ruff_cache .pytest_cache

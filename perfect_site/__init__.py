@@ -1,3 +1,5 @@
 """The roof: settings, the console, addresses, the server."""
 
-__version__ = "0.1.0"
+from perfect_client import __version__
+
+__all__ = ["__version__"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,19 +15,34 @@ from perfect_site import env
 from runs.states import RunState
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+DOCS = ROOT / "docs"
+COMMANDS = (DOCS / "reference" / "commands.md").read_text()
+SETTINGS = (DOCS / "reference" / "settings.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not path.is_symlink()]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
 
 
 @pytest.mark.parametrize("name", sorted(env.KNOWN - {"PERFECT_RUN"}))  # the mark that a run's processes inherit
-def test_every_setting_is_in_the_readme(name):
-    assert name in README
+def test_every_setting_is_in_the_reference(name):
+    assert f"`{name}`" in SETTINGS
 
 
 @pytest.mark.parametrize("command", sorted(name for name, app in get_commands().items() if app == "runs"))
-def test_every_command_is_in_the_readme(command):
-    assert f"manage.py {command}" in README
+def test_every_command_is_in_the_reference(command):
+    assert f"`manage.py {command}" in COMMANDS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_that_a_document_names_is_one(document):
+    named = set(re.findall(r"manage\.py ([a-z]+)", document.read_text()))
+    assert named <= set(get_commands())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_target_that_a_document_names_is_in_the_makefile(document):
+    named = set(re.findall(r"`make ([a-z-]+)", document.read_text()))
+    assert named <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 
 
 @pytest.mark.parametrize("message", sorted(messages.TYPES))
@@ -58,9 +75,20 @@ def test_each_dependency_is_bounded():
 
 
 def test_each_test_that_a_promise_names_is_there():
-    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", (ROOT / "docs" / "reliability.md").read_text())
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", (DOCS / "reliability.md").read_text())
     missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in _text_of(ROOT / path)]
     assert len(named) > 30 and not missing
+
+
+def test_the_site_is_built_without_a_broken_link_and_fetches_nothing(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    loads = re.compile(r"""<(?:script|link|img|iframe)[^>]*(?:src|href)=["'](?:https?:)?//|url\(["']?(?:https?:)?//""")
+    built = [path for path in tmp_path.rglob("*") if path.suffix in (".html", ".css")]
+    assert len(built) > len(PAGES)
+    assert not [path.name for path in built if loads.search(path.read_text())]
 
 
 def _text_of(path: Path) -> str:

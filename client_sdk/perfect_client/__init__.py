@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from perfect_client.schema.secrets import Secret
     from perfect_client.worker.main import serve
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BadParameter", "Cancelled", "ConfigurationError", "CronSchedule", "Field", "Flow", "IntervalSchedule",
     "RunInput", "Secret", "State", "Task", "Transaction", "Variable", "allow_failure", "apause_flow_run",

@@ -96,11 +96,16 @@ def only_on(database: str) -> None:
         pytest.skip(f"the database is not {database}")
 
 
+def sqlite_file() -> str:
+    """The file of the database. Skip where there is none: SQLite would make one, named like PostgreSQL's database."""
+    only_on("SQLite")
+    return str(connection.settings_dict["NAME"])
+
+
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
     """Another process, as far as SQLite can tell, holds the write lock."""
-    only_on("SQLite")
-    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None, timeout=5, check_same_thread=False)
+    other = sqlite3.connect(sqlite_file(), isolation_level=None, timeout=5, check_same_thread=False)
     with contextlib.closing(other):
         other.execute("BEGIN IMMEDIATE")
         yield

@@ -18,7 +18,7 @@ from django.db import DatabaseError, OperationalError, connection, transaction
 from flows.models import Flow
 from runs import lanes, outages, upkeep
 
-from .conftest import NOW, locked, only_on
+from .conftest import NOW, locked, only_on, sqlite_file
 from .test_serving import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -36,8 +36,7 @@ def foreign():
 @contextlib.contextmanager
 def full(spare: int = 0) -> Iterator[None]:
     """The database may grow by ``spare`` pages and no more, as far as the writer can tell: SQLite's own full disk."""
-    only_on("SQLite")
-    with contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"])) as other:
+    with contextlib.closing(sqlite3.connect(sqlite_file())) as other:
         other.execute("VACUUM")  # what earlier tests have used is no room
     ask = partial(lanes.write_and_wait, pragma)
     before = ask("max_page_count")
@@ -70,8 +69,7 @@ def test_a_job_is_on_disk_when_its_future_is_done(foreign):
     only_on("SQLite")
     lanes.write_soon(make, "a").result(5)
 
-    path = connection.settings_dict["NAME"]
-    with sqlite3.connect(path) as other:
+    with sqlite3.connect(sqlite_file()) as other:
         assert other.execute("SELECT name FROM flows_flow").fetchall() == [("a",)]
 
 
@@ -129,8 +127,7 @@ def test_a_commit_of_another_process_is_noticed(foreign):
     lanes.write_soon(make, "mine").result(5)
     assert not foreign.is_set()
 
-    path = connection.settings_dict["NAME"]
-    with sqlite3.connect(path, timeout=5) as other:
+    with sqlite3.connect(sqlite_file(), timeout=5) as other:
         other.execute("UPDATE flows_flow SET description = 'theirs'")
 
     assert foreign.wait(5)
@@ -152,8 +149,7 @@ def test_the_log_is_moved_into_the_database_while_commits_go_on(foreign):
     worker.start()
     worker.join(10)
 
-    path = connection.settings_dict["NAME"]
-    with sqlite3.connect(path) as other:
+    with sqlite3.connect(sqlite_file()) as other:
         _, pages, moved = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     assert pages == moved
     assert Flow.objects.count() == 20

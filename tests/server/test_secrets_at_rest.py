@@ -204,9 +204,10 @@ def test_what_was_sealed_is_unsealed_as_it_was_and_nothing_that_is_masked_is_lef
     sealed = sealing.seal(value, schema)
 
     assert sealing.unseal(json.loads(messages.dumps(sealed))) == value
+    shown = json.dumps(masking.mask(value, schema))  # what is no secret may have the same text
     hidden = json.dumps([text for text in masking.secrets_in(value, schema) if text not in ("", sealing.MARK)])
     for secret in json.loads(hidden):
-        assert not isinstance(secret, str) or len(secret) < 6 or secret not in json.dumps(sealed)
+        assert not isinstance(secret, str) or len(secret) < 6 or secret in shown or secret not in json.dumps(sealed)
 
 
 # ------------------------------------------------------------------------------------------------------------ keys

@@ -1,4 +1,4 @@
-"""PYTHON_CLIENT.md is true: each section's code is run as a program, and prints what the page says it prints."""
+"""The documentation is true: the code of each page is run as a program, and prints what the page says it prints."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import re
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple
 
 import pytest
 from perfect_client import cli
 
 from tests.sdk.terminals import piped
 
-GUIDE = Path(__file__).resolve().parents[2] / "PYTHON_CLIENT.md"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [*sorted(DOCS.rglob("*.md")), ROOT / "client_sdk" / "README.md"]
+    if path.parent != DOCS / "project"
+}
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 _BETWEEN = "\x1e"  # printed after each block
 
@@ -24,14 +30,9 @@ class Block(NamedTuple):
     prints: str  # empty: anything
 
 
-def sections() -> Dict[str, str]:
-    _, *parts = re.split(r"^## (.+)$", GUIDE.read_text(encoding="utf-8"), flags=re.M)
-    return dict(zip(parts[::2], parts[1::2]))
-
-
-def blocks_of(section: str) -> List[Block]:
-    """The Python of a section; what is printed stands right below."""
-    found: List[Tuple[str, str]] = _FENCE.findall(section)
+def blocks_of(page: str) -> List[Block]:
+    """The Python of a page; what is printed stands right below."""
+    found: List[Tuple[str, str]] = _FENCE.findall(page)
     following = [*found[1:], ("", "")]
     return [
         Block(text, said if kind == "text" else "")
@@ -40,9 +41,9 @@ def blocks_of(section: str) -> List[Block]:
     ]
 
 
-@pytest.mark.parametrize("title", sections())
-def test_the_code_of_a_section_runs_and_prints_what_is_said(title: str, tmp_path: Path) -> None:
-    blocks = blocks_of(sections()[title])
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks_of(text)])
+def test_the_code_of_a_page_runs_and_prints_what_is_said(page: str, tmp_path: Path) -> None:
+    blocks = blocks_of(PAGES[page])
     if find_spec("distributed") is None:
         blocks = [block for block in blocks if "DaskTaskRunner(" not in block.code]
     path = tmp_path / "guide.py"
@@ -60,12 +61,12 @@ def test_the_code_of_a_section_runs_and_prints_what_is_said(title: str, tmp_path
         assert not block.prints or re.fullmatch(wanted, printed), printed
 
 
-@pytest.mark.parametrize("line", re.findall(r"^\$ (.+)$", GUIDE.read_text(encoding="utf-8"), re.M))
+@pytest.mark.parametrize("line", re.findall(r"^\$ (.+)$", "\n".join(PAGES.values()), re.M))
 def test_each_command_is_one_that_exists(line: str) -> None:
     words = shlex.split(line)
     if words[:2] == ["pip", "install"]:
         name, extra = re.fullmatch(r"([\w-]+)(?:\[(\w+)\])?", words[2]).groups()  # type: ignore[union-attr]
-        project = (GUIDE.parent / "client_sdk" / "pyproject.toml").read_text(encoding="utf-8")
+        project = (ROOT / "client_sdk" / "pyproject.toml").read_text(encoding="utf-8")
         assert 'name = "%s"' % name in project
         assert extra is None or re.search(r"^%s = \[" % extra, project, re.M)
         return
@@ -77,12 +78,12 @@ def test_each_command_is_one_that_exists(line: str) -> None:
         cli.add_arguments(parser)
         parser.parse_args(words[words.index(command) + 1 :])
     else:
-        folder = GUIDE.parent / "runs" / "management" / "commands"
+        folder = ROOT / "runs" / "management" / "commands"
         assert command + ".py" in os.listdir(str(folder))
 
 
-def test_every_name_of_the_package_is_in_the_guide() -> None:
+def test_every_name_of_the_package_is_in_the_documentation() -> None:
     import perfect_client
 
-    text = GUIDE.read_text(encoding="utf-8")
+    text = "\n".join(PAGES.values())
     assert not [name for name in perfect_client.__all__ if not re.search(r"\b%s\b" % name, text)]
