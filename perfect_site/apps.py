@@ -21,4 +21,4 @@ class SiteConfig(AppConfig):
 
 class ConsoleConfig(admin_apps.AdminConfig):
     default = False
-    default_site = "perfect_site.console.Console"
+    default_site = "perfect_site.console.site.Console"

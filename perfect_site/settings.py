@@ -46,7 +46,7 @@ INSTALLED_APPS = [
 
 # Every one of them runs synchronously, so that perfect_site.asgi needs one hop to a thread for the whole chain.
 MIDDLEWARE = [
-    "perfect_site.middleware.problems",
+    "perfect_site.server.middleware.problems",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -127,7 +127,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-DATA_UPLOAD_MAX_MEMORY_SIZE = 4 << 20  # perfect_site.limits refuses what is larger
+DATA_UPLOAD_MAX_MEMORY_SIZE = 4 << 20  # perfect_site.server.limits refuses what is larger
 FILE_UPLOAD_MAX_MEMORY_SIZE = 256 << 10  # what is larger waits in a file
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2_000
 
@@ -139,7 +139,7 @@ TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "perfect_site.assets.VersionedStorage"},
+    "staticfiles": {"BACKEND": "perfect_site.server.assets.VersionedStorage"},
 }
 
 NINJA_PAGINATION_MAX_LIMIT = 1_000
@@ -148,7 +148,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
-    "filters": {"seldom": {"()": "perfect_site.loglines.SeldomSuspicious"}},
+    "filters": {"seldom": {"()": "perfect_site.server.loglines.SeldomSuspicious"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["seldom"]}},
     "root": {"handlers": ["console"], "level": ENV.log_level},
     "loggers": {

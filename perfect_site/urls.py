@@ -8,18 +8,19 @@ from django.contrib import admin
 from django.contrib.auth.decorators import login_not_required
 from django.urls import include, path
 
-from perfect_site import accounts, health
-from runs.api import api
+from perfect_site import accounts
+from perfect_site.api.routes import api
+from perfect_site.server import health
 
 
 def own_guard(included: tuple[list[Any], str, str]) -> tuple[list[Any], str, str]:
-    """The API's views check the caller themselves (``runs.gate``), and answer 401, not a login page."""
+    """The API's views check the caller themselves (``perfect_site.api.gate``), and answer 401, not a login page."""
     for pattern in included[0]:
         login_not_required(pattern.callback)
     return included
 
 
-handler500 = "perfect_site.middleware.failed"
+handler500 = "perfect_site.server.middleware.failed"
 urlpatterns = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
@@ -29,6 +30,6 @@ urlpatterns = [
     path("logout/", accounts.Logout.as_view(), name="logout"),
     path("api/", own_guard(api.urls)),
     path("admin/", admin.site.urls),
-    path("", include("flows.urls")),
-    path("", include("runs.urls")),
+    path("", include("perfect_site.dashboard.flow_urls")),
+    path("", include("perfect_site.dashboard.run_urls")),
 ]

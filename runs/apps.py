@@ -7,7 +7,7 @@ from typing import Any
 from django.apps import AppConfig
 
 from flows.signals import flow_changed
-from runs import live
+from runs import events
 
 
 class RunsConfig(AppConfig):
@@ -18,4 +18,4 @@ class RunsConfig(AppConfig):
 
 
 def ring(*, slug: str, **_: Any) -> None:
-    live.touch(live.OVERVIEW, live.SCHEDULES, live.flow_topic(slug))
+    events.touch(events.OVERVIEW, events.SCHEDULES, events.flow_topic(slug))

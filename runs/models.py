@@ -20,7 +20,7 @@ from flows.models import Flow, Schedule, Version
 from flows.sealing import ALL
 from flows.statements import insert, swap
 from runs.access import SignInLink, Token
-from runs.states import FINAL, HELD, LIVE, MOVES, RunState, TaskState, seen, sources
+from runs.rules.states import FINAL, HELD, LIVE, MOVES, RunState, TaskState, seen, sources
 
 __all__ = [
     "Artifact", "Attempt", "Event", "Holding", "Limit", "LogLine", "Offering", "Quarantine", "Question", "Run",

@@ -2,7 +2,7 @@
 
 A notification is sent after the commit, never in its transaction: a NOTIFY makes commits wait for one another. What
 changes while one is under way goes out together with the next. It may be lost without harm: it says which topics
-changed and no more, and every process looks by itself every few seconds. (On SQLite ``runs.lanes`` sees foreign
+changed and no more, and every process looks by itself every few seconds. (On SQLite ``runs.db.lanes`` sees foreign
 commits by itself.)
 
 The same connection holds a lock for each server as long as it lives, so that the others know at once when it is gone.
@@ -21,11 +21,11 @@ from typing import Any
 
 from django.db import connection
 
-from runs import live
+from runs import events
 
 SERVER = secrets.randbits(31) or 1  # this process, among all of the database
 LOCKS = 0x50455246  # the class of our advisory locks: "PERF"
-CHANNEL = live.CHANNEL
+CHANNEL = events.CHANNEL
 LAZY = 0.2  # seconds that a change may wait which only pages show
 RECONNECT = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
 READY_WITHIN = 5.0
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 class Notifier(threading.Thread):
     """One thread with one connection, which it opens again as often as it is cut."""
 
-    def __init__(self, hear: live.Listener, serves: bool) -> None:
+    def __init__(self, hear: events.Listener, serves: bool) -> None:
         super().__init__(name="perfect-notifier", daemon=True)
         self._hear, self._serves = hear, serves
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class Notifier(threading.Thread):
         with self._lock:
             self._waiting |= topics
             before = self._send_at
-            self._send_at = min(before, now if topics & live.URGENT else now + LAZY)
+            self._send_at = min(before, now if topics & events.URGENT else now + LAZY)
             if self._send_at < before:
                 self._wake()
 
@@ -90,7 +90,7 @@ class Notifier(threading.Thread):
             own.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCKS, SERVER])
         own.execute(f"LISTEN {CHANNEL}")
         self.listens.set()
-        self._hear(live.EVERYTHING)  # what was told before
+        self._hear(events.EVERYTHING)  # what was told before
         news = select.poll()  # select() refuses descriptors from 1024 on, which a busy server has
         for end in (own.fileno(), self._woken.fileno()):
             news.register(end, select.POLLIN)
@@ -113,14 +113,14 @@ class Notifier(threading.Thread):
         if not topics:
             return
         try:
-            own.execute("SELECT pg_notify(%s, %s)", [CHANNEL, live.encode(topics)])
+            own.execute("SELECT pg_notify(%s, %s)", [CHANNEL, events.encode(topics)])
         except Exception:
             self.tell(topics)
             raise
 
     def _receive(self, own: Any) -> None:
         mine = own.info.backend_pid
-        heard = [live.decode(told.payload) for told in own.notifies(timeout=0) if told.pid != mine]
+        heard = [events.decode(told.payload) for told in own.notifies(timeout=0) if told.pid != mine]
         if heard:
             self._hear(frozenset().union(*heard))
 
@@ -137,7 +137,7 @@ def _connect() -> Any:
 _notifier: Notifier | None = None
 
 
-def start(hear: live.Listener, serves: bool = True) -> None:
+def start(hear: events.Listener, serves: bool = True) -> None:
     """Tell the other processes, and hear them: ``hear`` is called on a thread of its own. Only on PostgreSQL.
     ``serves``: workers connect to this process.
 
@@ -146,7 +146,7 @@ def start(hear: live.Listener, serves: bool = True) -> None:
     global _notifier
     if connection.vendor == "postgresql" and _notifier is None:
         _notifier = Notifier(hear, serves)
-        live.tell_by(_notifier.tell)
+        events.tell_by(_notifier.tell)
         _notifier.start()
         _notifier.listens.wait(READY_WITHIN)
 
@@ -154,7 +154,7 @@ def start(hear: live.Listener, serves: bool = True) -> None:
 def stop() -> None:
     global _notifier
     if _notifier is not None:
-        live.tell_by(None)
+        events.tell_by(None)
         _notifier.stop()
         _notifier = None
 

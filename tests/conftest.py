@@ -11,8 +11,8 @@ from django.contrib.auth.models import Group, User
 from django.utils import timezone
 from perfect_client.schema import secrets
 
+from perfect_site.api.gate import tokens
 from runs.access import Token
-from runs.gate import tokens
 
 UserMaker = Callable[..., Any]
 TokenMaker = Callable[..., str]

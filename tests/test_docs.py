@@ -12,7 +12,7 @@ from django.core.management import get_commands
 from perfect_client.wire import messages
 
 from perfect_site import env
-from runs.states import RunState
+from runs.rules.states import RunState
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -28,7 +28,7 @@ def test_every_setting_is_in_the_reference(name):
     assert f"`{name}`" in SETTINGS
 
 
-@pytest.mark.parametrize("command", sorted(name for name, app in get_commands().items() if app == "runs"))
+@pytest.mark.parametrize("command", sorted(name for name, app in get_commands().items() if app == "perfect_site"))
 def test_every_command_is_in_the_reference(command):
     assert f"`manage.py {command}" in COMMANDS
 

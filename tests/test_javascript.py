@@ -12,7 +12,7 @@ from django.conf import settings
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.template.loader import render_to_string
 
-from perfect_site import assets
+from perfect_site.server import assets
 
 from .needs import missing
 

@@ -2,7 +2,7 @@
 
 import django.db.models.deletion
 import runs.models
-import runs.states
+import runs.rules.states
 from django.conf import settings
 from django.db import migrations, models
 
@@ -212,7 +212,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ('position', 'pk'),
-                'constraints': [models.UniqueConstraint(fields=('run', 'attempt', 'key', 'call'), name='task_run_once_per_call'), models.UniqueConstraint(fields=('run', 'attempt', 'number'), name='task_run_once_per_number'), models.CheckConstraint(condition=models.Q(('state__in', [runs.states.TaskState['CACHED'], runs.states.TaskState['CANCELLED'], runs.states.TaskState['COMPLETED'], runs.states.TaskState['CRASHED'], runs.states.TaskState['FAILED'], runs.states.TaskState['PENDING'], runs.states.TaskState['RETRYING'], runs.states.TaskState['RUNNING'], runs.states.TaskState['SKIPPED']])), name='task_run_state_is_known')],
+                'constraints': [models.UniqueConstraint(fields=('run', 'attempt', 'key', 'call'), name='task_run_once_per_call'), models.UniqueConstraint(fields=('run', 'attempt', 'number'), name='task_run_once_per_number'), models.CheckConstraint(condition=models.Q(('state__in', [runs.rules.states.TaskState['CACHED'], runs.rules.states.TaskState['CANCELLED'], runs.rules.states.TaskState['COMPLETED'], runs.rules.states.TaskState['CRASHED'], runs.rules.states.TaskState['FAILED'], runs.rules.states.TaskState['PENDING'], runs.rules.states.TaskState['RETRYING'], runs.rules.states.TaskState['RUNNING'], runs.rules.states.TaskState['SKIPPED']])), name='task_run_state_is_known')],
             },
         ),
         migrations.AddIndex(
@@ -233,15 +233,15 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='run',
-            index=models.Index(condition=models.Q(('state__in', [runs.states.RunState['LOST'], runs.states.RunState['OFFERED'], runs.states.RunState['PAUSED'], runs.states.RunState['PENDING'], runs.states.RunState['RETRYING'], runs.states.RunState['RUNNING'], runs.states.RunState['SCHEDULED']])), fields=['id'], name='run_live'),
+            index=models.Index(condition=models.Q(('state__in', [runs.rules.states.RunState['LOST'], runs.rules.states.RunState['OFFERED'], runs.rules.states.RunState['PAUSED'], runs.rules.states.RunState['PENDING'], runs.rules.states.RunState['RETRYING'], runs.rules.states.RunState['RUNNING'], runs.rules.states.RunState['SCHEDULED']])), fields=['id'], name='run_live'),
         ),
         migrations.AddConstraint(
             model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', [runs.states.RunState['CANCELLED'], runs.states.RunState['COMPLETED'], runs.states.RunState['CRASHED'], runs.states.RunState['FAILED'], runs.states.RunState['LOST'], runs.states.RunState['OFFERED'], runs.states.RunState['PAUSED'], runs.states.RunState['PENDING'], runs.states.RunState['RETRYING'], runs.states.RunState['RUNNING'], runs.states.RunState['SCHEDULED'], runs.states.RunState['SKIPPED']])), name='run_state_is_known'),
+            constraint=models.CheckConstraint(condition=models.Q(('state__in', [runs.rules.states.RunState['CANCELLED'], runs.rules.states.RunState['COMPLETED'], runs.rules.states.RunState['CRASHED'], runs.rules.states.RunState['FAILED'], runs.rules.states.RunState['LOST'], runs.rules.states.RunState['OFFERED'], runs.rules.states.RunState['PAUSED'], runs.rules.states.RunState['PENDING'], runs.rules.states.RunState['RETRYING'], runs.rules.states.RunState['RUNNING'], runs.rules.states.RunState['SCHEDULED'], runs.rules.states.RunState['SKIPPED']])), name='run_state_is_known'),
         ),
         migrations.AddConstraint(
             model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('finished_at__isnull', False), ('state__in', [runs.states.RunState['CANCELLED'], runs.states.RunState['COMPLETED'], runs.states.RunState['CRASHED'], runs.states.RunState['FAILED'], runs.states.RunState['SKIPPED']])), models.Q(('finished_at__isnull', True), ('state__in', [runs.states.RunState['LOST'], runs.states.RunState['OFFERED'], runs.states.RunState['PAUSED'], runs.states.RunState['PENDING'], runs.states.RunState['RETRYING'], runs.states.RunState['RUNNING'], runs.states.RunState['SCHEDULED']])), _connector='OR'), name='run_final_has_its_end'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('finished_at__isnull', False), ('state__in', [runs.rules.states.RunState['CANCELLED'], runs.rules.states.RunState['COMPLETED'], runs.rules.states.RunState['CRASHED'], runs.rules.states.RunState['FAILED'], runs.rules.states.RunState['SKIPPED']])), models.Q(('finished_at__isnull', True), ('state__in', [runs.rules.states.RunState['LOST'], runs.rules.states.RunState['OFFERED'], runs.rules.states.RunState['PAUSED'], runs.rules.states.RunState['PENDING'], runs.rules.states.RunState['RETRYING'], runs.rules.states.RunState['RUNNING'], runs.rules.states.RunState['SCHEDULED']])), _connector='OR'), name='run_final_has_its_end'),
         ),
         migrations.AddConstraint(
             model_name='run',

@@ -21,9 +21,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from runs import learning, progress
-from runs.learning import Calls, Planned
-from runs.progress import Item
+from runs.rules import learning, progress
+from runs.rules.learning import Calls, Planned
+from runs.rules.progress import Item
 
 SIGMA = 0.10
 RUN_SIGMA = 0.08
@@ -206,7 +206,7 @@ def record(scenario: Scenario, seed: int, number: int) -> Recording:
 
 
 def summed(run: Recording) -> dict[str, Calls]:
-    """As ``runs.history`` has the database sum up a run."""
+    """As ``runs.services.history`` has the database sum up a run."""
     found: dict[str, Calls] = {}
     for call in (call for call in run.calls if call.top):
         old = found.get(call.key, Calls(0, 0.0, call.start * 1000, 0.0))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runs.learning import (
+from runs.rules.learning import (
     Calls,
     Expectation,
     Planned,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from runs.progress import MORE_OF_A_LOOP, Item, informed, of, parts
+from runs.rules.progress import MORE_OF_A_LOOP, Item, informed, of, parts
 
 NOW = 1_800_000_000.0
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runs.progress import Item, expected_ms, informed, of, parts, share, weight_of, whole_percent
-from runs.states import TASK_FINAL, TaskState
+from runs.rules.progress import Item, expected_ms, informed, of, parts, share, weight_of, whole_percent
+from runs.rules.states import TASK_FINAL, TaskState
 
 NOW = 1_800_000_000.0
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runs.learning import spread_of
-from runs.progress import Item, remaining
-from runs.states import TaskState
+from runs.rules.learning import spread_of
+from runs.rules.progress import Item, remaining
+from runs.rules.states import TaskState
 
 NOW = 1_800_000_000.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runs.silence import Silence, Steadiness
+from runs.rules.silence import Silence, Steadiness
 
 GAP, LOST = 15.0, 60.0
 SECONDS = st.floats(0.01, 200.0)

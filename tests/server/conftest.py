@@ -15,9 +15,11 @@ from django.db import connection
 from perfect_client.wire import messages
 
 from flows.models import Flow
-from runs import book, dispatch, history, ingest, notifications, services
-from runs.clock import SWEEP, Clock
+from runs import notifications
+from runs.clock.steps import SWEEP, Clock
+from runs.ingest import book, dispatch, reports
 from runs.models import Run
+from runs.services import history, requests
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -34,13 +36,13 @@ class FakeWorker:
         self.specs = list(specs)
 
     def join(self, *held: messages.Held, now: datetime = NOW) -> messages.Accept:
-        accept = ingest.join(
+        accept = reports.join(
             message=messages.Joined(
                 worker=str(self.id), boot=self.boot, name=self.name, slots=self.slots, held=list(held)
             ),
             now=now,
         )
-        ingest.announce(worker=self.id, message=messages.FlowsAnnounced(self.specs), now=now)
+        reports.announce(worker=self.id, message=messages.FlowsAnnounced(self.specs), now=now)
         return accept
 
     def offers(self, free: int | None = None, now: datetime = NOW) -> list[messages.OfferRun]:
@@ -62,7 +64,7 @@ class FakeWorker:
     ) -> object:  # fmt: skip
         rows = [fact if isinstance(fact, dict) else {"type": type(fact).__name__, **fact.__dict__} for fact in facts]
         message = messages.FactsRecorded(order.fence, order.run, first, rows, stream)
-        return ingest.record(worker=self.id, message=message, now=now)
+        return reports.record(worker=self.id, message=message, now=now)
 
 
 SPEC = messages.FlowSpec(
@@ -180,4 +182,4 @@ def flow(worker: FakeWorker) -> Flow:
 @pytest.fixture
 def run(flow: Flow) -> Run:
     """A waiting run."""
-    return services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+    return requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")

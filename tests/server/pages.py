@@ -8,9 +8,9 @@ from typing import Any
 
 from flows.models import Flow, Schedule, Task
 from flows.services import plan
+from perfect_site.dashboard.shown import id_at
 from runs.models import Event, LogLine, Run, TaskRun, Worker
-from runs.shown import id_at
-from runs.states import FINAL, WAITING, RunState, TaskState
+from runs.rules.states import FINAL, WAITING, RunState, TaskState
 
 SCHEMA = {
     "type": "object",

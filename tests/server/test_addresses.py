@@ -18,8 +18,8 @@ from flows import addresses
 from flows.models import Flow
 from flows.parameters import Missing
 from flows.services import flow_called
-from runs.announcements import announce
 from runs.models import Run
+from runs.services.announcements import announce
 
 from .conftest import NOW, SPEC, FakeWorker
 

@@ -13,10 +13,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from flows.models import Flow, Schedule
-from runs import services
+from perfect_site.console.readonly import COUNT_LIMIT, CappedPaginator
 from runs.access import Token
 from runs.models import Event, LogLine, Run, TaskRun
-from runs.readonly import COUNT_LIMIT, CappedPaginator
+from runs.services import requests
 
 HISTORY = ("runs.run", "runs.taskrun", "runs.event", "runs.logline", "runs.worker", "runs.quarantine", "flows.flow")
 
@@ -75,7 +75,7 @@ def test_a_run_shows_all_its_fields_and_the_way_to_its_parts(root: Client, run: 
 
 
 def test_the_parts_of_one_run_are_listed(root: Client, run: Run) -> None:
-    other = services.trigger(flow=run.flow, now=timezone.now(), trigger="page", who="ben")
+    other = requests.trigger(flow=run.flow, now=timezone.now(), trigger="page", who="ben")
     text = root.get(page("runs.event") + f"?run__id__exact={run.pk}").content.decode()
     assert "ana" in text and "ben" not in text
     assert Event.objects.filter(run=other).exists()
@@ -86,8 +86,8 @@ def test_the_parts_of_one_run_are_listed(root: Client, run: Run) -> None:
     ["state=PENDING", "window=24h", "trigger__exact=page", "flow=daily-sales-etl", "q=sales", "q={id}", "q={short}"],
 )
 def test_runs_are_found(root: Client, flow: Flow, query: str) -> None:
-    run = services.trigger(flow=flow, now=timezone.now(), trigger="page", who="ana")
-    services.trigger(flow=flow, now=timezone.now(), trigger="page", who="ana")
+    run = requests.trigger(flow=flow, now=timezone.now(), trigger="page", who="ana")
+    requests.trigger(flow=flow, now=timezone.now(), trigger="page", who="ana")
     response = root.get(page("runs.run") + "?" + query.format(id=run.pk, short=run.short_id))
     found = [row.pk for row in response.context["cl"].result_list]
     assert run.pk in found
@@ -102,7 +102,7 @@ def test_runs_that_do_not_match_are_left_out(root: Client, run: Run, query: str)
 def test_a_list_of_runs_costs_the_same_for_one_and_for_fifty(
     root: Client, run: Run, django_assert_max_num_queries: Any
 ) -> None:
-    services.trigger_many(items=[services.Wish(run.flow)] * 49, now=timezone.now(), trigger="page", who="ana")
+    requests.trigger_many(items=[requests.Wish(run.flow)] * 49, now=timezone.now(), trigger="page", who="ana")
     with django_assert_max_num_queries(9):
         assert root.get(page("runs.run")).context["cl"].result_count == 50
 
@@ -138,7 +138,7 @@ def test_cancel_and_run_again_call_the_deeds(root: Client, run: Run) -> None:
 
 def test_what_failed_is_resumed_and_the_rest_is_refused_with_its_reason(root: Client, run: Run, worker: Any) -> None:
     assert "cancel it first" in act(root, "runs.run", "resume_runs", run)[0]
-    services.cancel(run_id=run.pk, now=run.created_at, who="ana")
+    requests.cancel(run_id=run.pk, now=run.created_at, who="ana")
 
     assert act(root, "runs.run", "resume_runs", run) == ["1 resumed."]
     assert Run.objects.get(resume_of=run).trigger == "console"

@@ -16,9 +16,10 @@ from django.utils import timezone
 from perfect_client.wire import messages
 
 from flows.models import Flow, Schedule
-from runs import ingest, services
 from runs.access import Token
+from runs.ingest import reports
 from runs.models import LogLine, Run
+from runs.services import requests
 
 Call = Callable[..., Any]
 PROBLEM = "application/problem+json"
@@ -50,7 +51,7 @@ def refused(response: Any, status: int, field: str = "") -> str:
 
 
 def trigger(flow: Flow, **wish: Any) -> Run:
-    return services.trigger(flow=flow, now=timezone.now(), trigger="page", who="ana", **wish)
+    return requests.trigger(flow=flow, now=timezone.now(), trigger="page", who="ana", **wish)
 
 
 def test_it_lists_the_library(call: Call, flow: Flow) -> None:
@@ -168,7 +169,7 @@ def test_pages_of_runs_hang_together(call: Call, flow: Flow) -> None:
 
 def test_runs_are_found_by_each_filter(call: Call, flow: Flow) -> None:
     run = trigger(flow, tags=["büro", "a_b"])
-    other = services.cancel(run_id=trigger(flow).pk, now=timezone.now(), who="ana")
+    other = requests.cancel(run_id=trigger(flow).pk, now=timezone.now(), who="ana")
     hour = timedelta(hours=1)
 
     def found(query: str) -> set[str]:
@@ -266,12 +267,12 @@ def test_lines_that_have_not_ended_are_told_beside_the_log_while_the_run_runs(
     order, at = worker.take(), timezone.now().timestamp()
     worker.say(order, messages.RunStarted(at, pid=1), messages.TaskStarted(at, 1, "load"))
     said = messages.LinesOpen(order.fence, order.run, [messages.LineOpen(at, "loading... ", 20, 1)])
-    ingest.show_open(worker=worker.id, message=said)
+    reports.show_open(worker=worker.id, message=said)
 
     log = call("GET", f"/runs/{run.pk}/logs").data
     assert log["items"] == []
     assert [(line["level"], line["task"], line["message"]) for line in log["open"]] == [("INFO", "load", "loading... ")]
-    ingest.show_open(worker=uuid.uuid4(), message=replace(said, lines=[]))
+    reports.show_open(worker=uuid.uuid4(), message=replace(said, lines=[]))
     assert len(call("GET", f"/runs/{run.pk}/logs").data["open"]) == 1
 
     worker.say(order, messages.Logged(at, "loading... done", 20, 1), messages.RunEnded(at, "COMPLETED"), first=3)
@@ -448,5 +449,5 @@ def test_a_failure_inside_is_a_problem_document_without_details(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("the secret is 42")
 
-    monkeypatch.setattr("runs.listing.page", fail)
+    monkeypatch.setattr("perfect_site.api.listing.page", fail)
     assert "42" not in refused(call("GET", "/runs"), 500)

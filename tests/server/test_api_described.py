@@ -28,9 +28,10 @@ from schemathesis.specs.openapi.checks import (
 
 from flows import timetable
 from flows.models import Flow
-from perfect_site.handler import Handler
-from runs import services, sharing
-from runs.api import api
+from perfect_site.api.routes import api
+from perfect_site.server.handler import Handler
+from runs.services import requests as services
+from runs.services import sharing
 
 from .conftest import NOW, FakeWorker
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from perfect_client.wire import artifact_content, messages
 from perfect_client.wire import messages as p
 
-from runs import book, services
+from runs.ingest import book
 from runs.models import Artifact, Quarantine, Run
+from runs.services import requests
 
 from .conftest import NOW, seconds
 
@@ -98,7 +99,7 @@ def test_parts_are_put_together_over_batches_and_restarts_of_the_server(worker, 
 @given(st.integers(0, 2**32))
 def test_however_batches_are_cut_repeated_and_overlap_it_is_there_once(worker, flow, seed):
     random = Random(seed)
-    services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+    requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
     order = worker.take()
     parts, other = picture(), messages.split_artifact(written("ä" * 150_000))
     facts: list[Any] = [p.RunStarted(seconds()), *parts, *other, written("last"), p.RunEnded(seconds(2), "COMPLETED")]

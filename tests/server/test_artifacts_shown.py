@@ -14,7 +14,7 @@ import pytest
 from django.test import Client
 from perfect_client.wire import messages as p
 
-from runs import drawings, exhibits, markdown
+from perfect_site.dashboard import drawings, exhibits, markdown
 from runs.models import Artifact, Run, uuid7
 
 from .conftest import FakeWorker, seconds

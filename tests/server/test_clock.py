@@ -9,9 +9,10 @@ from perfect_client.wire import messages as p
 
 from flows import services as flow_services
 from flows.models import Schedule
-from runs import dispatch, ingest, sharing
-from runs.clock import CRASH_AFTER, LOST_AFTER, Clock
+from runs.clock.steps import CRASH_AFTER, LOST_AFTER, Clock
+from runs.ingest import dispatch, reports
 from runs.models import Limit, Run, Worker
+from runs.services import sharing
 
 from .conftest import NOW, seconds, tick
 
@@ -188,7 +189,7 @@ def test_a_heartbeat_brings_a_lost_run_back(worker, running):
     tick(Clock(), NOW, NOW + LOST_AFTER)
     assert Run.objects.get().state == "LOST"
 
-    ingest.beat(worker=worker.id, now=NOW + LOST_AFTER)
+    reports.beat(worker=worker.id, now=NOW + LOST_AFTER)
 
     assert Run.objects.get().state == "RUNNING"
     assert Worker.objects.get().connected
@@ -203,11 +204,11 @@ def test_a_jump_of_the_wall_clock_ends_no_run(worker, running, jump):
     for second in range(0, 120, 5):
         at = NOW + timedelta(seconds=second) + (jump if second > 30 else timedelta())
         if second % 10 == 0 and second != 40:
-            ingest.beat(worker=worker.id, now=at)
+            reports.beat(worker=worker.id, now=at)
         clock.step(at, second)
         assert Run.objects.get().state == "RUNNING"
 
-    ingest.beat(worker=worker.id, now=at)
+    reports.beat(worker=worker.id, now=at)
     for second in range(120, 185, 5):
         clock.step(at + timedelta(seconds=second - 120), second)
     assert Run.objects.get().state == "LOST"  # the silence that is real is seen under a wrong clock too
@@ -267,7 +268,7 @@ def due_times(schedule) -> list[datetime]:
 def test_after_years_ahead_and_back_a_schedule_goes_on_at_once(
     flow, kind, expression, catch_up, restarted, monkeypatch
 ):
-    monkeypatch.setattr("runs.clock.CATCH_UP_LIMIT", 3)
+    monkeypatch.setattr("runs.clock.steps.CATCH_UP_LIMIT", 3)
     schedule = flow.schedules.create(kind=kind, expression=expression, catch_up=catch_up, overlap="allow", next_at=NOW)
     clock = Clock()
     clock.step(NOW, 0.0)

@@ -18,13 +18,14 @@ from django.test import Client
 from django.utils import timezone
 
 from flows.models import Flow
-from perfect_site import local
-from perfect_site.server import Server
-from runs import following, services
+from perfect_site.management import following
+from perfect_site.server import local
+from perfect_site.server.process import Server
 from runs.access import Token
-from runs.closing import close
 from runs.models import LogLine, Run
-from runs.states import RunState
+from runs.rules.states import RunState
+from runs.services import requests
+from runs.services.closing import close
 
 
 class Ended:
@@ -164,7 +165,7 @@ def test_ctrl_c_leaves_the_run_alone(flow: Flow, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_progress_line_tells_why_a_run_waits(flow: Flow) -> None:
-    run = services.trigger(flow=flow, now=timezone.now(), trigger="shell", who="ana")
+    run = requests.trigger(flow=flow, now=timezone.now(), trigger="shell", who="ana")
     moment, _ = next(following.moments(str(run.pk), log=False))
     assert following.bar_text(moment).startswith("◷ Pending ░░░")
     assert moment["state_reason"] in following.bar_text(moment)

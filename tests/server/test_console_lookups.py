@@ -16,7 +16,7 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from flows.models import Flow, Schedule
-from perfect_site.console import Console, OfferedQueries
+from perfect_site.console.site import Console, OfferedQueries
 from runs.models import Event, LogLine, Run, TaskRun
 
 from .test_secrets_masked import run, schedule  # noqa: F401 - fixtures

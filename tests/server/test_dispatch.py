@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 from perfect_client.wire import messages as p
 
-from runs import dispatch, ingest, services
-from runs.clock import Clock
+from runs.clock.steps import Clock
+from runs.ingest import dispatch, reports
 from runs.models import Run
+from runs.services import requests
 
 from .conftest import NOW, SPEC, FakeWorker, tick
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 def trigger(flow, n=1):
-    return [services.trigger(flow=flow, now=NOW, trigger="page", who="ana") for _ in range(n)]
+    return [requests.trigger(flow=flow, now=NOW, trigger="page", who="ana") for _ in range(n)]
 
 
 def test_it_offers_the_oldest_runs_up_to_the_free_slots(worker, flow):
@@ -30,7 +31,7 @@ def test_it_offers_the_oldest_runs_up_to_the_free_slots(worker, flow):
 
 
 def test_an_offer_says_what_to_run(worker, flow):
-    services.trigger(
+    requests.trigger(
         flow=flow, now=NOW, trigger="api", who="bot", parameters={"limit": 3}, configuration="release", tags=["x"]
     )
 
@@ -103,7 +104,7 @@ def test_an_offer_is_not_taken_back_too_early(worker, run):
 def test_the_offers_of_a_worker_that_left_go_back(worker, run):
     worker.offers()
 
-    ingest.leave(worker=worker.id, boot=worker.boot, now=NOW, why="gone")
+    reports.leave(worker=worker.id, boot=worker.boot, now=NOW, why="gone")
 
     run.refresh_from_db()
     assert (run.state, run.state_reason) == ("PENDING", "the worker left before it claimed the run")
@@ -134,22 +135,22 @@ def test_fences_only_grow(worker, run):
 
 def test_a_cancelled_offer_is_not_started(worker, run):
     (order,) = worker.offers()
-    services.cancel(run_id=run.pk, now=NOW, who="ana")
+    requests.cancel(run_id=run.pk, now=NOW, who="ana")
 
     assert isinstance(worker.claim(order), p.DropRun)
 
 
 def test_a_cancel_becomes_an_order_for_the_worker_that_has_the_run(worker, run):
     order = worker.take()
-    services.cancel(run_id=run.pk, now=NOW, who="ana")
+    requests.cancel(run_id=run.pk, now=NOW, who="ana")
 
     assert dispatch.cancels(workers=[worker.id]) == [(worker.id, p.CancelRun(order.fence, "cancelled by ana", 10.0))]
 
 
 def test_a_queueing_schedule_waits_for_its_earlier_run(worker, flow):
     schedule = flow.schedules.create(kind="cron", expression="* * * * *", overlap="queue")
-    wishes = [services.Wish(flow, schedule=schedule, due_at=NOW + timedelta(minutes=n)) for n in range(2)]
-    services.trigger_many(items=wishes, now=NOW, trigger="schedule", who="schedule")
+    wishes = [requests.Wish(flow, schedule=schedule, due_at=NOW + timedelta(minutes=n)) for n in range(2)]
+    requests.trigger_many(items=wishes, now=NOW, trigger="schedule", who="schedule")
 
     first = worker.offers()
     assert len(first) == 1

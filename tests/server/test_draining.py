@@ -11,9 +11,11 @@ from django.utils import timezone
 from perfect_client.wire import messages as p
 
 from flows.models import Flow
-from runs import answers, dispatch, ingest, live, queries, services
+from perfect_site.dashboard.overview import workers
+from runs import events
+from runs.ingest import dispatch, reports
 from runs.models import Question, Run, Worker
-from runs.overview import workers
+from runs.services import answers, queries, requests
 
 from .conftest import NOW, SPEC, FakeWorker, seconds
 
@@ -23,7 +25,7 @@ LATER = NOW + timedelta(seconds=2)
 def newer(worker: FakeWorker, beside: list[int], older: str = "boot-1", now=LATER) -> p.Accept:
     """A second process of the worker joins, which knows from its disk what the older one holds."""
     message = p.Joined(str(worker.id), "boot-2", name="w1", slots=2, pid=2, older=[older], beside=beside)
-    return ingest.join(message=message, now=now)
+    return reports.join(message=message, now=now)
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def order(worker: FakeWorker, run: Run) -> p.OfferRun:
     """A run that the older process holds while it drains."""
     order = worker.take()
     worker.say(order, p.RunStarted(seconds()))
-    ingest.drains(worker=worker.id, boot="boot-1", running=1, now=NOW)
+    reports.drains(worker=worker.id, boot="boot-1", running=1, now=NOW)
     return order
 
 
@@ -62,16 +64,16 @@ def test_a_run_that_no_process_of_it_holds_has_crashed(worker, order):
 
 def test_the_draining_process_comes_back_beside_the_newer_one(worker, order, flow):
     newer(worker, [order.fence])
-    other = services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+    other = requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
     mine = worker.take(LATER)
-    offered = services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+    offered = requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
     worker.offers(free=1, now=LATER)
-    ingest.leave(worker=worker.id, boot="boot-1", now=LATER, why="cut")
+    reports.leave(worker=worker.id, boot="boot-1", now=LATER, why="cut")
     assert Worker.objects.get().draining == {} and Worker.objects.get().connected
 
     held = [p.Held(order.fence, order.run, facts=1, started=True)]
     message = p.Joined(str(worker.id), "boot-1", name="old name", draining=True, held=held)
-    accept = ingest.join(message=message, now=LATER)
+    accept = reports.join(message=message, now=LATER)
 
     assert accept.attempts == [p.Verdict(order.fence, "current", facts=1)]
     row = Worker.objects.get()
@@ -83,8 +85,8 @@ def test_the_draining_process_comes_back_beside_the_newer_one(worker, order, flo
 
 def test_the_newer_one_comes_back_without_forgetting_the_draining_one(worker, order):
     newer(worker, [order.fence])
-    ingest.leave(worker=worker.id, boot="boot-2", now=LATER, why="cut")
-    ingest.beat(worker=worker.id, now=LATER, boot="boot-1")
+    reports.leave(worker=worker.id, boot="boot-2", now=LATER, why="cut")
+    reports.beat(worker=worker.id, now=LATER, boot="boot-1")
     assert not Worker.objects.get().connected
 
     newer(worker, [order.fence])
@@ -96,7 +98,7 @@ def test_the_newer_one_comes_back_without_forgetting_the_draining_one(worker, or
 def test_the_end_of_the_draining_one_leaves_the_newer_one_connected(worker, order):
     newer(worker, [order.fence])
 
-    ingest.leave(worker=worker.id, boot="boot-1", now=LATER, why="it was stopped")
+    reports.leave(worker=worker.id, boot="boot-1", now=LATER, why="it was stopped")
 
     row = Worker.objects.get()
     assert (row.connected, row.draining, row.left_reason) == (True, {}, "")
@@ -106,10 +108,10 @@ def test_a_process_that_drains_alone_is_connected_and_takes_no_runs(worker, orde
     row = Worker.objects.get()
 
     assert row.connected and not row.takes_runs
-    waiting = services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+    waiting = requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
     assert queries.waiting_reason(waiting) == "every worker with this flow is draining and takes no new run: w1"
     assert [shown.word for shown in workers(NOW)] == ["draining, 1 run"]
-    ingest.leave(worker=worker.id, boot="boot-1", now=NOW, why="it was stopped")
+    reports.leave(worker=worker.id, boot="boot-1", now=NOW, why="it was stopped")
     assert not Worker.objects.get().connected and Worker.objects.get().draining == {}
 
 
@@ -119,7 +121,7 @@ def test_the_slots_of_the_newer_one_are_counted_without_what_the_older_one_holds
     (shown,) = workers(LATER)
 
     assert (shown.word, shown.drains, shown.used) == ("connected", "draining, 1 run", 0)
-    ingest.announce(worker=worker.id, message=p.FlowsAnnounced([SPEC]), now=LATER)
+    reports.announce(worker=worker.id, message=p.FlowsAnnounced([SPEC]), now=LATER)
     assert queries.flow_waits_for(Flow.objects.get()) == "about to be offered to a worker"
 
 
@@ -135,7 +137,7 @@ def test_the_workers_page_and_the_api_say_that_it_drains(worker, order, client, 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="another server may be connected to them")
 def test_a_server_that_begins_knows_of_no_draining_process(worker, order):
-    ingest.begin()
+    reports.begin()
 
     assert Worker.objects.get().draining == {}
 
@@ -143,11 +145,11 @@ def test_a_server_that_begins_knows_of_no_draining_process(worker, order):
 def test_a_process_whose_end_was_lost_on_the_way_is_closed_wherever_it_is_connected(worker, run, monkeypatch):
     worker.take()
     rung: list[str] = []
-    monkeypatch.setattr(live, "touch", lambda *topics: rung.extend(topics))
+    monkeypatch.setattr(events, "touch", lambda *topics: rung.extend(topics))
 
-    ingest.join(message=p.Joined(str(worker.id), "boot-2", dead=["boot-1"]), now=LATER)
+    reports.join(message=p.Joined(str(worker.id), "boot-2", dead=["boot-1"]), now=LATER)
 
-    assert {live.joined_topic(worker.id, "boot-1"), live.joined_topic(worker.id, "boot-2")} <= set(rung)
+    assert {events.joined_topic(worker.id, "boot-1"), events.joined_topic(worker.id, "boot-2")} <= set(rung)
     assert Run.objects.get().state == "CRASHED"
 
 
@@ -155,7 +157,7 @@ def test_a_third_process_is_refused_while_the_newest_one_is_alive(serving, worke
     newer(worker, [order.fence])
     worker.boot = "boot-3"
 
-    with pytest.raises(ingest.WorkerRefused, match="connected already"):
+    with pytest.raises(reports.WorkerRefused, match="connected already"):
         worker.join(now=LATER)
 
 
@@ -167,7 +169,7 @@ def told(worker: FakeWorker, order: p.OfferRun) -> UUID:
     """The older process is to stand still, and has an answer to hear."""
     newer(worker, [order.fence])
     run = Run.objects.get()
-    services.pause(run_id=run.pk, now=LATER, who="ana")
+    requests.pause(run_id=run.pk, now=LATER, who="ana")
     Question.objects.create(
         attempt_id=order.fence, number=1, kind="variable.get", body={}, asked_at=LATER, answer={"value": 1}
     )  # fmt: skip

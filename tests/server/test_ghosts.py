@@ -17,10 +17,14 @@ from django.utils import timezone
 from perfect_client.wire import messages as p
 
 from flows.models import Flow
-from runs import consumers, dispatch, ingest, lanes, live, queries, services
-from runs.consumers import WorkerConsumer, fleet
+from perfect_site.sockets import consumers
+from perfect_site.sockets.consumers import WorkerConsumer, fleet
+from runs import events
+from runs.db import lanes
+from runs.ingest import dispatch, reports
 from runs.models import Run, Worker
-from runs.states import OFFER_LASTS
+from runs.rules.states import OFFER_LASTS
+from runs.services import queries, requests
 
 from .conftest import locked, only_on
 
@@ -61,7 +65,7 @@ class Peer:
 @pytest.fixture
 def token(make_token: Callable[..., str]) -> Iterator[str]:
     lanes.start()
-    stop = live.listen(fleet.notice, early=True)
+    stop = events.listen(fleet.notice, early=True)
     yield make_token("worker")
     stop()
     lanes.stop()
@@ -86,7 +90,7 @@ async def until(look: Callable[[], Any]) -> Any:
 
 
 def trigger() -> Run:
-    return services.trigger(flow=Flow.objects.get(), now=timezone.now(), trigger="page", who="ana")
+    return requests.trigger(flow=Flow.objects.get(), now=timezone.now(), trigger="page", who="ana")
 
 
 def connected() -> dict[str, bool]:
@@ -141,7 +145,7 @@ def test_what_a_connection_writes_of_its_end_harms_no_later_one(token: str) -> N
         joined = timezone.now()
         message = p.Joined(str(peer.id), "b-1", name="w")
         token_id = await lanes.read(Worker.objects.values_list("token", flat=True).get)
-        await lanes.write(ingest.join, message=message, now=joined, token=token_id)
+        await lanes.write(reports.join, message=message, now=joined, token=token_id)
         await peer.wire.disconnect(timeout=20)  # the older connection: it may notice its end late
         await lanes.write(lambda: None)
 
@@ -169,7 +173,7 @@ def test_a_worker_that_has_joined_another_server_is_sent_away_here(token: str) -
     async def story() -> None:
         gone, other = await Peer(token, "gone").join(), await Peer(token, "other").join()
 
-        fleet.hear(frozenset({live.joined_topic(gone.id, "b-1")}))
+        fleet.hear(frozenset({events.joined_topic(gone.id, "b-1")}))
 
         assert await gone.hear(int) == p.RESTARTING
         assert list(fleet.workers) == [other.id]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from flows.models import Flow
 from flows.parameters import Refused
-from runs import services
 from runs.access import Token
 from runs.models import Run
+from runs.services import requests
 
 from .conftest import NOW, SPEC, FakeWorker
 
@@ -30,12 +30,12 @@ def other(worker: FakeWorker) -> Flow:
     return Flow.objects.create(name="Other", slug="other", created_at=NOW, updated_at=NOW)
 
 
-def wish(flow: Flow, **values: Any) -> services.Wish:
-    return services.Wish(flow, **{"idempotency_key": "k", **values})
+def wish(flow: Flow, **values: Any) -> requests.Wish:
+    return requests.Wish(flow, **{"idempotency_key": "k", **values})
 
 
-def trigger(*wishes: services.Wish) -> list[Run]:
-    return services.trigger_many(items=wishes, now=NOW, trigger="api", who="ana")
+def trigger(*wishes: requests.Wish) -> list[Run]:
+    return requests.trigger_many(items=wishes, now=NOW, trigger="api", who="ana")
 
 
 REQUESTS = st.fixed_dictionaries({

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from perfect_client.wire import messages as p
 
-from runs import queries
 from runs.models import LogLine, Quarantine, Run, TaskRun
+from runs.services import queries
 
 from .conftest import NOW, seconds
 
@@ -217,9 +217,9 @@ def test_one_malformed_fact_is_set_aside_and_the_stream_goes_on(worker, run, bad
     message = p.FactsRecorded(
         order.fence, order.run, 3, [bad, {"type": "Logged", "time": seconds(1), "message": "still here"}]
     )
-    from runs import ingest
+    from runs.ingest import reports
 
-    answer = ingest.record(worker=worker.id, message=message, now=NOW)
+    answer = reports.record(worker=worker.id, message=message, now=NOW)
 
     assert answer == p.Acknowledge(order.fence, 4)
     assert Quarantine.objects.get().seq == 3
@@ -255,12 +255,13 @@ def test_log_lines_count_warnings_and_errors(worker, run):
 
 
 def test_what_a_person_said_to_a_cancel_is_said_once_and_before_how_it_ended(worker, run):
-    from runs import dispatch, services
+    from runs.ingest import dispatch
+    from runs.services import requests
 
     order = worker.take()
     worker.say(order, *started())
-    services.cancel(run_id=run.pk, now=NOW, who="ana", why="wrong day")
-    services.cancel(run_id=run.pk, now=NOW, who="bo", why="me too")
+    requests.cancel(run_id=run.pk, now=NOW, who="ana", why="wrong day")
+    requests.cancel(run_id=run.pk, now=NOW, who="bo", why="me too")
 
     ((_, cancel),) = dispatch.cancels(workers=[worker.id])
     worker.say(order, p.ProcessExited(seconds(2), "killed after the grace of 10 s", signal=9, cancelled=True), first=2)
@@ -273,11 +274,11 @@ def test_what_a_person_said_to_a_cancel_is_said_once_and_before_how_it_ended(wor
 @pytest.mark.parametrize("first", ["", "wrong day"])
 @pytest.mark.parametrize("told", ["cancelled by ana", "cancelled by ana: wrong day", "cancelled by bo: me too"])
 def test_the_reason_of_a_run_that_was_cancelled_twice_is_said_once(worker, run, first, told):
-    from runs import services
+    from runs.services import requests
 
     order = worker.take()
     worker.say(order, *started())
-    services.cancel(run_id=run.pk, now=NOW, who="ana", why=first)
+    requests.cancel(run_id=run.pk, now=NOW, who="ana", why=first)
 
     worker.say(order, p.RunEnded(seconds(2), "CANCELLED", told), first=2)
 
@@ -287,11 +288,11 @@ def test_the_reason_of_a_run_that_was_cancelled_twice_is_said_once(worker, run, 
 
 @pytest.mark.parametrize("told", [True, False])
 def test_a_cancel_request_makes_a_stopped_run_cancelled(worker, run, told):
-    from runs import services
+    from runs.services import requests
 
     order = worker.take()
     worker.say(order, *started(p.TaskStarted(seconds(), 1, "extract")))
-    services.cancel(run_id=run.pk, now=NOW, who="ana")
+    requests.cancel(run_id=run.pk, now=NOW, who="ana")
 
     worker.say(order, p.ProcessExited(seconds(2), "killed after the grace of 10 s", signal=9, cancelled=told), first=3)
 
@@ -301,10 +302,10 @@ def test_a_cancel_request_makes_a_stopped_run_cancelled(worker, run, told):
 
 
 def test_a_run_that_completes_in_spite_of_a_cancel_is_completed(worker, run):
-    from runs import services
+    from runs.services import requests
 
     order = worker.take()
-    services.cancel(run_id=run.pk, now=NOW, who="ana")
+    requests.cancel(run_id=run.pk, now=NOW, who="ana")
 
     worker.say(order, *started(p.RunEnded(seconds(2), "COMPLETED")))
 
@@ -313,10 +314,10 @@ def test_a_run_that_completes_in_spite_of_a_cancel_is_completed(worker, run):
 
 
 def test_history_teaches_how_often_a_task_is_called(worker, flow):
-    from runs import services
+    from runs.services import requests
 
     for _ in range(3):
-        services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+        requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
         order = worker.take()
         facts = started()
         for n in range(4):
@@ -325,7 +326,7 @@ def test_history_teaches_how_often_a_task_is_called(worker, flow):
                 p.TaskEnded(seconds(n + 1), n + 1, "COMPLETED"),
             ]
         worker.say(order, *facts, p.RunEnded(seconds(5), "COMPLETED"))
-    last = services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+    last = requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
 
     worker.say(worker.take(), *started())
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from perfect_site import env, installation, local
+from perfect_site import env
+from perfect_site.server import installation, local
 from runs.access import Token
 
 from .test_serving import ROOT, Home

@@ -16,7 +16,7 @@ from asgiref.sync import async_to_sync
 from django.db import DatabaseError, OperationalError, connection, transaction
 
 from flows.models import Flow
-from runs import lanes, outages, upkeep
+from runs.db import lanes, outages, upkeep
 
 from .conftest import NOW, locked, only_on, sqlite_file
 from .test_serving import until
@@ -138,7 +138,7 @@ def test_the_log_is_moved_into_the_database_while_commits_go_on(foreign):
     for n in range(20):
         lanes.write_soon(make, f"f{n}").result(5)
 
-    from runs.upkeep import Upkeep
+    from runs.db.upkeep import Upkeep
 
     def checkpoint() -> None:
         keeper = Upkeep()

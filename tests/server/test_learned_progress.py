@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from perfect_client.wire import messages as p
 
-from runs import history, queries, services
+from perfect_site.dashboard.shown import Reader
 from runs.models import Run, TaskRun
-from runs.shown import Reader
+from runs.services import history, queries, requests
 
 from .conftest import NOW, seconds
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 
 def wish(flow, **given) -> Run:
-    return services.trigger(flow=flow, now=NOW, trigger="page", who="ana", **given)
+    return requests.trigger(flow=flow, now=NOW, trigger="page", who="ana", **given)
 
 
 def complete(worker, flow, extract: float, load: float, **given) -> None:

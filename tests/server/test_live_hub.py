@@ -13,11 +13,12 @@ from asgiref.sync import async_to_sync
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runs import hub as hubs
-from runs import lanes, live
-from runs.browser import MAX_IN_FLIGHT, MAX_WAITING, STALLED, Mailbox
-from runs.drawings import Drawing
-from runs.hub import FASTEST, SLOWEST, Hub, Pace
+from perfect_site.dashboard.drawings import Drawing
+from perfect_site.sockets import hub as hubs
+from perfect_site.sockets.browser import MAX_IN_FLIGHT, MAX_WAITING, STALLED, Mailbox
+from perfect_site.sockets.hub import FASTEST, SLOWEST, Hub, Pace
+from runs import events
+from runs.db import lanes
 
 RUN = "01a205bd-6a51-7000-953b-c49625bda659"
 
@@ -235,7 +236,7 @@ def test_a_bell_from_another_thread_draws_only_what_is_watched(artist: Artist) -
         hub.subscribe(page, f"run:{RUN}", 3)
         await until(lambda: len(artist.calls) == 1)
 
-        await asyncio.to_thread(live.ring, frozenset({f"run:{RUN}", "overview", "workers"}))
+        await asyncio.to_thread(events.ring, frozenset({f"run:{RUN}", "overview", "workers"}))
         await until(lambda: len(artist.calls) == 2)
 
         assert {name for name, _, _ in artist.calls} == {f"run:{RUN}"}
@@ -296,13 +297,13 @@ def test_a_failing_drawing_is_tried_again_at_the_next_bell(artist: Artist, monke
 
 def test_nobody_watching_means_no_topic_no_listener_and_no_clock(artist: Artist) -> None:
     async def story(hub: Hub) -> None:
-        listeners = len(live._listeners)
+        listeners = len(events._listeners)
         page = Page()
         hub.enter(page)
         hub.subscribe(page, "overview", 0)
         hub.leave(page)
 
-        assert not hub.topics and len(live._listeners) == listeners and hub._ticking is None
+        assert not hub.topics and len(events._listeners) == listeners and hub._ticking is None
 
     with_hub(story)
 

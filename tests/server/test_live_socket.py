@@ -14,10 +14,11 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from runs import browser, live
-from runs.browser import FORBIDDEN, MALFORMED, OVERFLOW, SIGNED_OUT, LiveConsumer
-from runs.drawings import draw
-from runs.hub import hub
+from perfect_site.dashboard.drawings import draw
+from perfect_site.sockets import browser
+from perfect_site.sockets.browser import FORBIDDEN, MALFORMED, OVERFLOW, SIGNED_OUT, LiveConsumer
+from perfect_site.sockets.hub import hub
+from runs import events
 from runs.models import Run, TaskRun
 
 from .pages import make_flow, make_house, make_lines, make_run, make_tasks
@@ -259,7 +260,7 @@ def test_a_change_reaches_the_page_as_numbers_and_as_a_fragment(pass_of: str) ->
     def finish() -> None:
         TaskRun.objects.filter(pk=training.pk).update(state="COMPLETED", finished_at=timezone.now())
         Run.objects.filter(pk=run.pk).update(version=1)
-        live.ring(frozenset({live.run_topic(run.pk)}))
+        events.ring(frozenset({events.run_topic(run.pk)}))
 
     async def story() -> None:
         tab = await Tab(pass_of).open(**{f"run__{run.pk}": 0})

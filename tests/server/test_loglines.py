@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from perfect_site.loglines import SeldomSuspicious
-from runs import outages
+from perfect_site.server.loglines import SeldomSuspicious
+from runs.db import outages
 
 
 def record(name: str, text: str = "Invalid HTTP_HOST header: %s") -> logging.LogRecord:
@@ -40,6 +40,6 @@ def test_how_many_were_left_out_is_told_with_the_next_line(monkeypatch: pytest.M
 
 
 def test_every_other_line_is_as_it_was() -> None:
-    line = record("runs.lanes")
+    line = record("runs.db.lanes")
     assert [SeldomSuspicious().filter(line) for _ in range(2)] == [True, True]
     assert line.exc_info is not None

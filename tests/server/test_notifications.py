@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.models import Flow
-from runs import dispatch, ingest, live, notifications, services
+from runs import events, notifications
+from runs.ingest import dispatch, reports
 from runs.models import Run, Worker
 from runs.notifications import Notifier
+from runs.services import requests
 
 from .conftest import NOW, SPEC, FakeWorker, only_on
 
@@ -24,20 +26,20 @@ TOPICS = st.frozensets(st.text(st.characters(exclude_categories=["Z", "C"]), min
 
 @given(TOPICS)
 def test_topics_come_through_or_stand_for_everything(topics: frozenset[str]) -> None:
-    text = live.encode(topics)
+    text = events.encode(topics)
     assert len(text.encode()) < 8000
-    assert live.decode(text) == (topics if text else live.EVERYTHING)
+    assert events.decode(text) == (topics if text else events.EVERYTHING)
 
 
 def test_a_repeated_cancel_is_told_again(worker: FakeWorker, run: Run, django_capture_on_commit_callbacks) -> None:
     worker.take()
     heard: list[frozenset[str]] = []
-    stop = live.listen(heard.append)
+    stop = events.listen(heard.append)
     for _ in range(2):
         with django_capture_on_commit_callbacks(execute=True):
-            services.cancel(run_id=run.pk, now=NOW, who="ana")
+            requests.cancel(run_id=run.pk, now=NOW, who="ana")
     stop()
-    assert sum(live.CANCELS in topics for topics in heard) == 2
+    assert sum(events.CANCELS in topics for topics in heard) == 2
 
 
 class Process:
@@ -47,7 +49,7 @@ class Process:
         self.heard: queue.Queue[frozenset[str]] = queue.Queue()
         self.notifier = Notifier(self.heard.put, serves=True)
         self.notifier.start()
-        assert self.heard.get(timeout=10) == live.EVERYTHING  # what came before it listened
+        assert self.heard.get(timeout=10) == events.EVERYTHING  # what came before it listened
 
     def hears(self, *topics: str) -> None:
         """What it hears until all of the topics have come."""
@@ -67,8 +69,8 @@ def processes(transactional_db: None) -> Iterator[tuple[Process, Process]]:
 
 def test_processes_hear_each_other_and_not_themselves(processes: tuple[Process, Process]) -> None:
     one, other = processes
-    one.notifier.tell(frozenset({live.WORK}))
-    other.hears(live.WORK)
+    one.notifier.tell(frozenset({events.WORK}))
+    other.hears(events.WORK)
     other.notifier.tell(frozenset({"run:x"}))
     one.hears("run:x")
     assert one.heard.empty() and other.heard.empty()
@@ -76,10 +78,10 @@ def test_processes_hear_each_other_and_not_themselves(processes: tuple[Process, 
 
 def test_a_command_tells_after_its_commit(processes: tuple[Process, Process]) -> None:
     with transaction.atomic():
-        live.touch(live.CANCELS)
+        events.touch(events.CANCELS)
         assert processes[0].heard.empty()
     for process in processes:
-        process.hears(live.CANCELS)
+        process.hears(events.CANCELS)
 
 
 def test_what_changes_meanwhile_is_told_together(processes: tuple[Process, Process]) -> None:
@@ -97,9 +99,9 @@ def test_a_connection_that_is_cut_costs_no_topic(processes: tuple[Process, Proce
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    one.notifier.tell(frozenset({live.HOLDS}))
+    one.notifier.tell(frozenset({events.HOLDS}))
     for process in processes:
-        assert live.HOLDS in process.heard.get(timeout=10)  # in everything, once it listens again
+        assert events.HOLDS in process.heard.get(timeout=10)  # in everything, once it listens again
     one.notifier.tell(frozenset({"run:y"}))
     other.hears("run:y")
 
@@ -109,7 +111,7 @@ def test_two_servers_offer_different_runs(processes: tuple[Process, Process]) ->
     for worker in workers:
         worker.join()
     for _ in range(4):
-        services.trigger(flow=Flow.objects.get(), now=NOW, trigger="page", who="ana")
+        requests.trigger(flow=Flow.objects.get(), now=NOW, trigger="page", who="ana")
     offered: dict[UUID, set[str]] = {}
     first_has_offered, second_is_done = threading.Event(), threading.Event()
 
@@ -147,14 +149,14 @@ def connected() -> set[str]:
 
 
 def test_a_sweep_finds_the_workers_of_a_server_that_is_gone(left_behind: FakeWorker) -> None:
-    ingest.sweep()
+    reports.sweep()
     assert connected() == {"here", "elsewhere"}  # one look is not enough
-    ingest.sweep()
+    reports.sweep()
     assert connected() == {"here"}
 
 
 def test_a_server_that_begins_finds_them_at_once(left_behind: FakeWorker) -> None:
-    ingest.begin()
+    reports.begin()
     assert connected() == {"here"}
 
 
@@ -170,10 +172,10 @@ def test_what_no_room_was_left_for_is_told_to_the_others(processes: tuple[Proces
     for worker in (full, idle):
         worker.join()
     for _ in range(3):
-        services.trigger(flow=Flow.objects.get(), now=NOW, trigger="page", who="ana")
+        requests.trigger(flow=Flow.objects.get(), now=NOW, trigger="page", who="ana")
     with transaction.atomic():
         made = dispatch.offer(free={full.id: 1, idle.id: 2}, now=NOW)
         while not processes[0].heard.empty():
             processes[0].heard.get()
     assert len(made) == 1
-    processes[0].hears(live.WORK)
+    processes[0].hears(events.WORK)

@@ -18,11 +18,13 @@ from perfect_client.wire import messages as p
 from flows import services as flow_services
 from flows.models import Flow
 from flows.parameters import Conflict
-from runs import ingest, live, offerings, services
+from runs import events
 from runs.access import Token
-from runs.clock import Clock
+from runs.clock.steps import Clock
+from runs.ingest import reports
 from runs.models import Attempt, Event, Offering, Run, Worker
-from runs.queries import run_json, waiting_reason
+from runs.services import offerings, requests
+from runs.services.queries import run_json, waiting_reason
 
 from .conftest import NOW, SPEC, FakeWorker, seconds
 
@@ -85,7 +87,7 @@ def test_an_announcement_takes_as_many_queries_for_a_hundred_flows_as_for_one():
         with CaptureQueriesContext(
             connection,
         ) as caught:
-            ingest.announce(worker=worker.id, message=message, now=NOW)
+            reports.announce(worker=worker.id, message=message, now=NOW)
         return len(caught)
 
     assert queries(100) == queries(1) < 12
@@ -127,12 +129,12 @@ def test_the_list_of_workers_takes_as_many_queries_for_many_as_for_one(call, wor
 
 def test_its_page_hears_of_it_by_the_bell(worker, flow, django_capture_on_commit_callbacks):
     heard: set[str] = set()
-    stop = live.listen(heard.update)
+    stop = events.listen(heard.update)
     with django_capture_on_commit_callbacks(execute=True):
-        ingest.leave(worker=worker.id, boot=worker.boot, now=NOW, why="gone")
+        reports.leave(worker=worker.id, boot=worker.boot, now=NOW, why="gone")
     stop()
 
-    assert {live.OVERVIEW, live.WORKERS, live.flow_topic(flow.slug)} <= heard
+    assert {events.OVERVIEW, events.WORKERS, events.flow_topic(flow.slug)} <= heard
 
 
 # ------------------------------------------------------------------------------------------ runs of the last good code
@@ -212,7 +214,7 @@ def test_it_goes_on_by_itself_and_catches_up_as_it_says(worker, flow, schedule, 
 
 
 def test_a_worker_that_is_only_offline_keeps_its_flows(worker, flow, schedule):
-    ingest.leave(worker=worker.id, boot=worker.boot, now=NOW, why="gone")
+    reports.leave(worker=worker.id, boot=worker.boot, now=NOW, why="gone")
 
     Clock().step(NOW + 5 * MINUTE)
 
@@ -312,7 +314,7 @@ def test_only_true_and_false_are_taken(call, flow, body):
 
 
 def gone(worker: FakeWorker) -> None:
-    ingest.leave(worker=worker.id, boot=worker.boot, now=NOW, why="it was stopped")
+    reports.leave(worker=worker.id, boot=worker.boot, now=NOW, why="it was stopped")
 
 
 def test_a_worker_that_has_gone_can_be_forgotten(call, worker, flow):
@@ -372,7 +374,7 @@ def test_what_a_forgotten_worker_did_meanwhile_arrives_when_it_is_back(worker, r
     order = worker.take()
     gone(worker)
     Run.objects.filter(pk=run.pk).update(state="LOST")
-    services.give_up(run_id=run.pk, now=NOW, who="ana")
+    requests.give_up(run_id=run.pk, now=NOW, who="ana")
     offerings.forget_worker(worker_id=worker.id, now=NOW, who="ana")
 
     accept = worker.join(p.Held(order.fence, order.run, started=True), now=NOW + MINUTE)
@@ -387,7 +389,7 @@ def test_what_the_server_refuses_comes_back_as_sentences(worker):
     dead = replace(SPEC, name="Late", file="etl.py", line=9, schedules=[p.ScheduleSpec("cron", "61 * * * *")])
     worker.specs = [replace(SPEC, name=" ", file="etl.py", line=3), dead]
 
-    refused = ingest.announce(worker=worker.id, message=p.FlowsAnnounced(worker.specs), now=NOW)
+    refused = reports.announce(worker=worker.id, message=p.FlowsAnnounced(worker.specs), now=NOW)
 
     assert refused[0] == "flow '' (etl.py:3) is not served: a flow's name must have 1 to 200 characters"
     assert refused[1].startswith("schedule 'default' of flow 'Late' does not fire: ")
@@ -396,7 +398,7 @@ def test_what_the_server_refuses_comes_back_as_sentences(worker):
 
 def test_problems_are_those_of_the_last_announcement(worker):
     for problems in (["etl.py:12 does not import: SyntaxError"], []):
-        ingest.announce(worker=worker.id, message=p.FlowsAnnounced(worker.specs, problems), now=NOW)
+        reports.announce(worker=worker.id, message=p.FlowsAnnounced(worker.specs, problems), now=NOW)
         assert Worker.objects.get().problems == problems
 
 
@@ -435,9 +437,9 @@ def joins(token: str, name: str, now=NOW) -> Worker:
     fake = FakeWorker(SPEC, name=name)
     key = Token.objects.get(name=token).pk
     message = p.Joined(str(fake.id), fake.boot, name=name, slots=1)
-    ingest.join(message=message, now=now, token=key)
-    ingest.announce(worker=fake.id, message=p.FlowsAnnounced(fake.specs), now=now)
-    ingest.leave(worker=fake.id, boot=fake.boot, now=now, why="cut")
+    reports.join(message=message, now=now, token=key)
+    reports.announce(worker=fake.id, message=p.FlowsAnnounced(fake.specs), now=now)
+    reports.leave(worker=fake.id, boot=fake.boot, now=now, why="cut")
     return Worker.objects.get(pk=fake.id)
 
 
@@ -467,7 +469,7 @@ def test_a_worker_is_refused_where_all_of_its_token_are_there_or_hold_runs(make_
     )
     Worker.objects.filter(pk=there.pk).update(connected=True)
 
-    with pytest.raises(ingest.WorkerRefused, match="its token is used by 2 workers"):
+    with pytest.raises(reports.WorkerRefused, match="its token is used by 2 workers"):
         joins("ours", "third")
     assert set(names()) == {"holds", "there"}
 
@@ -479,7 +481,7 @@ def test_a_known_worker_comes_back_however_many_there_are(make_token, monkeypatc
     monkeypatch.setattr(offerings, "MOST_WORKERS", 1)
 
     key = Token.objects.get().pk
-    ingest.join(message=p.Joined(str(first.pk), "boot-2", name="first"), now=NOW + MINUTE, token=key)
+    reports.join(message=p.Joined(str(first.pk), "boot-2", name="first"), now=NOW + MINUTE, token=key)
 
     assert set(names()) == {"first", "second"}
 

@@ -8,8 +8,8 @@ from django.core.management import call_command
 from django.db import connection
 
 from flows.models import Flow, Schedule
-from runs import services
 from runs.models import Run
+from runs.services import requests
 
 from .conftest import NOW
 
@@ -33,7 +33,7 @@ def test_what_is_written_is_read_in_its_order(db: None) -> None:
 
 
 def test_a_run_keeps_the_order_of_its_parameters(flow: Flow) -> None:
-    run = services.trigger(flow=flow, now=NOW, trigger="page", who="ana", parameters={"path": "x", "limit": 1})
+    run = requests.trigger(flow=flow, now=NOW, trigger="page", who="ana", parameters={"path": "x", "limit": 1})
 
     assert list(Run.objects.get(pk=run.pk).parameters) == ["path", "limit"]
     Run.objects.filter(pk=run.pk).update(parameters={"second_key": 1, "a": 2}, created_at=NOW - timedelta(days=1))

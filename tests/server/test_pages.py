@@ -16,7 +16,7 @@ from django.test import Client
 from django.utils import timezone
 
 from flows.models import Flow, Schedule
-from runs import attention, drawings, overview
+from perfect_site.dashboard import attention, drawings, overview
 from runs.models import Attempt, Run
 
 from .pages import make_flow, make_house, make_lines, make_run, make_tasks, make_worker

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.models import Flow
-from runs import filters
-from runs.filters import page_of
+from perfect_site.dashboard import run_filters
+from perfect_site.dashboard.run_filters import page_of
+from perfect_site.dashboard.shown import as_id, id_at
 from runs.models import Run
-from runs.shown import as_id, id_at
 
 from .pages import make_flow, make_run
 
@@ -118,7 +118,7 @@ def test_several_states_are_merged_in_order(flow: Flow) -> None:
 def test_a_search_for_text_looks_at_the_newest_runs_only(
     flow: Flow, see: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filters, "SEARCHED", 3)
+    monkeypatch.setattr(run_filters, "SEARCHED", 3)
     old, *_newer = [
         make_run(flow, NOW + timedelta(days=number), "FAILED", error="disk full") for number in range(4)
     ]  # fmt: skip

@@ -15,8 +15,10 @@ from perfect_client.wire import messages as p
 
 from flows import services
 from flows.models import Flow
-from runs import attention, ingest, lanes, overview
-from runs.drawings import draw
+from perfect_site.dashboard import attention, overview
+from perfect_site.dashboard.drawings import draw
+from runs.db import lanes
+from runs.ingest import reports
 from runs.models import Offering, Worker
 
 from .conftest import FakeWorker
@@ -60,7 +62,7 @@ def worker() -> FakeWorker:
 
 
 def leave(worker: FakeWorker) -> None:
-    ingest.leave(worker=worker.id, boot=worker.boot, now=timezone.now(), why="it was stopped")
+    reports.leave(worker=worker.id, boot=worker.boot, now=timezone.now(), why="it was stopped")
 
 
 def words(client: Client, *urls: str) -> list[str]:
@@ -172,10 +174,10 @@ def test_a_file_of_several_flows_is_one_trouble_and_its_worker_none_of_its_own()
     worker = FakeWorker(replace(SPEC, problem=BROKEN), replace(SPEC, name="Returns", problem=BROKEN))
     worker.join(now=timezone.now())
     told = "etl.py:12 does not import: SyntaxError: invalid syntax"
-    ingest.announce(worker=worker.id, message=p.FlowsAnnounced(worker.specs, [told]), now=timezone.now())
+    reports.announce(worker=worker.id, message=p.FlowsAnnounced(worker.specs, [told]), now=timezone.now())
     assert troubles() == [("Old code", "2 flows", f"{BROKEN}: Returns, Sales")]
 
-    ingest.announce(worker=worker.id, message=p.FlowsAnnounced(worker.specs, [told, "b.py: no"]), now=timezone.now())
+    reports.announce(worker=worker.id, message=p.FlowsAnnounced(worker.specs, [told, "b.py: no"]), now=timezone.now())
     assert troubles()[1:] == [("FAILED", "worker w1", "b.py: no")]
 
 
@@ -195,7 +197,7 @@ def test_how_runs_start_and_remarks_stand_on_the_flow_and_the_workers_page(see, 
 
 
 def test_a_run_of_the_last_good_code_says_so_on_its_page(see, worker):
-    from runs import services as runs_services
+    from runs.services import requests as runs_services
 
     worker.specs = [replace(SPEC, problem=BROKEN)]
     worker.join(now=timezone.now())

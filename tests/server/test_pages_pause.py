@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from perfect_client.wire import messages as p
 
-from runs import drawings
+from perfect_site.dashboard import drawings
 from runs.models import Limit, Question, Run, Variable
 
 from .conftest import FakeWorker, seconds

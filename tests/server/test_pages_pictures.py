@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runs import pictures
-from runs.logs import pieces
-from runs.templatetags.perfect import dur, eta, number
+from perfect_site.dashboard.logs import pieces
+from perfect_site.templatetags.perfect import dur, eta, number
+from runs.rules import pictures
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from perfect_client.wire import messages as p
 
 from flows.parameters import Conflict, Refused
-from runs import answers, book, clock, dispatch, live, services, sharing
-from runs.closing import close
+from perfect_site.dashboard.shown import Reader
+from runs import events
+from runs.clock import steps
+from runs.ingest import book, dispatch
 from runs.models import Attempt, Holding, Limit, Question, Run, Variable
-from runs.shown import Reader
-from runs.states import RunState
+from runs.rules.states import RunState
+from runs.services import answers, requests, sharing
+from runs.services.closing import close
 
 from .conftest import NOW, FakeWorker, seconds, tick
 
@@ -30,7 +33,7 @@ class Code:
 
     def __init__(self, worker: FakeWorker, flow) -> None:
         self.worker, self.seq, self.number = worker, 0, 0
-        self.run = services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+        self.run = requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
         self.order = worker.take()
         self.say(p.RunStarted(seconds(), 77))
 
@@ -190,7 +193,7 @@ def _crashed(code: Code) -> None:
 def _given_up(code: Code) -> None:
     run = code.run
     run.move(RunState.LOST, now=NOW, who="clock")
-    services.give_up(run_id=run.pk, now=NOW, who="ana")
+    requests.give_up(run_id=run.pk, now=NOW, who="ana")
 
 
 def _missing(code: Code) -> None:
@@ -239,7 +242,7 @@ def test_slots_of_a_rate_come_back_with_time(code):
     sharing.create_limit(name="api", slots=2, per_second=0.5, now=NOW)
     one, two, three = (code.slots("api", kind="rate_limit") for _ in range(3))
     assert (code.answer(one), code.answer(two), code.answer(three)) == ({}, {}, None)
-    ticking = clock.Clock()
+    ticking = steps.Clock()
 
     assert ticking.step(NOW + timedelta(seconds=1)) == NOW + timedelta(seconds=2)
     assert code.answer(three) is None
@@ -252,14 +255,14 @@ def test_the_clock_is_told_of_a_wait_for_a_rate_by_others_alone(code, django_cap
     """Else each of its steps, and those of other clocks, would call for the next one at once."""
     sharing.create_limit(name="api", slots=1, per_second=0.01, now=NOW)
     heard = []
-    stop = live.listen(lambda topics: heard.append(live.RATES in topics))
+    stop = events.listen(lambda topics: heard.append(events.RATES in topics))
     with django_capture_on_commit_callbacks(execute=True):
         for _ in range(2):
             code.slots("api", kind="rate_limit")
     asked = any(heard)
     heard.clear()
     with django_capture_on_commit_callbacks(execute=True):
-        clock.Clock().step(NOW)
+        steps.Clock().step(NOW)
     stop()
 
     assert asked and not any(heard)
@@ -320,7 +323,7 @@ def test_a_pause_waits_for_a_person_who_fills_in_its_form(code, worker):
     number = code.ask("pause", schema=FORM, description="Ship it?", key="ship", timeout=60)
     assert (code.run.state, code.run.state_reason) == ("PAUSED", "waits for a person: Ship it?")
 
-    services.go_on(run_id=code.run.pk, given={"ok": "true"}, now=NOW, who="ana")
+    requests.go_on(run_id=code.run.pk, given={"ok": "true"}, now=NOW, who="ana")
 
     code.run.refresh_from_db()
     assert (code.run.state, code.run.state_reason) == ("RUNNING", "let go on by ana")
@@ -336,7 +339,7 @@ def test_input_that_does_not_fit_is_refused_and_the_run_waits_on(code):
 
     for given_, field in (({}, "ok"), ({"ok": "perhaps"}, "ok"), ({"ok": True, "x": 1}, "x")):
         with pytest.raises(Refused) as refused:
-            services.go_on(run_id=code.run.pk, given=given_, now=NOW, who="ana")
+            requests.go_on(run_id=code.run.pk, given=given_, now=NOW, who="ana")
         assert refused.value.field == field
 
     code.run.refresh_from_db()
@@ -345,17 +348,17 @@ def test_input_that_does_not_fit_is_refused_and_the_run_waits_on(code):
 
 def test_a_run_that_does_not_wait_cannot_go_on(code):
     with pytest.raises(Conflict, match="RUNNING and waits for nobody"):
-        services.go_on(run_id=code.run.pk, given=None, now=NOW, who="ana")
+        requests.go_on(run_id=code.run.pk, given=None, now=NOW, who="ana")
 
 
 def test_the_second_of_two_pauses_keeps_the_run_paused(code):
     code.ask("pause", schema=FORM)
     code.ask("pause", schema=FORM)
 
-    services.go_on(run_id=code.run.pk, given={"ok": True}, now=NOW, who="ana")
+    requests.go_on(run_id=code.run.pk, given={"ok": True}, now=NOW, who="ana")
     code.run.refresh_from_db()
     assert code.run.state == "PAUSED"
-    services.go_on(run_id=code.run.pk, given={"ok": False}, now=NOW, who="ana")
+    requests.go_on(run_id=code.run.pk, given={"ok": False}, now=NOW, who="ana")
 
     code.run.refresh_from_db()
     assert code.run.state == "RUNNING"
@@ -366,7 +369,7 @@ def test_a_pause_after_a_pause_pauses_again(code):
     for _ in range(2):
         code.ask("pause", schema=FORM)
         assert code.run.state == "PAUSED"
-        services.go_on(run_id=code.run.pk, given={"ok": True}, now=NOW, who="ana")
+        requests.go_on(run_id=code.run.pk, given={"ok": True}, now=NOW, who="ana")
 
 
 def test_code_that_waits_no_more_runs_again(code):
@@ -379,7 +382,7 @@ def test_code_that_waits_no_more_runs_again(code):
 
 def test_a_paused_run_whose_worker_is_silent_is_lost_and_comes_back_paused(code, worker):
     code.ask("pause", schema=FORM)
-    tick(clock.Clock(), NOW, NOW + timedelta(seconds=90))
+    tick(steps.Clock(), NOW, NOW + timedelta(seconds=90))
     code.run.refresh_from_db()
     assert code.run.state == "LOST"
 
@@ -405,13 +408,13 @@ def test_a_run_can_let_another_one_go_on(codes):
 
 
 def test_a_running_run_is_paused_and_goes_on(code, worker):
-    services.pause(run_id=code.run.pk, now=NOW, who="ana")
+    requests.pause(run_id=code.run.pk, now=NOW, who="ana")
     code.run.refresh_from_db()
     assert (code.run.state, code.run.state_reason) == ("PAUSED", "paused by ana")
     assert dispatch.holds(workers=[worker.id]) == [(worker.id, p.HoldRun(code.order.fence))]
     assert dispatch.holds(workers=[worker.id]) == []
 
-    services.go_on(run_id=code.run.pk, given=None, now=NOW, who="bo")
+    requests.go_on(run_id=code.run.pk, given=None, now=NOW, who="bo")
 
     code.run.refresh_from_db()
     assert (code.run.state, code.run.state_reason) == ("RUNNING", "let go on by bo")
@@ -420,10 +423,10 @@ def test_a_running_run_is_paused_and_goes_on(code, worker):
 
 @pytest.mark.parametrize("on", [True, False])
 def test_a_worker_that_comes_back_hears_again_who_is_to_stand_still(code, worker, on):
-    services.pause(run_id=code.run.pk, now=NOW, who="ana")
+    requests.pause(run_id=code.run.pk, now=NOW, who="ana")
     dispatch.holds(workers=[worker.id])
     if not on:
-        services.go_on(run_id=code.run.pk, given=None, now=NOW, who="ana")
+        requests.go_on(run_id=code.run.pk, given=None, now=NOW, who="ana")
         dispatch.holds(workers=[worker.id])
 
     worker.join(p.Held(code.order.fence, code.order.run, facts=code.seq, started=True))
@@ -433,7 +436,7 @@ def test_a_worker_that_comes_back_hears_again_who_is_to_stand_still(code, worker
 
 def test_the_bar_of_a_paused_run_stands(code):
     code.say(p.TaskStarted(seconds(0), 1, "extract"))
-    services.pause(run_id=code.run.pk, now=NOW + timedelta(seconds=0.5), who="ana")
+    requests.pause(run_id=code.run.pk, now=NOW + timedelta(seconds=0.5), who="ana")
     code.run.refresh_from_db()
 
     shown = [
@@ -451,17 +454,17 @@ def test_a_run_that_nobody_paused_is_never_told(code, worker):
 
 
 def test_only_a_running_run_can_be_paused(code):
-    services.pause(run_id=code.run.pk, now=NOW, who="ana")
+    requests.pause(run_id=code.run.pk, now=NOW, who="ana")
     with pytest.raises(Conflict, match="this one is PAUSED"):
-        services.pause(run_id=code.run.pk, now=NOW, who="ana")
-    services.go_on(run_id=code.run.pk, given=None, now=NOW, who="ana")
-    services.cancel(run_id=code.run.pk, now=NOW, who="ana")
+        requests.pause(run_id=code.run.pk, now=NOW, who="ana")
+    requests.go_on(run_id=code.run.pk, given=None, now=NOW, who="ana")
+    requests.cancel(run_id=code.run.pk, now=NOW, who="ana")
     with pytest.raises(Conflict, match="to be cancelled"):
-        services.pause(run_id=code.run.pk, now=NOW, who="ana")
+        requests.pause(run_id=code.run.pk, now=NOW, who="ana")
 
 
 def test_a_paused_run_that_was_lost_comes_back_paused(code, worker):
-    services.pause(run_id=code.run.pk, now=NOW, who="ana")
+    requests.pause(run_id=code.run.pk, now=NOW, who="ana")
     code.run.refresh_from_db()
     code.run.move(RunState.LOST, now=NOW, who="clock")
 

@@ -12,8 +12,8 @@ from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from flows.parameters import Conflict, Missing, Refused
-from runs import history, services
 from runs.models import Event, Run, TaskRun
+from runs.services import history, requests
 from tests.server.conftest import NOW, SPEC, FakeWorker, seconds
 from tests.server.test_commands import command
 
@@ -38,12 +38,12 @@ def failed(worker: FakeWorker, run: Run, *, outcome: str = "FAILED") -> Run:
 
 
 def resume(run: Run, **wish: Any) -> Run:
-    return services.resume(run_id=run.pk, now=NOW, trigger="page", who="ana", **wish)
+    return requests.resume(run_id=run.pk, now=NOW, trigger="page", who="ana", **wish)
 
 
 @pytest.fixture
 def broken(worker: FakeWorker, flow: Flow) -> Run:
-    run = services.trigger(
+    run = requests.trigger(
         flow=flow, now=NOW, trigger="page", who="ana", parameters={"limit": 3}, configuration="release", tags=["x"]
     )
     return failed(worker, run)
@@ -90,7 +90,7 @@ def test_from_a_task_on_means_before_its_number_and_ends_the_lineage(broken: Run
     assert (third.resume_from, third.resume_before) == ("load", 2)
     assert worker.offers(free=1)[0].lineage == [p.Ancestor(str(second.pk), before=2)]
     third = Run.objects.get(pk=third.pk)
-    services.cancel(run_id=third.pk, now=NOW, who="ana")
+    requests.cancel(run_id=third.pk, now=NOW, who="ana")
 
     resume(third)
 
@@ -113,7 +113,7 @@ def test_the_worker_that_has_the_results_comes_first(broken: Run, worker: FakeWo
     idle.join()
     new = resume(broken)
 
-    from runs import dispatch
+    from runs.ingest import dispatch
 
     (offer,) = dispatch.offer(free={worker.id: 1, idle.id: 8}, now=NOW)
 
@@ -125,7 +125,7 @@ def test_another_worker_takes_it_when_that_one_is_full(broken: Run, worker: Fake
     idle.join()
     resume(broken)
 
-    from runs import dispatch
+    from runs.ingest import dispatch
 
     (offer,) = dispatch.offer(free={worker.id: 0, idle.id: 8}, now=NOW)
 
@@ -150,7 +150,7 @@ def test_a_resumed_run_teaches_nothing_about_a_whole_one(broken: Run, worker: Fa
     order = worker.take()
     worker.say(order, p.RunStarted(seconds(0)), p.RunEnded(seconds(1), "COMPLETED"))
 
-    fresh = services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+    fresh = requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
     assert history.learn_for(fresh) == history.NOTHING
 
 
@@ -169,7 +169,7 @@ def test_a_task_that_was_not_called_is_refused_with_the_nearest(broken: Run) -> 
     with pytest.raises(Refused, match="no call 1 of a task 'load'"):
         resume(broken, from_task="load", call=1)
     with pytest.raises(Missing):
-        services.resume(run_id=uuid4(), now=NOW, trigger="page", who="ana")
+        requests.resume(run_id=uuid4(), now=NOW, trigger="page", who="ana")
 
 
 def test_what_an_old_run_leaves_when_it_is_removed(broken: Run, worker: FakeWorker) -> None:
@@ -235,7 +235,7 @@ def test_a_run_that_failed_offers_to_be_resumed_and_each_started_task_to_begin_t
     assert "Resume from failure" in page
     assert 'aria-label="Rerun from extract"' in page and page.count("Rerun from this task") == 3
 
-    whole = failed(worker, services.retry(run_id=broken.pk, now=NOW, trigger="page", who="ana"), outcome="COMPLETED")
+    whole = failed(worker, requests.retry(run_id=broken.pk, now=NOW, trigger="page", who="ana"), outcome="COMPLETED")
     page = pages.get(f"/runs/{whole.pk}/").content.decode()
     assert "Resume from failure" not in page
     assert page.count("Rerun from this task") == 3

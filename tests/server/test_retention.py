@@ -9,11 +9,11 @@ from datetime import timedelta
 import pytest
 from perfect_client.wire import messages as p
 
-from runs import retention, services
-from runs.attention import troubles
-from runs.clock import PRUNE_SHARE, SWEEP, Clock
+from perfect_site.dashboard.attention import troubles
+from runs.clock.steps import PRUNE_SHARE, SWEEP, Clock
 from runs.models import Artifact, Attempt, Event, LogLine, Run, TaskRun
-from runs.retention import prune
+from runs.services import requests, retention
+from runs.services.retention import prune
 
 from .conftest import NOW, seconds
 
@@ -36,7 +36,7 @@ def aged(run: Run, age: timedelta) -> Run:
 
 
 def a_run(worker, flow) -> Run:
-    run = services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+    run = requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
     order = worker.take()
     worker.say(
         order, p.RunStarted(seconds()), p.Logged(seconds(), "x"), p.TaskStarted(seconds(), 1, "extract"),
@@ -67,8 +67,8 @@ def test_what_is_live_or_young_stays(worker, flow, run):
 
 
 def a_run_of(worker, flow) -> Run:
-    done = services.trigger(flow=flow, now=NOW, trigger="page", who="ana")
-    services.cancel(run_id=done.pk, now=NOW, who="ana")
+    done = requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
+    requests.cancel(run_id=done.pk, now=NOW, who="ana")
     return done
 
 

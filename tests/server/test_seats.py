@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfect_site import addresses, seats
-from perfect_site.seats import Phase, Seats
+from perfect_site import addresses
+from perfect_site.server import seats
+from perfect_site.server.seats import Phase, Seats
 
 PROXY = (ipaddress.ip_network("10.0.0.0/8"),)
 

@@ -11,7 +11,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 
 from flows.models import Flow
-from runs import lanes
+from runs.db import lanes
 
 from .conftest import NOW, only_on
 

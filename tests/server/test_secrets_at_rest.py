@@ -24,9 +24,11 @@ from flows import sealing, timetable
 from flows.models import Flow, Schedule
 from flows.parameters import Refused
 from perfect_site import env
-from runs import answers, clock, dispatch, queries, services, sharing
-from runs.announcements import announce
+from runs.clock import steps
+from runs.ingest import dispatch
 from runs.models import Attempt, Question, Run, Variable
+from runs.services import answers, queries, requests, sharing
+from runs.services.announcements import announce
 
 from .conftest import NOW, FakeWorker, seconds
 from .test_security_matrix import client_of
@@ -98,9 +100,9 @@ def by_page(flow: Flow) -> None:
 
 
 def by_run_again(flow: Flow) -> None:
-    run = services.trigger(flow=flow, now=NOW, trigger="api", who="ana", parameters=GIVEN)
-    services.cancel(run_id=run.pk, now=NOW, who="ana")
-    services.retry(run_id=run.pk, now=NOW, trigger="api", who="ana")
+    run = requests.trigger(flow=flow, now=NOW, trigger="api", who="ana", parameters=GIVEN)
+    requests.cancel(run_id=run.pk, now=NOW, who="ana")
+    requests.retry(run_id=run.pk, now=NOW, trigger="api", who="ana")
 
 
 def by_shell(flow: Flow) -> None:
@@ -110,7 +112,7 @@ def by_shell(flow: Flow) -> None:
 def by_schedule(flow: Flow) -> None:
     values = {"kind": "cron", "expression": "0 6 * * *", "parameters": GIVEN}
     made = timetable.create(flow=flow, values=values, now=NOW, who="ana")
-    clock.fire(made, NOW + timedelta(days=1))
+    steps.fire(made, NOW + timedelta(days=1))
     timetable.change(schedule_id=made.pk, values={"expression": "0 7 * * *"}, now=NOW, who="ana")
 
 
@@ -127,7 +129,7 @@ def by_console(flow: Flow) -> None:
 
 def by_update(flow: Flow) -> None:
     """No door of ours: whoever writes past the row must not leave a secret either."""
-    run = services.trigger(flow=flow, now=NOW, trigger="api", who="ana", parameters={"key": "k" * 9})
+    run = requests.trigger(flow=flow, now=NOW, trigger="api", who="ana", parameters={"key": "k" * 9})
     Run.objects.filter(pk=run.pk).update(parameters=GIVEN)
     run.parameters = GIVEN
     Run.objects.bulk_update([run], ["parameters"])
@@ -152,7 +154,7 @@ def test_a_secret_given_by_any_door_is_encrypted_and_the_flow_gets_it(
 
 
 def test_what_is_no_secret_stands_as_it_is(vault: Flow) -> None:
-    run = services.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters=GIVEN)
+    run = requests.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters=GIVEN)
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT parameters FROM runs_run")
@@ -171,7 +173,7 @@ def test_what_code_announces_leaves_no_secret(vault: Flow) -> None:
 def test_variables_under_secret_names_and_answers_are_encrypted(worker: FakeWorker, vault: Flow) -> None:
     sharing.set_variable(name="api_key", value=CANARY, now=NOW, who="ana")
     sharing.set_variable(name="settings", value={"password": CANARY, "depth": 2}, now=NOW, who="ana")
-    services.trigger(flow=vault, now=NOW, trigger="api", who="ana")
+    requests.trigger(flow=vault, now=NOW, trigger="api", who="ana")
     order = worker.take()
     asks = [
         messages.Asked(seconds(), 1, "variable.get", {"name": "api_key"}),
@@ -180,7 +182,7 @@ def test_variables_under_secret_names_and_answers_are_encrypted(worker: FakeWork
         {"type": "Asked", "time": seconds(), "ask": "four", "kind": "variable.set", "body": {"value": CANARY}},
     ]
     worker.say(order, *asks)
-    services.go_on(run_id=Run.objects.get().pk, given={"key": CANARY}, now=NOW, who="ana")
+    requests.go_on(run_id=Run.objects.get().pk, given={"key": CANARY}, now=NOW, who="ana")
 
     assert CANARY not in written()
     told = {answer.ask: answer.body for _, answer in answers.due(workers=[worker.id], now=NOW)}
@@ -216,13 +218,13 @@ def test_what_was_sealed_is_unsealed_as_it_was_and_nothing_that_is_masked_is_lef
 def test_without_the_key_a_run_waits_with_its_reason_and_holds_nobody_up(
     worker: FakeWorker, vault: Flow, settings: Any
 ) -> None:
-    secret = services.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters=GIVEN)
+    secret = requests.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters=GIVEN)
     fires = timetable.create(
         flow=vault, values={"kind": "cron", "expression": "0 6 * * *", "parameters": GIVEN}, now=NOW, who="ana"
     )
     right, settings.PERFECT_ENCRYPTION_KEYS = settings.PERFECT_ENCRYPTION_KEYS, ["another-" * 5]
     dispatch.forget_all()
-    plain = services.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters={"count": 5})
+    plain = requests.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters={"count": 5})
 
     assert [order.run for order in worker.offers(free=1)] == [str(plain.pk)]
     waits = Run.objects.get(pk=secret.pk)
@@ -230,9 +232,9 @@ def test_without_the_key_a_run_waits_with_its_reason_and_holds_nobody_up(
     viewer = client_of("viewer")
     assert viewer.get(f"/runs/{secret.pk}/?tab=parameters").status_code == 200
     assert viewer.get("/api/runs").json()["items"][-1]["parameters"]["key"] == "***"
-    services.cancel(run_id=plain.pk, now=NOW, who="ana")
+    requests.cancel(run_id=plain.pk, now=NOW, who="ana")
     fires.refresh_from_db()
-    clock.fire(fires, NOW + timedelta(days=1))
+    steps.fire(fires, NOW + timedelta(days=1))
     fires.refresh_from_db()
     assert fires.problem.startswith("Parameter 'key' cannot be read: it was encrypted with a key that this server")
     fires.save()  # whoever saves what he cannot read loses nothing
@@ -244,18 +246,18 @@ def test_without_the_key_a_run_waits_with_its_reason_and_holds_nobody_up(
 
 
 def test_without_the_key_to_run_again_is_refused_in_a_sentence(vault: Flow, settings: Any) -> None:
-    run = services.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters=GIVEN)
-    services.cancel(run_id=run.pk, now=NOW, who="ana")
+    run = requests.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters=GIVEN)
+    requests.cancel(run_id=run.pk, now=NOW, who="ana")
     settings.PERFECT_ENCRYPTION_KEYS = ["another-" * 5]
 
     with pytest.raises(Refused, match="Parameter 'key' cannot be read"):
-        services.retry(run_id=run.pk, now=NOW, trigger="api", who="ana")
-    services.retry(run_id=run.pk, now=NOW, trigger="api", who="ana", parameters={"key": "given anew"})
+        requests.retry(run_id=run.pk, now=NOW, trigger="api", who="ana")
+    requests.retry(run_id=run.pk, now=NOW, trigger="api", who="ana", parameters={"key": "given anew"})
 
 
 def test_without_the_key_code_is_told_so_where_it_asked(worker: FakeWorker, vault: Flow, settings: Any) -> None:
     sharing.set_variable(name="api_key", value=CANARY, now=NOW, who="ana")
-    services.trigger(flow=vault, now=NOW, trigger="api", who="ana")
+    requests.trigger(flow=vault, now=NOW, trigger="api", who="ana")
     attempt = Attempt.objects.get(pk=worker.take().fence)
     Question.objects.create(attempt=attempt, number=1, kind="variable.get", body={"name": "api_key"}, asked_at=NOW,
                             answer={"value": CANARY})  # fmt: skip
@@ -269,7 +271,7 @@ def test_without_the_key_code_is_told_so_where_it_asked(worker: FakeWorker, vaul
 
 def test_keys_rotate(vault: Flow, settings: Any) -> None:
     old, new = settings.PERFECT_ENCRYPTION_KEYS[0], "the-next-key-" * 4
-    run = services.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters=GIVEN)
+    run = requests.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters=GIVEN)
     sharing.set_variable(name="api_key", value=CANARY, now=NOW, who="ana")
 
     settings.PERFECT_ENCRYPTION_KEYS = [new, old]
@@ -302,7 +304,7 @@ def test_a_key_that_was_given_makes_no_file(tmp_path: Path) -> None:
 
 
 def test_a_row_that_no_upgrade_reached_is_read_as_it_stands(vault: Flow) -> None:
-    run = services.trigger(flow=vault, now=NOW, trigger="api", who="ana")
+    run = requests.trigger(flow=vault, now=NOW, trigger="api", who="ana")
     with connection.cursor() as cursor:
         cursor.execute("UPDATE runs_run SET parameters = %s", [json.dumps(GIVEN)])
 

@@ -15,8 +15,9 @@ from django.utils import timezone
 from flows import timetable
 from flows.models import Schedule
 from flows.parameters import Refused, masked, masked_schema
-from runs import drawings, services
+from perfect_site.dashboard import drawings
 from runs.models import Run
+from runs.services import requests
 from tests.worker.leaking import leaks_of
 
 from .pages import make_flow, make_run, make_worker
@@ -118,21 +119,21 @@ def test_a_search_does_not_tell_what_a_secret_begins_with(run: Run, text: str, c
 
 
 def test_run_again_uses_the_real_values(run: Run) -> None:
-    again = services.retry(run_id=run.pk, now=timezone.now(), trigger="page", who="ana")
+    again = requests.retry(run_id=run.pk, now=timezone.now(), trigger="page", who="ana")
 
     assert again.parameters == VALUES
 
 
 def test_who_edits_what_was_shown_keeps_the_secrets(run: Run) -> None:
     shown = {**masked(run.flow, VALUES), "max_tokens": 9}
-    again = services.retry(run_id=run.pk, now=timezone.now(), trigger="api", who="ana", parameters=shown)
+    again = requests.retry(run_id=run.pk, now=timezone.now(), trigger="api", who="ana", parameters=shown)
 
     assert again.parameters == {**VALUES, "max_tokens": 9}
 
 
 def test_a_mask_that_stands_for_nothing_is_refused(run: Run) -> None:
     with pytest.raises(Refused, match=r"Parameter 'key' is masked: give its value, or leave it out\."):
-        services.trigger(flow=run.flow, now=timezone.now(), trigger="page", who="a", parameters={"key": "***"})
+        requests.trigger(flow=run.flow, now=timezone.now(), trigger="page", who="a", parameters={"key": "***"})
 
 
 def test_a_form_filled_from_a_run_keeps_its_secrets_without_showing_them(run: Run) -> None:
@@ -172,7 +173,7 @@ def test_a_schedule_saved_in_the_console_keeps_its_secrets(run: Run, schedule: S
 )
 def test_a_refusal_does_not_show_a_secret(run: Run, parameters: Any, sentence: str) -> None:
     with pytest.raises(Refused) as refused:
-        services.trigger(
+        requests.trigger(
             flow=run.flow, now=timezone.now(), trigger="api", who="a", parameters={"key": "k" * 8, **parameters}
         )
 

@@ -18,8 +18,9 @@ from django.test import Client
 from django.utils import timezone
 
 from perfect_site import accounts
-from runs import gate, lanes
+from perfect_site.api import gate
 from runs.access import SignInAttempts, SignInAttemptsQuerySet, SignInLink, Token
+from runs.db import lanes
 
 
 @pytest.fixture
@@ -340,7 +341,7 @@ def test_metrics_count_the_runs(client: Client, run: Any) -> None:
 
 def test_ready_means_migrated(client: Client, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/readyz").status_code == 200
-    monkeypatch.setattr("perfect_site.health.pending_migrations", lambda: 2)
+    monkeypatch.setattr("perfect_site.server.health.pending_migrations", lambda: 2)
     response = client.get("/readyz")
     assert (response.status_code, response.content) == (503, b"2 migrations are not applied\n")
 

@@ -19,9 +19,9 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from flows.models import Flow, Schedule
-from runs import services
 from runs.access import Token
 from runs.models import Artifact, Event, Limit, Run, Variable, Worker
+from runs.services import requests
 
 OPEN, VIEWER, OPERATOR, ADMIN = range(4)
 ROLES = {"anonymous": OPEN, "nobody": OPEN, "viewer": VIEWER, "operator": OPERATOR, "admin": ADMIN}
@@ -322,7 +322,7 @@ def test_an_action_of_the_console_is_for_those_with_the_role(
     Limit.objects.create(name="gpu", slots=1)
     Variable.objects.create(name="v", changed_at=now, changed_by="ana")
     make_token("read")
-    services.cancel(run_id=services.trigger(flow=run.flow, now=now, trigger="page", who="ana").pk, now=now, who="ana")
+    requests.cancel(run_id=requests.trigger(flow=run.flow, now=now, trigger="page", who="ana").pk, now=now, who="ana")
     flow = Flow.objects.create(name="Old", slug="old", archived=True, archived_by="ana", archived_at=now,
                                created_at=now, updated_at=now)  # fmt: skip
     Schedule.objects.create(flow=flow, name="paused", kind="interval", expression="60", paused_at=now, paused_by="ana")

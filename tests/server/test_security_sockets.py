@@ -15,11 +15,12 @@ from django.conf import settings
 from django.test import Client
 from perfect_client.wire import messages as p
 
-from runs import browser, consumers, drawings
+from perfect_site.dashboard import drawings
+from perfect_site.sockets import browser, consumers
+from perfect_site.sockets.hub import hub
+from perfect_site.sockets.routing import websocket_urlpatterns
 from runs.access import Token
-from runs.hub import hub
 from runs.models import Run
-from runs.routing import websocket_urlpatterns
 
 from .conftest import SPEC, FakeWorker
 from .test_security_matrix import ADMIN, OPEN, ROLES, SCOPES, VIEWER, client_of, state_of_everything

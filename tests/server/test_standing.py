@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from perfect_client.wire import messages as p
 
-from runs import queries
+from runs.services import queries
 
 from .conftest import NOW, seconds
 

@@ -17,12 +17,15 @@ from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from flows.parameters import Conflict
-from runs import book, closing, dispatch, history, ingest, listing, nested, overview, queries, services, shapes
-from runs.announcements import announce
-from runs.clock import Clock
+from perfect_site.api import listing, shapes
+from perfect_site.dashboard import overview
+from runs.clock.steps import Clock
+from runs.ingest import book, dispatch, reports
 from runs.models import Event, LogLine, Quarantine, Run, TaskRun, uuid7
-from runs.retention import prune
-from runs.states import FINAL, HELD, RunState
+from runs.rules.states import FINAL, HELD, RunState
+from runs.services import closing, history, nested, queries, requests
+from runs.services.announcements import announce
+from runs.services.retention import prune
 
 from .conftest import NOW, SPEC, FakeWorker, seconds, tick
 
@@ -343,7 +346,7 @@ def test_lost_and_back_and_at_last_crashed_is_one_for_all(worker, run):
 
     tick(clock, NOW, NOW + timedelta(seconds=61))
     assert {Run.objects.get(pk=pk).state for pk in family} == {"LOST"}
-    ingest.beat(worker=worker.id, now=NOW + timedelta(seconds=62))
+    reports.beat(worker=worker.id, now=NOW + timedelta(seconds=62))
     assert {Run.objects.get(pk=pk).state for pk in family} == {"RUNNING"}
     tick(clock, NOW + timedelta(seconds=65), NOW + timedelta(seconds=200))
     worker.say(order, p.TaskEnded(seconds(201), 3, "COMPLETED"), p.TaskEnded(seconds(201), 2, "COMPLETED"), first=7)
@@ -358,7 +361,7 @@ def test_given_up_by_a_person_is_one_for_all(worker, run):
     _, outer, inner = going_on(worker)
     tick(Clock(), NOW, NOW + timedelta(seconds=61))
 
-    services.give_up(run_id=run.pk, now=NOW, who="ana")
+    requests.give_up(run_id=run.pk, now=NOW, who="ana")
 
     assert {Run.objects.get(pk=pk).state for pk in (run.pk, outer, inner)} == {"CRASHED"}
     assert nothing_open(run)
@@ -366,13 +369,13 @@ def test_given_up_by_a_person_is_one_for_all(worker, run):
 
 def test_a_sub_run_alone_can_neither_be_cancelled_nor_repeated_and_the_sentence_names_the_run(worker, run):
     _, _, inner = going_on(worker)
-    for wish in (services.cancel, services.give_up):
+    for wish in (requests.cancel, requests.give_up):
         with pytest.raises(Conflict, match=f"part of run {run.pk} of Daily Sales ETL"):
             wish(run_id=inner, now=NOW, who="ana")
-    services.cancel(run_id=run.pk, now=NOW, who="ana")
+    requests.cancel(run_id=run.pk, now=NOW, who="ana")
     closing.close(Run.objects.select_related("flow").get(pk=run.pk), RunState.CANCELLED, now=NOW, who="x", why="")
 
-    for wish in (services.retry, services.resume):
+    for wish in (requests.retry, requests.resume):
         with pytest.raises(Conflict, match=f"part of run {run.pk}"):
             wish(run_id=inner, now=NOW, who="ana", trigger="page")
 
@@ -389,14 +392,14 @@ def test_it_holds_no_slot_and_waits_for_nobody(worker, run):
     assert [shown.run.pk for shown in overview.running(NOW).runs] == [run.pk]
     assert worker.offers(free=5) == []
     assert dispatch.cancels(workers=[worker.id]) == []
-    services.cancel(run_id=run.pk, now=NOW, who="ana")
+    requests.cancel(run_id=run.pk, now=NOW, who="ana")
     assert len(dispatch.cancels(workers=[worker.id])) == 1
 
 
 def test_retention_takes_the_called_with_their_caller_and_before_it(worker, run):
     order, _, _ = going_on(worker)
     worker.say(order, END, first=7)
-    again = services.retry(run_id=run.pk, now=NOW, who="ana", trigger="page")
+    again = requests.retry(run_id=run.pk, now=NOW, who="ana", trigger="page")
     Run.objects.filter(pk=again.pk).update(resume_of=run)
     later = timezone.now() + timedelta(days=60)  # ids tell the time at which they were made
 
@@ -418,11 +421,11 @@ def test_a_flow_learns_from_its_sub_runs_too(worker, run):
         facts += calls(number, uuid7(), *task(number + 1, "fetch", number, call=index), call=index)
     worker.say(order, *facts, END)
 
-    direct = services.trigger(flow=Flow.objects.get(name="Child"), now=NOW, trigger="page", who="ana")
+    direct = requests.trigger(flow=Flow.objects.get(name="Child"), now=NOW, trigger="page", who="ana")
 
     lessons = history.learn_for(direct)
     assert (lessons.runs, lessons.calls["fetch"].ms) == (3, 1000)
-    again = services.trigger(flow=run.flow, now=NOW, trigger="page", who="ana")
+    again = requests.trigger(flow=run.flow, now=NOW, trigger="page", who="ana")
     assert history.learn_for(again).calls["child"].calls == 3
 
 
@@ -468,7 +471,7 @@ def test_however_the_facts_arrive_the_rows_say_the_same(worker, run, cuts, repea
     history.forget()
 
     def told(cuts: list[int]) -> object:
-        made = services.trigger(flow=run.flow, now=NOW, trigger="page", who="ana")
+        made = requests.trigger(flow=run.flow, now=NOW, trigger="page", who="ana")
         Run.objects.filter(state="PENDING").exclude(pk=made.pk).update(state="SKIPPED", finished_at=NOW)
         order = worker.take()
         assert order.run == str(made.pk)

@@ -14,8 +14,9 @@ from django.test import Client
 from perfect_client.wire import messages as p
 
 from flows.models import Flow
-from runs import drawings, overview, services
+from perfect_site.dashboard import drawings, overview
 from runs.models import LogLine, Run, uuid7
+from runs.services import requests
 
 from .conftest import NOW, SPEC, FakeWorker, seconds
 from .test_subruns import BEGIN, CHILD, END, calls, task
@@ -215,7 +216,7 @@ def test_a_list_of_many_sub_runs_costs_as_many_queries_as_of_few(
 
     with django_assert_max_num_queries(6):
         assert len(ask("/runs?parent=any")["items"]) == 50
-    again = services.trigger(flow=run.flow, now=NOW, trigger="page", who="ana")
+    again = requests.trigger(flow=run.flow, now=NOW, trigger="page", who="ana")
     assert [item["id"] for item in ask("/runs?limit=1")["items"]] == [str(again.pk)]
 
 

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from perfect_client.wire import messages as p
 
-from runs import book
+from runs.ingest import book
 from runs.models import Run
 
 from .conftest import seconds

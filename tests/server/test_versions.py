@@ -18,11 +18,12 @@ from perfect_client.analysis.describe import flow_spec
 from perfect_client.wire import messages as p
 
 from flows.models import Change, Flow, Version
-from runs import dispatch, ingest, services
-from runs.announcements import follow_present
-from runs.clock import Clock
+from runs.clock.steps import Clock
+from runs.ingest import dispatch, reports
 from runs.models import Run, Worker
-from runs.queries import waiting_reason
+from runs.services import requests
+from runs.services.announcements import follow_present
+from runs.services.queries import waiting_reason
 
 from .conftest import NOW, FakeWorker
 from .test_security_matrix import client_of
@@ -53,7 +54,7 @@ def joined(spec: p.FlowSpec, name: str) -> FakeWorker:
 
 
 def left(worker: FakeWorker) -> None:
-    ingest.leave(worker=worker.id, boot=worker.boot, now=NOW, why="stopped")
+    reports.leave(worker=worker.id, boot=worker.boot, now=NOW, why="stopped")
 
 
 # ---------------------------------------------------------------------------------------------------- by real sockets
@@ -93,7 +94,7 @@ def test_a_token_of_another_worker_does_not_take_a_flow_over(make_token: Any) ->
     flow = Flow.objects.get(name="Plain")
     assert (names(), flow.description) == (["seconds", "word"], "")
     assert Flow.objects.filter(name="Mine").exists()
-    services.trigger(flow=flow, now=timezone.now(), trigger="api", who="ana", parameters={"seconds": 1})
+    requests.trigger(flow=flow, now=timezone.now(), trigger="api", who="ana", parameters={"seconds": 1})
 
 
 # ------------------------------------------------------------------------------------------------------------ the rule
@@ -186,7 +187,7 @@ def test_the_flow_is_always_the_newest_version_that_is_there(moves: Any, ages: A
     for number, (who, version) in enumerate(moves):
         at, worker = NOW + number * 5 * MINUTE, workers[who]
         if version < 0:
-            ingest.leave(worker=worker.id, boot=worker.boot, now=at - 2 * MINUTE, why="")
+            reports.leave(worker=worker.id, boot=worker.boot, now=at - 2 * MINUTE, why="")
             there.pop(who, None)
         else:
             age = ages[version]
@@ -209,7 +210,7 @@ def test_a_run_goes_to_a_worker_whose_version_takes_its_parameters():
     old, new = joined(OLD, "old"), joined(NEW, "new")
     flow = Flow.objects.get()
     for parameters in ({"mode": "fast"}, {"seconds": 2}, {"mode": "slow"}):
-        services.trigger(flow=flow, now=NOW, trigger="api", who="ana", parameters=parameters)
+        requests.trigger(flow=flow, now=NOW, trigger="api", who="ana", parameters=parameters)
 
     offers = dispatch.offer(free={old.id: 5, new.id: 1}, now=NOW)
 

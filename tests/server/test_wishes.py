@@ -11,9 +11,10 @@ from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from flows.parameters import Conflict, Missing, Refused
-from runs import ingest, services
-from runs.clock import Clock
+from runs.clock.steps import Clock
+from runs.ingest import reports
 from runs.models import Event, Run, Worker
+from runs.services import requests
 
 from .conftest import NOW, SPEC, FakeWorker, seconds
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 
 def trigger(flow, **wish):
-    return services.trigger(flow=flow, now=NOW, trigger="page", who="ana", **wish)
+    return requests.trigger(flow=flow, now=NOW, trigger="page", who="ana", **wish)
 
 
 def test_a_trigger_is_a_waiting_run_with_the_event_that_explains_it(flow):
@@ -112,10 +113,10 @@ def test_a_missing_parameter_is_named_with_its_kind(db):
 
 
 def test_many_are_all_or_none(flow):
-    good, bad = services.Wish(flow), services.Wish(flow, parameters={"nope": 1})
+    good, bad = requests.Wish(flow), requests.Wish(flow, parameters={"nope": 1})
 
     with pytest.raises(Refused):
-        services.trigger_many(items=[good, bad], now=NOW, trigger="api", who="bot")
+        requests.trigger_many(items=[good, bad], now=NOW, trigger="api", who="bot")
 
     assert not Run.objects.exists()
     assert not Event.objects.exists()
@@ -123,20 +124,20 @@ def test_many_are_all_or_none(flow):
 
 def test_a_thousand_at_once_are_the_limit(flow):
     with pytest.raises(Refused, match=r"1,001 runs at once are too many; 1,000 are allowed"):
-        services.trigger_many(items=[services.Wish(flow)] * 1001, now=NOW, trigger="api", who="bot")
+        requests.trigger_many(items=[requests.Wish(flow)] * 1001, now=NOW, trigger="api", who="bot")
 
 
 def test_run_all_takes_each_flow_that_needs_nothing(flow):
     needs = p.FlowSpec("Needs", parameters={"type": "object", "properties": {"n": {}}, "required": ["n"]})
     FakeWorker(needs, p.FlowSpec("Other")).join()
 
-    runs = services.trigger_all(now=NOW, trigger="page", who="ana", configuration="release")
+    runs = requests.trigger_all(now=NOW, trigger="page", who="ana", configuration="release")
 
     assert [(run.flow.name, run.configuration) for run in runs] == [("Daily Sales ETL", "release"), ("Other", "")]
 
 
 def test_a_waiting_run_is_cancelled_at_once(run):
-    services.cancel(run_id=run.pk, now=NOW, who="ana", why="not today")
+    requests.cancel(run_id=run.pk, now=NOW, who="ana", why="not today")
 
     run.refresh_from_db()
     assert (run.state, run.state_reason, run.finished_at) == ("CANCELLED", "cancelled by ana: not today", NOW)
@@ -145,25 +146,25 @@ def test_a_waiting_run_is_cancelled_at_once(run):
 def test_cancelling_twice_is_one_request(worker, run):
     worker.take()
 
-    services.cancel(run_id=run.pk, now=NOW, who="ana")
-    services.cancel(run_id=run.pk, now=NOW + timedelta(seconds=1), who="bob")
+    requests.cancel(run_id=run.pk, now=NOW, who="ana")
+    requests.cancel(run_id=run.pk, now=NOW + timedelta(seconds=1), who="bob")
 
     run.refresh_from_db()
     assert (run.state, run.cancel_requested_by, run.cancel_requested_at) == ("RUNNING", "ana", NOW)
 
 
 def test_a_final_run_cannot_be_cancelled(run):
-    services.cancel(run_id=run.pk, now=NOW, who="ana")
+    requests.cancel(run_id=run.pk, now=NOW, who="ana")
 
     with pytest.raises(Conflict, match="CANCELLED already"):
-        services.cancel(run_id=run.pk, now=NOW, who="ana")
+        requests.cancel(run_id=run.pk, now=NOW, who="ana")
 
 
 def test_run_again_is_a_new_run_like_the_old_one(flow):
     old = trigger(flow, parameters={"limit": 3}, configuration="release", tags=["x"])
-    services.cancel(run_id=old.pk, now=NOW, who="ana")
+    requests.cancel(run_id=old.pk, now=NOW, who="ana")
 
-    new = services.retry(run_id=old.pk, now=NOW, trigger="page", who="bob")
+    new = requests.retry(run_id=old.pk, now=NOW, trigger="page", who="bob")
 
     assert (new.rerun_of_id, new.parameters, new.configuration, new.tags) == (
         old.pk, {"limit": 3}, "release", ["sales", "x"],
@@ -173,22 +174,22 @@ def test_run_again_is_a_new_run_like_the_old_one(flow):
 
 def test_a_live_run_cannot_be_run_again(run):
     with pytest.raises(Conflict, match="cancel it first"):
-        services.retry(run_id=run.pk, now=NOW, trigger="page", who="ana")
+        requests.retry(run_id=run.pk, now=NOW, trigger="page", who="ana")
 
 
 def test_what_is_not_there_is_said(db):
     missing = uuid4()
     with pytest.raises(Missing, match=str(missing)):
-        services.cancel(run_id=missing, now=NOW, who="ana")
+        requests.cancel(run_id=missing, now=NOW, who="ana")
 
 
 def test_only_a_lost_run_can_be_given_up_and_its_attempt_is_stale_from_then_on(worker, run):
     order = worker.take()
     with pytest.raises(Conflict):
-        services.give_up(run_id=run.pk, now=NOW, who="ana")
+        requests.give_up(run_id=run.pk, now=NOW, who="ana")
     Run.objects.filter(pk=run.pk).move("LOST", now=NOW, who="clock")
 
-    services.give_up(run_id=run.pk, now=NOW, who="ana")
+    requests.give_up(run_id=run.pk, now=NOW, who="ana")
 
     run.refresh_from_db()
     assert run.state == "CRASHED"
@@ -204,7 +205,7 @@ def test_the_database_itself_refuses_what_must_not_be(run, change):
 
 
 def test_the_law_of_moves_holds_for_every_pair_of_states(flow):
-    from runs.states import FINAL, MOVES, RunState
+    from runs.rules.states import FINAL, MOVES, RunState
 
     for before in RunState:
         for after in RunState:
@@ -288,14 +289,14 @@ def test_a_worker_that_comes_back_with_its_run_goes_on(worker, run):
 def test_a_second_live_worker_of_the_same_identity_is_refused(serving, worker):
     worker.boot = "boot-2"
 
-    with pytest.raises(ingest.WorkerRefused, match="connected already"):
+    with pytest.raises(reports.WorkerRefused, match="connected already"):
         worker.join(now=NOW + timedelta(seconds=5))
     worker.join(now=NOW + timedelta(seconds=16))
 
 
 def test_a_worker_that_was_killed_together_with_its_server_is_let_in_at_once(worker):
     worker.boot = "boot-2"
-    ingest.begin()
+    reports.begin()
 
     worker.join(now=NOW + timedelta(seconds=1))
 
@@ -303,8 +304,8 @@ def test_a_worker_that_was_killed_together_with_its_server_is_let_in_at_once(wor
 
 
 def test_a_newer_protocol_is_refused_in_a_sentence(db):
-    with pytest.raises(ingest.WorkerRefused, match="update the server"):
-        ingest.join(message=p.Joined(str(uuid4()), "b", protocol=99), now=NOW)
+    with pytest.raises(reports.WorkerRefused, match="update the server"):
+        reports.join(message=p.Joined(str(uuid4()), "b", protocol=99), now=NOW)
 
 
 def test_ids_are_version_7_and_in_the_order_of_their_making():

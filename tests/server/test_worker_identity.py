@@ -11,9 +11,10 @@ from channels.testing import WebsocketCommunicator
 from django.utils import timezone
 from perfect_client.wire import messages as p
 
-from runs import ingest, offerings
-from runs.consumers import WorkerConsumer
+from perfect_site.sockets.consumers import WorkerConsumer
+from runs.ingest import reports
 from runs.models import Run, Token, Worker
+from runs.services import offerings
 
 from .conftest import NOW, FakeWorker
 from .test_security_matrix import client_of
@@ -64,7 +65,7 @@ def joins(secret: str, boot: str, **more: Any) -> Any:
 
     answer = async_to_sync(story)()
     # What the server's own database thread does in its own time.
-    ingest.leave(worker=uuid.UUID(ID), boot=boot, now=timezone.now(), why="the connection ended")
+    reports.leave(worker=uuid.UUID(ID), boot=boot, now=timezone.now(), why="the connection ended")
     return answer
 
 

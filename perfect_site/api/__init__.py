@@ -1,0 +1,1 @@
+"""The REST API: routes, access, bodies, answers, and errors."""

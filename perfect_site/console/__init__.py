@@ -1,0 +1,1 @@
+"""The console: Django's admin site and every model in it."""

@@ -1,0 +1,1 @@
+"""The pages: views, forms, filters, and how rows become what templates show."""

@@ -1,0 +1,1 @@
+"""The server process: HTTP, limits, health, static files, and its own machine."""

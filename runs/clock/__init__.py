@@ -1,0 +1,1 @@
+"""What happens because time passes, and the loop that calls it."""

@@ -1,0 +1,1 @@
+"""How the server uses its database: threads, maintenance, and what to do when it fails."""

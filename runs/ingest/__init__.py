@@ -1,0 +1,1 @@
+"""What workers report becomes rows, and waiting runs become orders for workers."""

@@ -1,0 +1,1 @@
+"""Rules about runs: pure functions of values, without database, clock or request."""
