@@ -127,7 +127,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-DATA_UPLOAD_MAX_MEMORY_SIZE = 4 << 20  # perfect_site.server.limits refuses what is larger
+DATA_UPLOAD_MAX_MEMORY_SIZE = 4 << 20  # perfect_site.server.request_limits refuses what is larger
 FILE_UPLOAD_MAX_MEMORY_SIZE = 256 << 10  # what is larger waits in a file
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2_000
 

@@ -14,7 +14,7 @@ from perfect_site.server import health
 
 
 def own_guard(included: tuple[list[Any], str, str]) -> tuple[list[Any], str, str]:
-    """The API's views check the caller themselves (``perfect_site.api.gate``), and answer 401, not a login page."""
+    """The API's views check the caller themselves (``perfect_site.api.auth``), and answer 401, not a login page."""
     for pattern in included[0]:
         login_not_required(pattern.callback)
     return included

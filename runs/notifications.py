@@ -2,7 +2,7 @@
 
 A notification is sent after the commit, never in its transaction: a NOTIFY makes commits wait for one another. What
 changes while one is under way goes out together with the next. It may be lost without harm: it says which topics
-changed and no more, and every process looks by itself every few seconds. (On SQLite ``runs.db.lanes`` sees foreign
+changed and no more, and every process looks by itself every few seconds. (On SQLite ``runs.db.threads`` sees foreign
 commits by itself.)
 
 The same connection holds a lock for each server as long as it lives, so that the others know at once when it is gone.

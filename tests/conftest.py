@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.utils import timezone
 from perfect_client.schema import secrets
 
-from perfect_site.api.gate import tokens
+from perfect_site.api.auth import tokens
 from runs.access import Token
 
 UserMaker = Callable[..., Any]

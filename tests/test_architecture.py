@@ -45,7 +45,7 @@ PURE = [
         if name.startswith("perfect_client.schema.") and name != "perfect_client.schema.secrets"
     ),
     *(f"perfect_client.wire.{name}" for name in ("messages", "artifact_content", "frames", "session")),
-    *("flows.schedules", "runs.rules.states", "runs.rules.learning", "runs.rules.progress", "runs.rules.showing"),
+    *("flows.schedules", "runs.rules.states", "runs.rules.learning", "runs.rules.progress", "runs.rules.artifacts"),
 ]
 MAP = dict(ROW.findall((ROOT / "ARCHITECTURE.md").read_text()))
 FOLDERS = {

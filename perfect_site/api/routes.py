@@ -21,11 +21,9 @@ from flows import addresses, timetable
 from flows import services as flow_services
 from flows.models import Flow, Schedule
 from flows.parameters import Missing
-from perfect_site.api import documents, listing
-from perfect_site.api.gate import Gate, caller_of
-from perfect_site.api.problems import Problem, problem
-from perfect_site.api.refusals import answer_errors
-from perfect_site.api.schemas import (
+from perfect_site.api import answers, pagination
+from perfect_site.api.auth import Gate, caller_of
+from perfect_site.api.bodies import (  # fmt: skip
     CancelIn,
     FlowChange,
     LimitChange,
@@ -40,8 +38,10 @@ from perfect_site.api.schemas import (
     ScheduleChange,
     ScheduleIn,
     VariableIn,
-)  # fmt: skip
-from perfect_site.api.shapes import (
+)
+from perfect_site.api.error_handlers import answer_errors
+from perfect_site.api.problems import Problem, problem
+from perfect_site.api.serializers import (  # fmt: skip
     flow_detail_json,
     flow_json,
     limit_json,
@@ -49,12 +49,12 @@ from perfect_site.api.shapes import (
     taken_slots,
     variable_json,
     worker_json,
-)  # fmt: skip
-from perfect_site.dashboard import exhibits
-from runs.db import lanes
+)
+from perfect_site.dashboard import artifact_presenters
+from runs.db import threads
 from runs.models import Run, Variable, Worker
 from runs.rules.states import RunState
-from runs.services import nested, offerings, requests, sharing
+from runs.services import limits, offerings, requests, subruns
 from runs.services.queries import open_line_json, open_lines, rest_of, run_json, task_json, task_runs_of
 
 logger = logging.getLogger(__name__)
@@ -80,12 +80,12 @@ def documentation(view: Callable[..., Any]) -> Any:
             return refusal.response()
         if request.method not in ("GET", "HEAD"):
             return problem(405, headers={"Allow": "GET"})
-        return await lanes.read(view, request, *args, **kwargs)
+        return await threads.read(view, request, *args, **kwargs)
 
     return guarded
 
 
-api = documents.DescribedAPI(
+api = answers.DescribedAPI(
     title="Perfect",
     version="1",
     description="Errors are RFC 9457 problem documents; every list is {items, next_cursor}.",
@@ -135,42 +135,44 @@ def find_run(run_id: UUID) -> Run:
     "/flows",
     auth=Gate(READ, "flows.view_flow", query=("archived",)),
     tags=["flows"],
-    response=documents.Page[documents.FlowListed],
+    response=answers.Page[answers.FlowListed],
 )
 async def list_flows(request: HttpRequest, archived: bool = False) -> HttpResponse:
     """The library, by name."""
-    return items(await lanes.read(lambda: [flow_json(f) for f in Flow.objects.filter(archived=archived)[:FLOWS_LIMIT]]))
+    return items(
+        await threads.read(lambda: [flow_json(f) for f in Flow.objects.filter(archived=archived)[:FLOWS_LIMIT]])
+    )
 
 
 @api.post(
     "/flows/run-all",
     auth=Gate(RUN, "flows.trigger_flow"),
     tags=["flows"],
-    response={201: documents.Page[documents.Created]},
+    response={201: answers.Page[answers.Created]},
 )
 async def run_all(request: HttpRequest, wish: RunAllIn | None = None) -> HttpResponse:
     """One run of each flow that can start without parameters."""
-    runs = await lanes.write(
+    runs = await threads.write(
         requests.trigger_all, now=timezone.now(), trigger=Run.Trigger.API, who=caller_of(request),
         configuration=wish.configuration if wish else None,
     )  # fmt: skip
     return items([created(run) for run in runs], status=201)
 
 
-@api.get("/flows/{slug}", auth=Gate(READ, "flows.view_flow"), tags=["flows"], response=documents.Flow)
+@api.get("/flows/{slug}", auth=Gate(READ, "flows.view_flow"), tags=["flows"], response=answers.Flow)
 async def get_flow(request: HttpRequest, slug: Name) -> HttpResponse:
-    return answer(await lanes.read(lambda: flow_detail_json(addresses.at(slug))))
+    return answer(await threads.read(lambda: flow_detail_json(addresses.at(slug))))
 
 
-@api.patch("/flows/{slug}", auth=Gate(ADMIN, "flows.change_flow"), tags=["flows"], response=documents.FlowListed)
+@api.patch("/flows/{slug}", auth=Gate(ADMIN, "flows.change_flow"), tags=["flows"], response=answers.FlowListed)
 async def change_flow(request: HttpRequest, slug: Name, wish: FlowChange) -> HttpResponse:
     """``archived``: out of the library, its schedules rest, its history stays; or back into it."""
     now, who = timezone.now(), caller_of(request)
     deed = flow_services.archive if wish.archived else flow_services.unarchive
-    return answer(await lanes.write(lambda: flow_json(deed(flow_id=addresses.at(slug).pk, now=now, who=who))))
+    return answer(await threads.write(lambda: flow_json(deed(flow_id=addresses.at(slug).pk, now=now, who=who))))
 
 
-@api.post("/flows/{slug}/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["flows"], response={201: documents.Created})
+@api.post("/flows/{slug}/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["flows"], response={201: answers.Created})
 async def trigger(request: HttpRequest, slug: Name, wish: RunIn | None = None) -> HttpResponse:
     """Queue a run. The same request with the same ``idempotency_key`` gives the same run; another one is refused."""
     wish, now, who = wish or RunIn(), timezone.now(), caller_of(request)
@@ -184,9 +186,7 @@ async def trigger(request: HttpRequest, slug: Name, wish: RunIn | None = None) -
 # Runs
 
 
-@api.post(
-    "/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["runs"], response={201: documents.Page[documents.Created]}
-)
+@api.post("/runs", auth=Gate(RUN, "flows.trigger_flow"), tags=["runs"], response={201: answers.Page[answers.Created]})
 async def trigger_many(request: HttpRequest, wishes: RunsIn) -> HttpResponse:
     """Queue up to 1,000 runs, all or none."""
     now, who = timezone.now(), caller_of(request)
@@ -203,9 +203,9 @@ async def trigger_many(request: HttpRequest, wishes: RunsIn) -> HttpResponse:
 
 @api.get(
     "/runs",
-    auth=Gate(READ, *VIEW_RUNS, query=listing.QUERY),
+    auth=Gate(READ, *VIEW_RUNS, query=pagination.QUERY),
     tags=["runs"],
-    response=documents.Page[documents.RunListed],
+    response=answers.Page[answers.RunListed],
 )
 async def list_runs(
     request: HttpRequest,
@@ -217,33 +217,33 @@ async def list_runs(
     tag: Name = "",
     parent: Name = "",
     cursor: Name = "",
-    limit: Annotated[int, Field(ge=1, le=listing.LIMIT)] = 50,
+    limit: Annotated[int, Field(ge=1, le=pagination.LIMIT)] = 50,
 ) -> HttpResponse:
     """Newest first. ``state`` takes several with commas; ``q`` looks in flow names and ids.
 
     Runs that were called inside another are listed with ``parent``: the id of the run that called them, or ``any``.
     """
-    wanted = listing.Wanted(
-        states=listing.states_of(state), flow=flow, q=q, since=since, until=until, tag=tag,
-        parent=listing.parent_of(parent), cursor=listing.cursor_of(cursor), limit=limit,
+    wanted = pagination.Wanted(
+        states=pagination.states_of(state), flow=flow, q=q, since=since, until=until, tag=tag,
+        parent=pagination.parent_of(parent), cursor=pagination.cursor_of(cursor), limit=limit,
     )  # fmt: skip
     now = timezone.now()
 
     def page() -> HttpResponse:
         slug = addresses.at(wanted.flow).slug if wanted.flow else ""
-        runs, next_cursor = listing.page(replace(wanted, flow=slug))
+        runs, next_cursor = pagination.page(replace(wanted, flow=slug))
         return items([run_json(run, now, exact=False) for run in runs], next_cursor)
 
-    return await lanes.read(page)
+    return await threads.read(page)
 
 
-@api.get("/runs/{run_id}", auth=Gate(READ, *VIEW_RUNS), tags=["runs"], response=documents.Run)
+@api.get("/runs/{run_id}", auth=Gate(READ, *VIEW_RUNS), tags=["runs"], response=answers.Run)
 async def get_run(request: HttpRequest, run_id: str) -> HttpResponse:
     pk, now = uuid_of(run_id, "run"), timezone.now()
-    return answer(await lanes.read(lambda: run_json(find_run(pk), now)))
+    return answer(await threads.read(lambda: run_json(find_run(pk), now)))
 
 
-@api.get("/runs/{run_id}/tasks", auth=Gate(READ, *VIEW_RUNS), tags=["runs"], response=documents.Page[documents.TaskRun])
+@api.get("/runs/{run_id}/tasks", auth=Gate(READ, *VIEW_RUNS), tags=["runs"], response=answers.Page[answers.TaskRun])
 async def list_tasks(request: HttpRequest, run_id: str) -> HttpResponse:
     """The task runs of the last attempt, in order."""
     pk, now = uuid_of(run_id, "run"), timezone.now()
@@ -251,16 +251,16 @@ async def list_tasks(request: HttpRequest, run_id: str) -> HttpResponse:
     def rows() -> list[dict[str, Any]]:
         run = find_run(pk)
         at = run.clock(now)
-        return [task_json(row, at) for row in nested.live_rows(run, task_runs_of(run), at)]
+        return [task_json(row, at) for row in subruns.live_rows(run, task_runs_of(run), at)]
 
-    return items(await lanes.read(rows))
+    return items(await threads.read(rows))
 
 
 @api.get(
     "/runs/{run_id}/logs",
     auth=Gate(READ, *VIEW_RUNS, query=("after", "level", "q", "limit")),
     tags=["runs"],
-    response=documents.Log,
+    response=answers.Log,
 )
 async def list_logs(
     request: HttpRequest,
@@ -268,58 +268,58 @@ async def list_logs(
     after: Annotated[int, Field(ge=0, lt=1 << 31)] = 0,
     level: Name = "",
     q: Name = "",
-    limit: Annotated[int, Field(ge=1, le=listing.LOG_LIMIT)] = 1_000,
+    limit: Annotated[int, Field(ge=1, le=pagination.LOG_LIMIT)] = 1_000,
 ) -> HttpResponse:
     """Lines after the sequence number ``after``, of ``level`` or above; ``next_cursor`` is the next ``after``.
 
     ``open`` has what a running run has written of lines that have not ended: they get their number when they end.
     """
-    pk, least = uuid_of(run_id, "run"), listing.level_of(level)
+    pk, least = uuid_of(run_id, "run"), pagination.level_of(level)
 
     def page() -> HttpResponse:
         run = find_run(pk)
         unfinished = [open_line_json(line) for line in open_lines(run)]  # first: what ends meanwhile is told once more
-        lines, last = listing.log_lines(run, after=after, level=least, q=q, limit=limit)
+        lines, last = pagination.log_lines(run, after=after, level=least, q=q, limit=limit)
         return items(lines, str(last) if last else None, open=unfinished)
 
-    return await lanes.read(page)
+    return await threads.read(page)
 
 
 @api.get(
     "/runs/{run_id}/artifacts",
     auth=Gate(READ, *VIEW_RUNS, query=("key", "cursor", "limit")),
     tags=["runs"],
-    response=documents.Page[documents.Artifact],
+    response=answers.Page[answers.Artifact],
 )
 async def list_artifacts(
     request: HttpRequest,
     run_id: str,
     key: Name = "",
     cursor: Annotated[int, Field(ge=0, lt=1 << 63)] = 0,
-    limit: Annotated[int, Field(ge=1, le=listing.LIMIT)] = 50,
+    limit: Annotated[int, Field(ge=1, le=pagination.LIMIT)] = 50,
 ) -> HttpResponse:
     """In the order in which they were made. ``data`` is text, ``{link, text}``, ``{columns, rows}``, a progress 0–100,
     or of a picture an address (``data:`` where its bytes are kept)."""
     pk = uuid_of(run_id, "run")
 
     def page() -> HttpResponse:
-        found, last = exhibits.listed(find_run(pk), key=key, after=cursor, limit=limit)
+        found, last = artifact_presenters.listed(find_run(pk), key=key, after=cursor, limit=limit)
         return items(found, str(last) if last else None)
 
-    return await lanes.read(page)
+    return await threads.read(page)
 
 
-@api.post("/runs/{run_id}/cancel", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"], response=documents.RunListed)
+@api.post("/runs/{run_id}/cancel", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"], response=answers.RunListed)
 async def cancel(request: HttpRequest, run_id: str, wish: CancelIn | None = None) -> HttpResponse:
     """End a run that waits; ask the worker to end one that runs."""
     pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
     why = wish.reason if wish else ""
     return answer(
-        await lanes.write(lambda: run_json(requests.cancel(run_id=pk, now=now, who=who, why=why), now, exact=False))
+        await threads.write(lambda: run_json(requests.cancel(run_id=pk, now=now, who=who, why=why), now, exact=False))
     )
 
 
-@api.post("/runs/{run_id}/retry", auth=Gate(RUN, "runs.retry_run"), tags=["runs"], response={201: documents.Created})
+@api.post("/runs/{run_id}/retry", auth=Gate(RUN, "runs.retry_run"), tags=["runs"], response={201: answers.Created})
 async def retry(request: HttpRequest, run_id: str, wish: RetryIn | None = None) -> HttpResponse:
     """A new run like this one; the old one stays as it is."""
     pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
@@ -328,14 +328,14 @@ async def retry(request: HttpRequest, run_id: str, wish: RetryIn | None = None) 
     def deed() -> Run:
         return requests.retry(run_id=pk, now=now, trigger=Run.Trigger.API, who=who, **changes)
 
-    return answer(created(await lanes.write(deed)), 201)
+    return answer(created(await threads.write(deed)), 201)
 
 
 @api.post(
     "/runs/{run_id}/resume",
     auth=Gate(RUN, "runs.retry_run"),
     tags=["runs"],
-    response={200: documents.Run, 201: documents.Created},
+    response={200: answers.Run, 201: answers.Created},
 )
 async def resume(request: HttpRequest, run_id: str, wish: ResumeIn | None = None) -> HttpResponse:
     """Let a paused run go on, with the ``input`` that its form asks for. Of a run that has ended: a new run like it, in
@@ -352,14 +352,14 @@ async def resume(request: HttpRequest, run_id: str, wish: ResumeIn | None = None
             return run_json(requests.go_on(run_id=pk, given=given, now=now, who=who), now), 200
         return created(requests.resume(run_id=pk, now=now, trigger=Run.Trigger.API, who=who, **options)), 201
 
-    return answer(*await lanes.write(deed))
+    return answer(*await threads.write(deed))
 
 
-@api.post("/runs/{run_id}/pause", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"], response=documents.RunListed)
+@api.post("/runs/{run_id}/pause", auth=Gate(RUN, "runs.cancel_run"), tags=["runs"], response=answers.RunListed)
 async def pause(request: HttpRequest, run_id: str) -> HttpResponse:
     """Have a running run stand still, all its processes, until it is resumed; its time limits go on."""
     pk, now, who = uuid_of(run_id, "run"), timezone.now(), caller_of(request)
-    return answer(await lanes.write(lambda: run_json(requests.pause(run_id=pk, now=now, who=who), now, exact=False)))
+    return answer(await threads.write(lambda: run_json(requests.pause(run_id=pk, now=now, who=who), now, exact=False)))
 
 
 # Schedules
@@ -369,7 +369,7 @@ async def pause(request: HttpRequest, run_id: str) -> HttpResponse:
     "/schedules",
     auth=Gate(READ, "flows.view_schedule", query=("flow",)),
     tags=["schedules"],
-    response=documents.Page[documents.Schedule],
+    response=answers.Page[answers.Schedule],
 )
 async def list_schedules(request: HttpRequest, flow: Name = "") -> HttpResponse:
     def rows() -> list[dict[str, Any]]:
@@ -377,10 +377,10 @@ async def list_schedules(request: HttpRequest, flow: Name = "") -> HttpResponse:
         found = found.filter(flow=addresses.at(flow)) if flow else found
         return [schedule_json(row) for row in found[:FLOWS_LIMIT]]
 
-    return items(await lanes.read(rows))
+    return items(await threads.read(rows))
 
 
-@api.post("/schedules", auth=Gate(ADMIN, "flows.add_schedule"), tags=["schedules"], response={201: documents.Schedule})
+@api.post("/schedules", auth=Gate(ADMIN, "flows.add_schedule"), tags=["schedules"], response={201: answers.Schedule})
 async def create_schedule(request: HttpRequest, wish: ScheduleIn) -> HttpResponse:
     now, who = timezone.now(), caller_of(request)
 
@@ -388,14 +388,14 @@ async def create_schedule(request: HttpRequest, wish: ScheduleIn) -> HttpRespons
         row = timetable.create(flow=addresses.at(wish.flow), values=_given(wish), now=now, who=who)
         return schedule_json(_pause_or_resume(row, wish.paused, now, who))
 
-    return answer(await lanes.write(deed), 201)
+    return answer(await threads.write(deed), 201)
 
 
 @api.patch(
     "/schedules/{int:schedule_id}",
     auth=Gate(ADMIN, "flows.change_schedule"),
     tags=["schedules"],
-    response=documents.Schedule,
+    response=answers.Schedule,
 )
 async def change_schedule(request: HttpRequest, schedule_id: int, wish: ScheduleChange) -> HttpResponse:
     """What a person changed wins over what the flow's code declares, and says who changed it."""
@@ -407,14 +407,14 @@ async def change_schedule(request: HttpRequest, schedule_id: int, wish: Schedule
             row = timetable.change(schedule_id=schedule_id, values=values, now=now, who=who)
         return schedule_json(_pause_or_resume(row, wish.paused, now, who))
 
-    return answer(await lanes.write(deed))
+    return answer(await threads.write(deed))
 
 
 @api.delete(
     "/schedules/{int:schedule_id}", auth=Gate(ADMIN, "flows.delete_schedule"), tags=["schedules"], response={204: None}
 )
 async def delete_schedule(request: HttpRequest, schedule_id: int) -> HttpResponse:
-    await lanes.write(timetable.remove, schedule_id=schedule_id, now=timezone.now(), who=caller_of(request))
+    await threads.write(timetable.remove, schedule_id=schedule_id, now=timezone.now(), who=caller_of(request))
     return HttpResponse(status=204)
 
 
@@ -433,72 +433,70 @@ def _pause_or_resume(row: Schedule, paused: bool | None, now: datetime, who: str
 # Limits and variables
 
 
-@api.get("/limits", auth=Gate(READ, "runs.view_limit"), tags=["limits"], response=documents.Page[documents.Limit])
+@api.get("/limits", auth=Gate(READ, "runs.view_limit"), tags=["limits"], response=answers.Page[answers.Limit])
 async def list_limits(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
-    return items(await lanes.read(lambda: [limit_json(row, now) for row in sharing.limits()[: sharing.MOST_LIMITS]]))
+    return items(await threads.read(lambda: [limit_json(row, now) for row in limits.limits()[: limits.MOST_LIMITS]]))
 
 
-@api.post("/limits", auth=Gate(ADMIN, "runs.add_limit"), tags=["limits"], response={201: documents.Limit})
+@api.post("/limits", auth=Gate(ADMIN, "runs.add_limit"), tags=["limits"], response={201: answers.Limit})
 async def create_limit(request: HttpRequest, wish: LimitIn) -> HttpResponse:
     """A limit that flows share: ``concurrency(name)`` holds slots, ``rate_limit(name)`` wants ``per_second``."""
     now = timezone.now()
 
     def deed() -> dict[str, Any]:
-        return limit_json(sharing.create_limit(**wish.model_dump(), now=now), now)
+        return limit_json(limits.create_limit(**wish.model_dump(), now=now), now)
 
-    return answer(await lanes.write(deed), 201)
+    return answer(await threads.write(deed), 201)
 
 
-@api.patch("/limits/{str:name}", auth=Gate(ADMIN, "runs.change_limit"), tags=["limits"], response=documents.Limit)
+@api.patch("/limits/{str:name}", auth=Gate(ADMIN, "runs.change_limit"), tags=["limits"], response=answers.Limit)
 async def change_limit(request: HttpRequest, name: Name, wish: LimitChange) -> HttpResponse:
     now, values = timezone.now(), wish.model_dump(exclude_unset=True)
-    return answer(await lanes.write(lambda: limit_json(sharing.change_limit(name=name, values=values, now=now), now)))
+    return answer(await threads.write(lambda: limit_json(limits.change_limit(name=name, values=values, now=now), now)))
 
 
 @api.delete("/limits/{str:name}", auth=Gate(ADMIN, "runs.delete_limit"), tags=["limits"], response={204: None})
 async def delete_limit(request: HttpRequest, name: Name) -> HttpResponse:
     """What waited for it goes on, unlimited."""
-    await lanes.write(sharing.remove_limit, name=name, now=timezone.now())
+    await threads.write(limits.remove_limit, name=name, now=timezone.now())
     return HttpResponse(status=204)
 
 
 @api.get(
-    "/variables", auth=Gate(READ, "runs.view_variable"), tags=["variables"], response=documents.Page[documents.Variable]
+    "/variables", auth=Gate(READ, "runs.view_variable"), tags=["variables"], response=answers.Page[answers.Variable]
 )
 async def list_variables(request: HttpRequest) -> HttpResponse:
-    return items(await lanes.read(lambda: [variable_json(row) for row in Variable.objects.all()]))
+    return items(await threads.read(lambda: [variable_json(row) for row in Variable.objects.all()]))
 
 
-@api.get(
-    "/variables/{str:name}", auth=Gate(READ, "runs.view_variable"), tags=["variables"], response=documents.Variable
-)
+@api.get("/variables/{str:name}", auth=Gate(READ, "runs.view_variable"), tags=["variables"], response=answers.Variable)
 async def get_variable(request: HttpRequest, name: Name) -> HttpResponse:
-    return answer(await lanes.read(lambda: variable_json(sharing.find_variable(name))))
+    return answer(await threads.read(lambda: variable_json(limits.find_variable(name))))
 
 
 @api.put(
-    "/variables/{str:name}", auth=Gate(ADMIN, "runs.change_variable"), tags=["variables"], response=documents.Variable
+    "/variables/{str:name}", auth=Gate(ADMIN, "runs.change_variable"), tags=["variables"], response=answers.Variable
 )
 async def set_variable(request: HttpRequest, name: Name, wish: VariableIn) -> HttpResponse:
     now, who = timezone.now(), caller_of(request)
 
     def deed() -> dict[str, Any]:
-        return variable_json(sharing.set_variable(name=name, value=wish.value, tags=wish.tags, now=now, who=who))
+        return variable_json(limits.set_variable(name=name, value=wish.value, tags=wish.tags, now=now, who=who))
 
-    return answer(await lanes.write(deed))
+    return answer(await threads.write(deed))
 
 
 @api.delete("/variables/{str:name}", auth=Gate(ADMIN, "runs.delete_variable"), tags=["variables"], response={204: None})
 async def delete_variable(request: HttpRequest, name: Name) -> HttpResponse:
-    await lanes.write(sharing.remove_variable, name=name)
+    await threads.write(limits.remove_variable, name=name)
     return HttpResponse(status=204)
 
 
 # Workers
 
 
-@api.get("/workers", auth=Gate(READ, "runs.view_worker"), tags=["workers"], response=documents.Page[documents.Worker])
+@api.get("/workers", auth=Gate(READ, "runs.view_worker"), tags=["workers"], response=answers.Page[answers.Worker])
 async def list_workers(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
 
@@ -506,14 +504,14 @@ async def list_workers(request: HttpRequest) -> HttpResponse:
         taken, workers = taken_slots(), Worker.objects.known().prefetch_related("offerings__flow")[:FLOWS_LIMIT]
         return [worker_json(worker, taken.get(worker.pk, 0), now) for worker in workers]
 
-    return items(await lanes.read(rows))
+    return items(await threads.read(rows))
 
 
 @api.delete("/workers/{worker_id}", auth=Gate(ADMIN, "runs.delete_worker"), tags=["workers"], response={204: None})
 async def forget_worker(request: HttpRequest, worker_id: str) -> HttpResponse:
     """Forget a worker that does not come back. The history of its runs keeps its name."""
     pk = uuid_of(worker_id, "worker")
-    await lanes.write(offerings.forget_worker, worker_id=pk, now=timezone.now(), who=caller_of(request))
+    await threads.write(offerings.forget_worker, worker_id=pk, now=timezone.now(), who=caller_of(request))
     return HttpResponse(status=204)
 
 
@@ -523,6 +521,6 @@ async def forget_worker(request: HttpRequest, worker_id: str) -> HttpResponse:
 async def _write_once(deed: Callable[[], Any]) -> Any:
     """Two doors may race with one idempotency key: who comes second finds the first one's run."""
     try:
-        return await lanes.write(deed)
+        return await threads.write(deed)
     except IntegrityError:
-        return await lanes.write(deed)
+        return await threads.write(deed)

@@ -24,14 +24,14 @@ from perfect_client.wire.messages import clean_text
 
 from flows.models import Flow
 from flows.parameters import Refused, masked
-from perfect_site.api.listing import FLOWS_LOOKED_AT
+from perfect_site.api.pagination import FLOWS_LOOKED_AT
 from perfect_site.console.readonly import HistoryAdmin, OfferingInline, act_on_each
 from runs import events
 from runs.access import Token
 from runs.models import Artifact, Event, Limit, LogLine, Quarantine, Run, TaskRun, Variable, Worker
 from runs.rules import progress
 from runs.rules.states import HELD, SHOWN, RunState, TaskState
-from runs.services import offerings, queries, requests, sharing
+from runs.services import limits, offerings, queries, requests
 
 PARTS = {"taskrun": "task runs", "event": "events", "logline": "log", "artifact": "artifacts"}
 
@@ -346,7 +346,7 @@ class SharedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 class LimitForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean_per_second(self) -> float | None:
         try:
-            return sharing.checked_rate(self.cleaned_data["per_second"])
+            return limits.checked_rate(self.cleaned_data["per_second"])
         except Refused as refused:
             raise ValidationError(refused.sentence) from None
 
@@ -360,7 +360,7 @@ class LimitAdmin(SharedAdmin):
 
     @admin.display(description="taken")
     def taken(self, limit: Limit) -> int:
-        return sharing.held_of(limit)
+        return limits.held_of(limit)
 
     @admin.display(description="held by")
     def holders(self, limit: Limit) -> str:
@@ -372,17 +372,17 @@ class LimitAdmin(SharedAdmin):
 
     @admin.display(description="waiting")
     def waiting(self, limit: Limit) -> int:
-        return sum(limit.name in question.body["names"] for question in sharing.waiting())
+        return sum(limit.name in question.body["names"] for question in limits.waiting())
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Limit]:
-        return sharing.limits().order_by("name")
+        return limits.limits().order_by("name")
 
     def save_model(self, request: HttpRequest, obj: Limit, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        sharing.settle(now=timezone.now())
+        limits.settle(now=timezone.now())
 
     def delete_model(self, request: HttpRequest, obj: Limit) -> None:
-        sharing.remove_limit(name=obj.name, now=timezone.now())
+        limits.remove_limit(name=obj.name, now=timezone.now())
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Limit]) -> None:
         for limit in queryset:
@@ -397,7 +397,7 @@ class VariableForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or {}
         try:
-            sharing.checked_value(values.get("name", ""), values.get("value"))
+            limits.checked_value(values.get("name", ""), values.get("value"))
         except Refused as refused:
             raise ValidationError({"value": refused.sentence}) from None
         return values

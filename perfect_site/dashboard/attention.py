@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from django.db.models import Exists, OuterRef
 
 from flows.models import Flow, Schedule
-from perfect_site.dashboard.shown import FlowShown, first_error
+from perfect_site.dashboard.presenters import FlowShown, first_error
 from runs.models import Offering, Run, Worker
 from runs.rules.states import HELD
 from runs.services import retention

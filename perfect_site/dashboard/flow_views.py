@@ -16,9 +16,9 @@ from flows import schedules, services
 from flows.models import Flow, Schedule
 from flows.parameters import Refused, configuration_of, masked
 from perfect_site.dashboard import forms, overview
+from perfect_site.dashboard.decorators import action, asked_id, came_from, page, say, status_of, who, wish
 from perfect_site.dashboard.flow_filters import FlowFilter
-from perfect_site.dashboard.pages import action, asked_id, came_from, page, say, status_of, who, wish
-from perfect_site.dashboard.shown import Reader, as_id
+from perfect_site.dashboard.presenters import Reader, as_id
 from runs.models import Run
 from runs.services import requests as runs_services
 from runs.services.queries import rest_of

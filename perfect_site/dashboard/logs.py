@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from runs.db import lanes
+from runs.db import threads
 from runs.models import LogLine, Run
 from runs.services import queries
 
@@ -182,7 +182,7 @@ async def download(run: Run, form: str) -> AsyncIterator[bytes]:
     """
     seq = 0
     while True:
-        chunk, seq = await lanes.read(_chunk, run, seq, _WRITERS[form])
+        chunk, seq = await threads.read(_chunk, run, seq, _WRITERS[form])
         if not chunk:
             return
         yield chunk

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils.safestring import SafeString, mark_safe
 
-from runs.rules.showing import opens
+from runs.rules.artifacts import opens
 
 LEAVING = {"rel": "noopener noreferrer", "target": "_blank"}
 HEADINGS_BELOW = 3  # a page's own headings are h1 to h3

@@ -13,7 +13,7 @@ from django.db.models import Count, F, OuterRef, Prefetch, QuerySet, Subquery, V
 from django.db.models.functions import Coalesce
 
 from flows.models import Flow, Schedule
-from perfect_site.dashboard.shown import FlowShown, Reader, RunShown, first_error, id_at
+from perfect_site.dashboard.presenters import FlowShown, Reader, RunShown, first_error, id_at
 from perfect_site.templatetags.perfect import dur
 from runs.models import Offering, Run, Worker
 from runs.rules.states import HELD, SHOWN, WAITING, RunState

@@ -19,7 +19,7 @@ from perfect_client.schema.masking import AMBIGUOUS_WORDS, SECRET_WORDS
 from flows import sealing
 from flows.models import Flow
 from flows.parameters import masked
-from perfect_site.dashboard.shown import as_id, id_at
+from perfect_site.dashboard.presenters import as_id, id_at
 from runs.models import Run
 from runs.rules.states import SHOWN, RunState
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, register_converter
 
-from perfect_site.dashboard import gallery, run_views
+from perfect_site.dashboard import artifact_views, run_views
 
 
 class Form:
@@ -33,10 +33,10 @@ urlpatterns = [
     path("runs/<uuid:pk>/_pause/", run_views.pause, name="run-pause-form"),
     path("runs/<uuid:pk>/_timeline/", run_views.timeline, name="run-timeline"),
     path("runs/<uuid:pk>/_log/", run_views.log, name="run-log"),
-    path("runs/<uuid:pk>/_artifacts/", gallery.fragment, name="run-artifacts"),
-    path("runs/<uuid:pk>/artifacts/", gallery.index, name="artifacts"),
-    path("runs/<uuid:pk>/artifacts/<uuid:uid>/", gallery.one, name="artifact"),
-    path("runs/<uuid:pk>/artifacts/<uuid:uid>/<artifactform:form>", gallery.download, name="artifact-download"),
+    path("runs/<uuid:pk>/_artifacts/", artifact_views.fragment, name="run-artifacts"),
+    path("runs/<uuid:pk>/artifacts/", artifact_views.index, name="artifacts"),
+    path("runs/<uuid:pk>/artifacts/<uuid:uid>/", artifact_views.one, name="artifact"),
+    path("runs/<uuid:pk>/artifacts/<uuid:uid>/<artifactform:form>", artifact_views.download, name="artifact-download"),
     path("runs/<uuid:pk>/download.<logform:form>", run_views.download, name="run-download"),
     path("runs/<uuid:pk>/cancel/", run_views.cancel, name="run-cancel"),
     path("runs/<uuid:pk>/retry/", run_views.retry, name="run-retry"),

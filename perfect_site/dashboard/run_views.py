@@ -14,13 +14,13 @@ from django.utils import timezone
 
 from flows.models import Flow
 from flows.parameters import Conflict, Refused, masked, nearest
-from perfect_site.dashboard import attention, exhibits, forms, logs, overview
-from perfect_site.dashboard.pages import action, asked_id, came_from, page, say, status_of, who, wish
+from perfect_site.dashboard import artifact_presenters, attention, forms, logs, overview
+from perfect_site.dashboard.decorators import action, asked_id, came_from, page, say, status_of, who, wish
+from perfect_site.dashboard.presenters import Reader, RunShown, as_id, drawn, first_error, in_words
 from perfect_site.dashboard.run_filters import RunFilter, page_of, without
-from perfect_site.dashboard.shown import Reader, RunShown, as_id, drawn, first_error, in_words
 from runs.models import Attempt, Run
 from runs.rules.states import RESUMABLE, RunState
-from runs.services import answers, offerings, queries, requests
+from runs.services import offerings, queries, questions, requests
 
 TABS = ("timeline", "events", "parameters")
 EVENTS_SHOWN = 300
@@ -174,13 +174,13 @@ def _quoted(text: str) -> str:
 
 def pause_of(run: Run) -> dict[str, Any]:
     """The form that a paused run waits for, if it does."""
-    if run.state == RunState.PAUSED and answers.is_held(run):
+    if run.state == RunState.PAUSED and questions.is_held(run):
         return {"run": run, "pause": HELD}
-    question = answers.open_pause(run) if run.state == RunState.PAUSED else None
+    question = questions.open_pause(run) if run.state == RunState.PAUSED else None
     if question is None:
         return {"run": run, "pause": None}
-    fields = forms.fields(answers.form_of(question, run))
-    return {"run": run, "pause": question, "until": answers.ends_at(question), "fields": fields}
+    fields = forms.fields(questions.form_of(question, run))
+    return {"run": run, "pause": question, "until": questions.ends_at(question), "fields": fields}
 
 
 def timeline_of(shown: RunShown) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def _page(request: HttpRequest, found: Run) -> dict[str, Any]:
     tab = _one_of(request, "tab", TABS) or "timeline"
     return {
         **hero_of(shown), **pause_of(shown.run), **_TABS[tab](shown), **_log(request, shown.run),
-        "wall": exhibits.wall_of(shown.run),
+        "wall": artifact_presenters.wall_of(shown.run),
         "tab": tab, "tabs": TABS, "origin": request.build_absolute_uri("/").rstrip("/"),
         "traceback": shown.run.traceback,
     }  # fmt: skip
@@ -318,13 +318,13 @@ def hold(request: HttpRequest, pk: UUID) -> HttpResponse:
 def go_on(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Let a paused run go on, with what its form asks for; a form of an earlier pause answers no later one."""
     found = _run(pk)
-    if request.POST.get("question") == HELD["pk"] and answers.is_held(found):
+    if request.POST.get("question") == HELD["pk"] and questions.is_held(found):
         made = wish(requests.go_on, run_id=pk, given=None, now=timezone.now(), who=who(request))
         return _gone_on(request, made)
-    question = answers.open_pause(found)
+    question = questions.open_pause(found)
     if question is None or str(question.pk) != request.POST.get("question"):
         raise Conflict("state", "The run does not wait for this any more; look at what it waits for now.")
-    form = answers.form_of(question, found)
+    form = questions.form_of(question, found)
     try:
         given = forms.read(form, request.POST)
         made = wish(requests.go_on, run_id=pk, given=given, now=timezone.now(), who=who(request))

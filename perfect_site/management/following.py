@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import OutputWrapper
 from django.utils import timezone
 
-from perfect_site.api import listing
+from perfect_site.api import pagination
 from runs.models import Run
 from runs.rules.states import FINAL, SHOWN, RunState
 from runs.services.queries import run_json
@@ -36,7 +36,7 @@ def look(run_id: str, after: int | None) -> Moment:
     """The run as it stands in the database here, and its log lines after the number ``after``; None: no lines."""
     run = Run.objects.select_related("flow", "worker").get(pk=run_id)
     lines: list[Any] = []
-    while after is not None and (fresh := listing.log_lines(run, after=after, limit=PAGE)[0]):
+    while after is not None and (fresh := pagination.log_lines(run, after=after, limit=PAGE)[0]):
         lines += fresh
         after = fresh[-1]["seq"]
     return run_json(run, timezone.now()), lines

@@ -20,9 +20,9 @@ from prometheus_client.registry import Collector
 
 from flows.models import Flow, Schedule
 from perfect_site import __version__, addresses
-from perfect_site.api.shapes import taken_slots
+from perfect_site.api.serializers import taken_slots
 from runs.access import Token
-from runs.db import lanes
+from runs.db import threads
 from runs.models import Quarantine, Run, Worker
 from runs.rules.states import LIVE
 
@@ -43,7 +43,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
     """200 when the database answers, is migrated and takes writes, else 503 with the reason."""
-    if trouble := lanes.trouble():
+    if trouble := threads.trouble():
         return HttpResponse(f"{trouble}\n", status=503, content_type=PLAIN)
     try:
         missing = pending_migrations()

@@ -11,7 +11,7 @@ from django.http.response import HttpResponseBase
 from django.views import defaults
 
 from perfect_site.api.problems import as_problem, problem_of
-from perfect_site.dashboard.pages import say_outage
+from perfect_site.dashboard.decorators import say_outage
 from runs.db import outages
 
 logger = logging.getLogger("perfect.http")

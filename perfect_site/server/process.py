@@ -16,9 +16,9 @@ from daphne.ws_protocol import WebSocketProtocol
 from django.db import DatabaseError
 from twisted.internet import reactor
 
-from perfect_site.server.limits import LimitedFactory
-from perfect_site.server.seats import MAX_CONNECTIONS
-from perfect_site.server.sockets import LimitedSocket, LimitedSockets, counted
+from perfect_site.server.backpressure import LimitedSocket, LimitedSockets, counted
+from perfect_site.server.connection_slots import MAX_CONNECTIONS
+from perfect_site.server.request_limits import LimitedFactory
 from runs.db import outages
 
 GOING_AWAY = 4012  # autobahn sends only 1000 and 3000-4999, so 1012 "service restart" becomes 4012

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from perfect_site.dashboard.drawings import Drawing, draw, is_known
+from perfect_site.dashboard.topics import Drawing, draw, is_known
 from runs import events
-from runs.db import lanes
+from runs.db import threads
 
 FASTEST = 0.2  # seconds between two drawings of a topic
 SLOWEST = 2.0  # the longest that an expensive drawing delays the next one
@@ -188,7 +188,7 @@ class Hub:
         behind = [at for socket, at in topic.since.items() if socket.room()]
         try:
             if behind:
-                drawing = await lanes.read(draw, topic.name, topic.memory, whole=whole, since=min(behind))
+                drawing = await threads.read(draw, topic.name, topic.memory, whole=whole, since=min(behind))
                 self._fan_out(topic, drawing, fresh)
         except Exception:
             logger.exception("drawing %s failed", topic.name)

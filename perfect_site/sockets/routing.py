@@ -6,8 +6,8 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.urls import path, re_path
 from perfect_client.wire.messages import NO_ROUTE
 
-from perfect_site.sockets.browser import LiveConsumer
-from perfect_site.sockets.consumers import WorkerConsumer
+from perfect_site.sockets.pages import LiveConsumer
+from perfect_site.sockets.workers import WorkerConsumer
 
 
 class NowhereConsumer(AsyncWebsocketConsumer):

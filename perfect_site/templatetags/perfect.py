@@ -11,7 +11,7 @@ from django import template
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from runs.rules.pictures import Bar
+from runs.rules.geometry import Bar
 from runs.rules.states import SHOWN, seen
 
 register = template.Library()

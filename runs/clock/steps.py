@@ -29,7 +29,7 @@ from runs.ingest import dispatch
 from runs.models import Attempt, Run, Worker
 from runs.rules.silence import Silence, Steadiness
 from runs.rules.states import HELD, LIVE, OFFER_LASTS, RunState
-from runs.services import offerings, retention, sharing
+from runs.services import limits, offerings, retention
 from runs.services.announcements import follow_present
 from runs.services.closing import close
 from runs.services.requests import Wish, cancel, trigger_many
@@ -133,7 +133,7 @@ class Clock:
 
     def grant_limits(self, now: datetime) -> None:
         """Slots of a rate have come back meanwhile."""
-        self._grant_at = sharing.settle(now=now, by_clock=True)
+        self._grant_at = limits.settle(now=now, by_clock=True)
 
     def prune_history(self, now: datetime) -> None:
         """Let go of history that is older than the operator keeps; in small steps while there is more."""

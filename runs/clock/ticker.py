@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from runs import events
 from runs.clock.steps import SWEEP, Clock
-from runs.db import lanes
+from runs.db import threads
 from runs.db.outages import log_failure
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Ticker:
         clock = Clock(served=self._served)
         while True:
             try:
-                again = await lanes.write(clock.step, timezone.now())
+                again = await threads.write(clock.step, timezone.now())
                 pause = min((again - timezone.now()).total_seconds(), SWEEP.total_seconds())
             except Exception as error:
                 log_failure(logger, "the clock's step failed; it is tried again", error)

@@ -16,7 +16,7 @@ from flows import sealing, versions
 from flows.models import Schedule, Version
 from flows.statements import insert_one, swap
 from runs import events
-from runs.ingest.book import Book, shelf
+from runs.ingest.ledger import Book, shelf
 from runs.models import Attempt, Offering, Run
 from runs.rules.states import HELD, LIVE, RunState
 from runs.services import queue

@@ -18,10 +18,10 @@ from perfect_client.wire.messages import Accept, Acknowledge, DropRun, FactsReco
 
 from runs import events, notifications
 from runs.ingest import dispatch
-from runs.ingest.book import Book, Outdated, shelf
+from runs.ingest.ledger import Book, Outdated, shelf
 from runs.models import Attempt, Quarantine, Run, RunQuerySet, Worker
 from runs.rules.states import HELD, RunState
-from runs.services import answers, offerings
+from runs.services import offerings, questions
 from runs.services.announcements import announce as announce_flows
 from runs.services.closing import close
 
@@ -148,7 +148,7 @@ def _join_beside(worker: Worker, message: messages.Joined, now: datetime) -> Acc
 
 
 def _accept(worker: UUID, message: messages.Joined, now: datetime) -> Accept:
-    answers.send_again(worker=worker)
+    questions.send_again(worker=worker)
     dispatch.tell_holds_again(worker=worker)
     events.touch(
         events.WORKERS, events.OVERVIEW, events.WORK, events.ANSWERS,
@@ -229,7 +229,7 @@ def beat(*, worker: UUID, now: datetime, boot: str = "") -> None:
 def _back(runs: RunQuerySet, now: datetime) -> None:
     """Runs that were given up for lost go on, or go on waiting for a person."""
     for run in runs.with_subruns().filter(state=RunState.LOST):
-        run.move(answers.state_of_held(run), now=now, who="worker", why="its worker is back")
+        run.move(questions.state_of_held(run), now=now, who="worker", why="its worker is back")
         events.touch(events.run_topic(run.pk))
 
 

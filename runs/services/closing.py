@@ -12,7 +12,7 @@ from django.db import transaction
 from runs import events as live
 from runs.models import Event, Run, TaskRun
 from runs.rules.states import HELD, LEFT_OPEN, TASK_FINAL, RunState, TaskState, left_open
-from runs.services import answers, history, nested
+from runs.services import history, questions, subruns
 
 
 def close(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values: Any) -> bool:
@@ -21,14 +21,14 @@ def close(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values
         held = run.state in HELD
         if held:  # a bad end takes nothing back: what time alone has moved stays shown
             seen = TaskRun.objects.filter(run_id=run.pk, attempt=run.attempt).order_by("position", "pk")
-            values.setdefault("progress", history.shown(run, nested.live_rows(run, seen, now), now))
+            values.setdefault("progress", history.shown(run, subruns.live_rows(run, seen, now), now))
         if not end(run, to, now=now, who=who, why=why, **values):
             return False
         started, never_started = LEFT_OPEN[to]
         rows = TaskRun.objects.filter(run_id=run.pk).exclude(state__in=TASK_FINAL)
         rows.filter(state=TaskState.PENDING).update(state=never_started)
         rows.update(state=started, finished_at=now)
-        answers.forget(run=run, now=now)
+        questions.forget(run=run, now=now)
         if held and run.root_id is None:
             for sub in Run.objects.held().filter(root_id=run.pk).select_related("flow"):
                 close(sub, left_open(to), now=now, who=who, why=around(to, why))

@@ -18,7 +18,7 @@ from flows.parameters import masked, masked_schema
 from runs.models import Attempt, LogLine, Offering, Run, TaskRun, Worker
 from runs.rules import progress
 from runs.rules.states import HELD, OFFER_LASTS, SHOWN, WAITING, RunState
-from runs.services import answers, history, nested
+from runs.services import history, questions, subruns
 
 Eta = tuple[float, float]  # seconds left, low and high
 REST, MOST_REST = 10, timedelta(seconds=0.3)  # times what working it out took
@@ -71,7 +71,7 @@ def standing(run: Run, now: datetime) -> tuple[float, Eta | None]:
     at, rest, found = _standing.get(run.pk, (now, timedelta(), (0.0, None)))
     if not timedelta() <= now - at < rest or found[0] < run.progress:
         began = time.perf_counter()
-        found = progress_now(run, nested.live_rows(run, what_moves(run), now), now)
+        found = progress_now(run, subruns.live_rows(run, what_moves(run), now), now)
         _standing[run.pk] = now, min(MOST_REST, REST * timedelta(seconds=time.perf_counter() - began)), found
         while len(_standing) > STANDING_KEPT:
             _standing.popitem(last=False)
@@ -125,16 +125,16 @@ def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
 
 def pause_json(run: Run) -> dict[str, Any] | None:
     """What a paused run waits for: ``schema`` is the JSON Schema of its form."""
-    question = answers.open_pause(run)
+    question = questions.open_pause(run)
     if question is None:
         return None
     body = question.body
     return {
         "key": body.get("key") or None,
         "description": body.get("description") or "",
-        "schema": masked_schema(answers.form_of(question, run)),
+        "schema": masked_schema(questions.form_of(question, run)),
         "since": iso(question.asked_at),
-        "until": iso(answers.ends_at(question)),
+        "until": iso(questions.ends_at(question)),
     }
 
 
@@ -241,7 +241,7 @@ def waiting_reason(run: Run) -> str:
     if run.state == RunState.OFFERED:
         return "offered to a worker"
     if run.state == RunState.RUNNING:
-        return answers.waiting([run.fence]).get(run.fence or 0, "")
+        return questions.waiting([run.fence]).get(run.fence or 0, "")
     if run.state != RunState.PENDING:
         return ""
     if sealing.unreadable(run.parameters):

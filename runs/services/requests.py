@@ -17,7 +17,7 @@ from flows.parameters import Conflict, Missing, Refused, clean, configuration_of
 from runs import events
 from runs.models import Attempt, Event, Run, TaskRun
 from runs.rules.states import FINAL, HELD, RESUMABLE, RunState
-from runs.services import answers, queue
+from runs.services import questions, queue
 from runs.services.closing import CANCELLED, close, request_of
 
 BULK_LIMIT = 1_000
@@ -276,10 +276,10 @@ def go_on(*, run_id: UUID, given: Mapping[str, Any] | None, now: datetime, who: 
     run = _run(run_id, changing=True)
     _refuse_sub_run(run, "let go on")
     if run.state == RunState.PAUSED and Attempt.objects.filter(pk=run.fence or 0, hold=True).update(hold=False):
-        run.move(answers.state_of_held(run), now=now, who=who, why=f"let go on by {who}")
+        run.move(questions.state_of_held(run), now=now, who=who, why=f"let go on by {who}")
         events.touch(events.HOLDS, events.OVERVIEW, events.run_topic(run.pk))
         return _run(run_id)
-    if not answers.fill_in(run, given, now=now, who=who, why=f"let go on by {who}"):
+    if not questions.fill_in(run, given, now=now, who=who, why=f"let go on by {who}"):
         raise Conflict("state", f"the run is {run.seen_state} and waits for nobody")
     return _run(run_id)
 

@@ -17,7 +17,7 @@ from perfect_client.wire import messages
 from flows.models import Flow
 from runs import notifications
 from runs.clock.steps import SWEEP, Clock
-from runs.ingest import book, dispatch, reports
+from runs.ingest import dispatch, ledger, reports
 from runs.models import Run
 from runs.services import history, requests
 
@@ -150,7 +150,7 @@ def nothing_learned_elsewhere() -> None:
     """What a process remembers of other tests' databases is forgotten."""
     history.forget()
     dispatch.forget_all()
-    book.shelf.clear()
+    ledger.shelf.clear()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.models import Flow, Schedule, Task
 from flows.services import plan
-from perfect_site.dashboard.shown import id_at
+from perfect_site.dashboard.presenters import id_at
 from runs.models import Event, LogLine, Run, TaskRun, Worker
 from runs.rules.states import FINAL, WAITING, RunState, TaskState
 

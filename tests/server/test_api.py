@@ -449,5 +449,5 @@ def test_a_failure_inside_is_a_problem_document_without_details(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("the secret is 42")
 
-    monkeypatch.setattr("perfect_site.api.listing.page", fail)
+    monkeypatch.setattr("perfect_site.api.pagination.page", fail)
     assert "42" not in refused(call("GET", "/runs"), 500)

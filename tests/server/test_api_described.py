@@ -30,8 +30,8 @@ from flows import timetable
 from flows.models import Flow
 from perfect_site.api.routes import api
 from perfect_site.server.handler import Handler
+from runs.services import limits
 from runs.services import requests as services
-from runs.services import sharing
 
 from .conftest import NOW, FakeWorker
 
@@ -66,8 +66,8 @@ def known(flow: Flow, worker: FakeWorker) -> Known:
         order, messages.RunStarted(at, pid=1), messages.TaskStarted(at, 1, "load"), messages.Logged(at, "a line", 20, 1)
     )
     row = timetable.create(flow=flow, values={"kind": "interval", "expression": "60"}, now=NOW, who="ana")
-    sharing.create_limit(name="gpu", slots=2, per_second=0.5, now=NOW)
-    sharing.set_variable(name="gpu", value={"a": [1, None]}, now=NOW, who="ana")
+    limits.create_limit(name="gpu", slots=2, per_second=0.5, now=NOW)
+    limits.set_variable(name="gpu", value={"a": [1, None]}, now=NOW, who="ana")
     return {
         "slug": flow.slug, "run_id": order.run, "schedule_id": row.pk, "name": "gpu", "worker_id": str(worker.id),
     }  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from django.test import Client
 from perfect_client.wire import messages as p
 
-from perfect_site.dashboard import drawings, exhibits, markdown
+from perfect_site.dashboard import artifact_presenters, markdown, topics
 from runs.models import Artifact, Run, uuid7
 
 from .conftest import FakeWorker, seconds
@@ -78,7 +78,7 @@ def only(**where: Any) -> Artifact:
 def test_a_run_that_shows_nothing_has_a_hidden_section_and_no_query(browser, run, django_assert_num_queries):
     assert re.search(r'id="run-artifacts"[^>]* hidden>', page(browser, f"/runs/{run.pk}/"))
     with django_assert_num_queries(0):
-        assert exhibits.wall_of(run).exhibits == ()
+        assert artifact_presenters.wall_of(run).exhibits == ()
 
 
 def test_each_kind_is_drawn_as_what_it_is(browser, show):
@@ -147,7 +147,7 @@ def test_a_long_table_says_how_much_of_it_is_shown_and_can_be_had_whole(browser,
 
 def test_a_text_that_a_spreadsheet_would_run_is_made_harmless():
     table = json.dumps({"columns": None, "rows": [["=1+1", "-5", "@x", "plain", -5, None]]})
-    assert exhibits.as_csv(table) == "'=1+1,-5,'@x,plain,-5,\r\n"
+    assert artifact_presenters.as_csv(table) == "'=1+1,-5,'@x,plain,-5,\r\n"
 
 
 def test_a_long_text_is_cut_and_can_be_had_whole(browser, show):
@@ -162,7 +162,7 @@ def test_a_page_of_many_reads_no_content(browser, show, django_assert_max_num_qu
     run = show(*[written("table", json.dumps({"columns": None, "rows": [["x" * 4_000]] * 20})) for _ in range(20)])
 
     with django_assert_max_num_queries(3) as asked:
-        wall = exhibits.wall_of(run)
+        wall = artifact_presenters.wall_of(run)
         assert all(exhibit.table.rows for exhibit in wall.exhibits)
 
     assert len(wall.exhibits) == 20
@@ -291,13 +291,13 @@ def test_an_address_that_is_not_plain_opens_no_policy(browser, show, url):
 
 
 def drawn(run: Run, memory: Any = None, since: int = 0) -> tuple[dict[str, Any], Any]:
-    drawing = drawings.draw(f"run:{run.pk}", memory, whole=False, since=since)
+    drawing = topics.draw(f"run:{run.pk}", memory, whole=False, since=since)
     return dict(drawing.messages), drawing.memory
 
 
 def test_a_page_that_watches_gets_what_is_new_and_nothing_twice(show, run, monkeypatch):
     _, memory = drawn(run)
-    monkeypatch.setattr(drawings, "WALL_EVERY", 0.0)
+    monkeypatch.setattr(topics, "WALL_EVERY", 0.0)
 
     shown = show(written("progress", "10.0", key="rows"))
     first, memory = drawn(shown, memory)
@@ -349,7 +349,7 @@ def test_the_api_tells_them_in_order_and_in_pages(call, show):
 
 def test_an_answer_of_the_api_is_bounded(call, show, monkeypatch):
     run = show(*[written("markdown", "x" * 90_000) for _ in range(5)])
-    monkeypatch.setattr(exhibits, "ANSWER_BYTES", 200_000)
+    monkeypatch.setattr(artifact_presenters, "ANSWER_BYTES", 200_000)
 
     answer = call(f"/runs/{run.pk}/artifacts").data
 

@@ -12,7 +12,7 @@ from flows.models import Schedule
 from runs.clock.steps import CRASH_AFTER, LOST_AFTER, Clock
 from runs.ingest import dispatch, reports
 from runs.models import Limit, Run, Worker
-from runs.services import sharing
+from runs.services import limits
 
 from .conftest import NOW, seconds, tick
 
@@ -337,10 +337,10 @@ def test_a_one_off_time_and_a_rare_one_stay_where_they_are(flow):
 
 
 def test_a_rate_goes_on_at_once_although_the_clock_was_set_back(flow):
-    sharing.create_limit(name="api", slots=2, per_second=1.0, now=NOW)
+    limits.create_limit(name="api", slots=2, per_second=1.0, now=NOW)
     Limit.objects.update(level=2.0, level_at=NOW)
     back = NOW - timedelta(hours=2)
 
-    sharing._Limits(back)
+    limits._Limits(back)
 
     assert Limit.objects.get().taken_by_rate(back + timedelta(seconds=2)) == 0.0

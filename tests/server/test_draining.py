@@ -15,7 +15,7 @@ from perfect_site.dashboard.overview import workers
 from runs import events
 from runs.ingest import dispatch, reports
 from runs.models import Question, Run, Worker
-from runs.services import answers, queries, requests
+from runs.services import queries, questions, requests
 
 from .conftest import NOW, SPEC, FakeWorker, seconds
 
@@ -178,10 +178,12 @@ def told(worker: FakeWorker, order: p.OfferRun) -> UUID:
 
 def test_who_has_only_the_newer_one_leaves_the_words_to_the_older_one_unsaid(told, order):
     assert dispatch.holds(workers=[told], without=[order.fence]) == []
-    assert answers.due(workers=[told], now=LATER, without=[order.fence]) == []
+    assert questions.due(workers=[told], now=LATER, without=[order.fence]) == []
 
     assert dispatch.holds(workers=[], besides=[order.fence]) == [(told, p.HoldRun(order.fence))]
-    assert answers.due(workers=[], now=LATER, besides=[order.fence]) == [(told, p.Answer(order.fence, 1, {"value": 1}))]
+    assert questions.due(workers=[], now=LATER, besides=[order.fence]) == [
+        (told, p.Answer(order.fence, 1, {"value": 1}))
+    ]
 
 
 def test_who_has_both_says_them_once(told, order):

@@ -17,10 +17,10 @@ from django.utils import timezone
 from perfect_client.wire import messages as p
 
 from flows.models import Flow
-from perfect_site.sockets import consumers
-from perfect_site.sockets.consumers import WorkerConsumer, fleet
+from perfect_site.sockets import workers
+from perfect_site.sockets.workers import WorkerConsumer, fleet
 from runs import events
-from runs.db import lanes
+from runs.db import threads
 from runs.ingest import dispatch, reports
 from runs.models import Run, Worker
 from runs.rules.states import OFFER_LASTS
@@ -64,11 +64,11 @@ class Peer:
 
 @pytest.fixture
 def token(make_token: Callable[..., str]) -> Iterator[str]:
-    lanes.start()
+    threads.start()
     stop = events.listen(fleet.notice, early=True)
     yield make_token("worker")
     stop()
-    lanes.stop()
+    threads.stop()
     fleet.workers.clear()
     fleet.draining.clear()
 
@@ -83,7 +83,7 @@ def tell(story: Callable[[], Awaitable[None]]) -> None:
 
 async def until(look: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + 20
-    while not (found := await lanes.read(look)):
+    while not (found := await threads.read(look)):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     return found
@@ -108,7 +108,7 @@ def test_a_worker_that_goes_while_the_database_is_locked_is_no_ghost(token: str)
             assert not fleet.anyone
         idle = await Peer(token, "idle").join()
         await until(lambda: connected() == {"ghost": False, "idle": True})
-        run = await lanes.write(trigger)
+        run = await threads.write(trigger)
 
         assert (await idle.hear(p.OfferRun)).run == str(run.pk)
         await idle.wire.disconnect()
@@ -120,7 +120,7 @@ def test_that_a_worker_has_left_is_written_though_the_database_fails_meanwhile(
     token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_on("SQLite")
-    monkeypatch.setattr(lanes, "RETRY_EVERY", 0.05)
+    monkeypatch.setattr(threads, "RETRY_EVERY", 0.05)
 
     def busy_for(milliseconds: int) -> None:
         with connection.cursor() as cursor:
@@ -128,11 +128,11 @@ def test_that_a_worker_has_left_is_written_though_the_database_fails_meanwhile(
 
     async def story() -> None:
         gone = await Peer(token, "gone").join()
-        await lanes.write(busy_for, 50)
+        await threads.write(busy_for, 50)
         with locked():
             await gone.wire.disconnect(timeout=20)
             with pytest.raises(Exception, match="locked"):
-                await lanes.write(lambda: None)
+                await threads.write(lambda: None)
         await until(lambda: connected() == {"gone": False})
 
     tell(story)
@@ -144,12 +144,12 @@ def test_what_a_connection_writes_of_its_end_harms_no_later_one(token: str) -> N
         await until(lambda: connected() == {"w": True})
         joined = timezone.now()
         message = p.Joined(str(peer.id), "b-1", name="w")
-        token_id = await lanes.read(Worker.objects.values_list("token", flat=True).get)
-        await lanes.write(reports.join, message=message, now=joined, token=token_id)
+        token_id = await threads.read(Worker.objects.values_list("token", flat=True).get)
+        await threads.write(reports.join, message=message, now=joined, token=token_id)
         await peer.wire.disconnect(timeout=20)  # the older connection: it may notice its end late
-        await lanes.write(lambda: None)
+        await threads.write(lambda: None)
 
-        assert await lanes.read(connected) == {"w": True}
+        assert await threads.read(connected) == {"w": True}
 
     tell(story)
 
@@ -186,11 +186,11 @@ def test_who_is_not_heard_gets_no_run(token: str, monkeypatch: pytest.MonkeyPatc
         silent = await Peer(token, "silent", slots=8).join()
         await silent.say(p.Beaten())
         await silent.hear(p.Echo)
-        monkeypatch.setattr(consumers, "SILENCE_S", -1.0)
-        run = await lanes.write(trigger)
+        monkeypatch.setattr(workers, "SILENCE_S", -1.0)
+        run = await threads.write(trigger)
         assert await silent.is_silent()
 
-        monkeypatch.setattr(consumers, "SILENCE_S", 30.0)
+        monkeypatch.setattr(workers, "SILENCE_S", 30.0)
         await silent.say(p.SlotsFreed(9))
         assert (await silent.hear(p.OfferRun)).run == str(run.pk)
         await silent.wire.disconnect()
@@ -206,17 +206,17 @@ def test_a_run_is_not_offered_again_to_a_worker_that_did_not_answer(token: str, 
         deaf = await Peer(token, "deaf", slots=8).join()
         await deaf.say(p.Beaten())
         await deaf.hear(p.Echo)
-        run = await lanes.write(trigger)
+        run = await threads.write(trigger)
         offer = await deaf.hear(p.OfferRun)
         later = age_offers(OFFER_LASTS.total_seconds())
-        await lanes.write(dispatch.expire, fences=[offer.fence], now=later)
+        await threads.write(dispatch.expire, fences=[offer.fence], now=later)
         assert await deaf.is_silent()
-        reason = await lanes.read(lambda: queries.waiting_reason(Run.objects.select_related("flow").get()))
+        reason = await threads.read(lambda: queries.waiting_reason(Run.objects.select_related("flow").get()))
         assert reason == "no answer to an offer from deaf, asked again after a minute"
 
         other = await Peer(token, "other").join()
         assert (await other.hear(p.OfferRun)).run == str(run.pk)
-        second = await lanes.write(trigger)
+        second = await threads.write(trigger)
         assert await deaf.is_silent()
         await deaf.say(answer(8) if answer is p.SlotsFreed else answer(offer.fence, offer.run))
         assert (await deaf.hear(p.OfferRun)).run == str(second.pk)
@@ -227,16 +227,16 @@ def test_a_run_is_not_offered_again_to_a_worker_that_did_not_answer(token: str, 
 
 
 def test_a_worker_that_did_not_answer_is_tried_again_after_a_while(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumers, "WATCH_EVERY", 0.05)
+    monkeypatch.setattr(workers, "WATCH_EVERY", 0.05)
 
     async def story() -> None:
         deaf = await Peer(token, "deaf").join()
         await deaf.say(p.Beaten())
         await deaf.hear(p.Echo)
-        run = await lanes.write(trigger)
+        run = await threads.write(trigger)
         offer = await deaf.hear(p.OfferRun)
-        later = age_offers(consumers.PASSED_OVER_S)
-        await lanes.write(dispatch.expire, fences=[offer.fence], now=later)
+        later = age_offers(workers.PASSED_OVER_S)
+        await threads.write(dispatch.expire, fences=[offer.fence], now=later)
 
         assert (await deaf.hear(p.OfferRun)).run == str(run.pk)
         await deaf.wire.disconnect()

@@ -15,7 +15,9 @@ from tests.hostile import Site, frame, measure, serving, until
 GROWTH = 45.0  # MB above what the server needs anyway: what all sockets may hold, and a little
 REST = 20.0  # MB that may be left of it
 PLACES = 300
-SCARCE = f"from perfect_site.server import seats; seats.MAX_CONNECTIONS, seats.RESERVE = {PLACES}, 50"
+SCARCE = (
+    f"from perfect_site.server import connection_slots as seats; seats.MAX_CONNECTIONS, seats.RESERVE = {PLACES}, 50"
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from asgiref.sync import async_to_sync
 from django.db import DatabaseError, OperationalError, connection, transaction
 
 from flows.models import Flow
-from runs.db import lanes, outages, upkeep
+from runs.db import maintenance, outages, threads
 
 from .conftest import NOW, locked, only_on, sqlite_file
 from .test_serving import until
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def foreign():
     """Set when another process has written."""
     heard = threading.Event()
-    lanes.start(on_foreign_commit=heard.set)
+    threads.start(on_foreign_commit=heard.set)
     yield heard
-    lanes.stop()
+    threads.stop()
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def full(spare: int = 0) -> Iterator[None]:
     """The database may grow by ``spare`` pages and no more, as far as the writer can tell: SQLite's own full disk."""
     with contextlib.closing(sqlite3.connect(sqlite_file())) as other:
         other.execute("VACUUM")  # what earlier tests have used is no room
-    ask = partial(lanes.write_and_wait, pragma)
+    ask = partial(threads.write_and_wait, pragma)
     before = ask("max_page_count")
     ask(f"max_page_count = {ask('page_count') + spare}")
     try:
@@ -67,7 +67,7 @@ def fail(name: str) -> None:
 
 def test_a_job_is_on_disk_when_its_future_is_done(foreign):
     only_on("SQLite")
-    lanes.write_soon(make, "a").result(5)
+    threads.write_soon(make, "a").result(5)
 
     with sqlite3.connect(sqlite_file()) as other:
         assert other.execute("SELECT name FROM flows_flow").fetchall() == [("a",)]
@@ -75,8 +75,8 @@ def test_a_job_is_on_disk_when_its_future_is_done(foreign):
 
 def test_a_failing_job_is_rolled_back_alone(foreign):
     gate = threading.Event()
-    lanes.write_soon(gate.wait, 5)
-    jobs = [lanes.write_soon(fail if n == 2 else make, f"f{n}") for n in range(5)]
+    threads.write_soon(gate.wait, 5)
+    jobs = [threads.write_soon(fail if n == 2 else make, f"f{n}") for n in range(5)]
     gate.set()
 
     wait(jobs, timeout=5)
@@ -86,7 +86,7 @@ def test_a_failing_job_is_rolled_back_alone(foreign):
 
 
 def test_a_failing_job_on_its_own_is_rolled_back_too(foreign):
-    job = lanes.write_soon(fail, "alone")
+    job = threads.write_soon(fail, "alone")
 
     assert isinstance(job.exception(5), LookupError)
     assert not Flow.objects.exists()
@@ -102,8 +102,8 @@ def test_bells_ring_after_the_commit_and_not_for_what_was_rolled_back(foreign):
             raise LookupError
 
     gate = threading.Event()
-    lanes.write_soon(gate.wait, 5)
-    jobs = [lanes.write_soon(ring, "good", False), lanes.write_soon(ring, "bad", True)]
+    threads.write_soon(gate.wait, 5)
+    jobs = [threads.write_soon(ring, "good", False), threads.write_soon(ring, "bad", True)]
     gate.set()
     wait(jobs, timeout=5)
 
@@ -112,9 +112,9 @@ def test_bells_ring_after_the_commit_and_not_for_what_was_rolled_back(foreign):
 
 def test_waiting_jobs_share_one_commit(foreign):
     gate = threading.Event()
-    lanes.write_soon(gate.wait, 5)
+    threads.write_soon(gate.wait, 5)
     seen: list[int] = []
-    jobs = [lanes.write_soon(lambda: seen.append(len(connection.savepoint_ids))) for _ in range(10)]
+    jobs = [threads.write_soon(lambda: seen.append(len(connection.savepoint_ids))) for _ in range(10)]
     gate.set()
 
     wait(jobs, timeout=5)
@@ -124,7 +124,7 @@ def test_waiting_jobs_share_one_commit(foreign):
 
 def test_a_commit_of_another_process_is_noticed(foreign):
     only_on("SQLite")
-    lanes.write_soon(make, "mine").result(5)
+    threads.write_soon(make, "mine").result(5)
     assert not foreign.is_set()
 
     with sqlite3.connect(sqlite_file(), timeout=5) as other:
@@ -136,9 +136,9 @@ def test_a_commit_of_another_process_is_noticed(foreign):
 def test_the_log_is_moved_into_the_database_while_commits_go_on(foreign):
     only_on("SQLite")
     for n in range(20):
-        lanes.write_soon(make, f"f{n}").result(5)
+        threads.write_soon(make, f"f{n}").result(5)
 
-    from runs.db.upkeep import Upkeep
+    from runs.db.maintenance import Upkeep
 
     def checkpoint() -> None:
         keeper = Upkeep()
@@ -156,10 +156,10 @@ def test_the_log_is_moved_into_the_database_while_commits_go_on(foreign):
 
 
 def test_stop_writes_what_waits_first():
-    lanes.start()
-    jobs = [lanes.write_soon(make, f"f{n}") for n in range(50)]
+    threads.start()
+    jobs = [threads.write_soon(make, f"f{n}") for n in range(50)]
 
-    lanes.stop()
+    threads.stop()
 
     assert all(job.done() for job in jobs)
     assert Flow.objects.count() == 50
@@ -173,11 +173,11 @@ def test_what_follows_from_a_group_joins_its_commit_once(foreign):
 
     def make_and_ask(name: str) -> None:
         make(name)
-        lanes.before_commit(follow)
+        threads.before_commit(follow)
 
     gate = threading.Event()
-    lanes.write_soon(gate.wait, 5)
-    jobs = [lanes.write_soon(make_and_ask, f"f{n}") for n in range(3)]
+    threads.write_soon(gate.wait, 5)
+    jobs = [threads.write_soon(make_and_ask, f"f{n}") for n in range(3)]
     gate.set()
     for job in jobs:
         job.result(5)
@@ -188,9 +188,9 @@ def test_what_follows_from_a_group_joins_its_commit_once(foreign):
 def test_what_follows_may_fail_without_harm_to_the_group(foreign, caplog):
     def make_and_ask() -> None:
         make("kept")
-        lanes.before_commit(partial(fail, "gone"))
+        threads.before_commit(partial(fail, "gone"))
 
-    lanes.write_soon(make_and_ask).result(5)
+    threads.write_soon(make_and_ask).result(5)
 
     assert list(Flow.objects.values_list("name", flat=True)) == ["kept"]
     assert "what was to follow" in caplog.text
@@ -200,24 +200,24 @@ def test_nothing_follows_from_a_job_that_failed(foreign):
     seen = []
 
     def ask_and_fail() -> None:
-        lanes.before_commit(lambda: seen.append(1))
+        threads.before_commit(lambda: seen.append(1))
         fail("gone")
 
     with pytest.raises(LookupError):
-        lanes.write_soon(ask_and_fail).result(5)
-    lanes.write_soon(lambda: None).result(5)
+        threads.write_soon(ask_and_fail).result(5)
+    threads.write_soon(lambda: None).result(5)
 
     assert seen == []
 
 
 @pytest.mark.parametrize("way", ["thread", "loop"])
 def test_a_write_that_cannot_begin_in_time_is_left_out_and_its_caller_told(foreign, monkeypatch, way):
-    monkeypatch.setattr(lanes, "WRITE_WITHIN", 0.2)
-    ask = lanes.write_and_wait if way == "thread" else async_to_sync(lanes.write)
+    monkeypatch.setattr(threads, "WRITE_WITHIN", 0.2)
+    ask = threads.write_and_wait if way == "thread" else async_to_sync(threads.write)
 
     with locked(), pytest.raises(outages.NotWritten) as refused:
         ask(make, "given up")
-    lanes.write_soon(make, "later").result(20)
+    threads.write_soon(make, "later").result(20)
 
     assert refused.value.outage is outages.WAITED
     assert list(Flow.objects.values_list("name", flat=True)) == ["later"]
@@ -225,8 +225,8 @@ def test_a_write_that_cannot_begin_in_time_is_left_out_and_its_caller_told(forei
 
 @pytest.mark.parametrize("way", ["thread", "loop"])
 def test_a_write_that_has_begun_is_waited_for(foreign, monkeypatch, way):
-    monkeypatch.setattr(lanes, "WRITE_WITHIN", 0.05)
-    ask = lanes.write_and_wait if way == "thread" else async_to_sync(lanes.write)
+    monkeypatch.setattr(threads, "WRITE_WITHIN", 0.05)
+    ask = threads.write_and_wait if way == "thread" else async_to_sync(threads.write)
     gate = threading.Event()
 
     def slow() -> Flow:
@@ -238,15 +238,15 @@ def test_a_write_that_has_begun_is_waited_for(foreign, monkeypatch, way):
 
 
 def test_a_caller_that_gives_up_in_the_moment_of_being_given_up_makes_no_noise(foreign, monkeypatch):
-    monkeypatch.setattr(lanes, "WRITE_WITHIN", 0.05)
+    monkeypatch.setattr(threads, "WRITE_WITHIN", 0.05)
     gate, running, noise = threading.Event(), threading.Event(), []
-    lanes.write_soon(lambda: (running.set(), gate.wait(20)))
+    threads.write_soon(lambda: (running.set(), gate.wait(20)))
     assert running.wait(20)
 
     async def ask_and_leave() -> bool:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, context: noise.append(context))
-        asked = asyncio.create_task(lanes.write(make, "never"))
+        asked = asyncio.create_task(threads.write(make, "never"))
         loop.call_later(0.05, asked.cancel)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -256,15 +256,15 @@ def test_a_caller_that_gives_up_in_the_moment_of_being_given_up_makes_no_noise(f
 
     assert asyncio.run(ask_and_leave())
     gate.set()
-    lanes.write_soon(make, "later").result(20)
+    threads.write_soon(make, "later").result(20)
     assert (noise, list(Flow.objects.values_list("name", flat=True))) == ([], ["later"])
 
 
 @pytest.mark.parametrize("way", ["thread", "loop"])
 def test_nobody_waits_for_ever_for_a_write_that_has_begun(foreign, monkeypatch, way):
-    monkeypatch.setattr(lanes, "WRITE_WITHIN", 0.05)
-    monkeypatch.setattr(lanes, "FINISH_WITHIN", 0.05)
-    ask = lanes.write_and_wait if way == "thread" else async_to_sync(lanes.write)
+    monkeypatch.setattr(threads, "WRITE_WITHIN", 0.05)
+    monkeypatch.setattr(threads, "FINISH_WITHIN", 0.05)
+    ask = threads.write_and_wait if way == "thread" else async_to_sync(threads.write)
     gate = threading.Event()
 
     with pytest.raises(outages.NotWritten) as refused:
@@ -275,42 +275,42 @@ def test_nobody_waits_for_ever_for_a_write_that_has_begun(foreign, monkeypatch, 
 
 
 def test_while_another_process_holds_the_lock_it_is_said_and_reads_go_on(foreign, monkeypatch):
-    monkeypatch.setattr(lanes, "PROBE_EVERY", 0.0)
-    assert lanes.trouble() == ""
-    monkeypatch.setattr(lanes, "PROBE_WITHIN", 0.2)
+    monkeypatch.setattr(threads, "PROBE_EVERY", 0.0)
+    assert threads.trouble() == ""
+    monkeypatch.setattr(threads, "PROBE_WITHIN", 0.2)
 
     with locked():
-        assert "do not come back" in lanes.trouble()
-        assert async_to_sync(lanes.read)(Flow.objects.count) == 0
-    lanes.write_soon(make, "later").result(20)
+        assert "do not come back" in threads.trouble()
+        assert async_to_sync(threads.read)(Flow.objects.count) == 0
+    threads.write_soon(make, "later").result(20)
 
-    monkeypatch.setattr(lanes, "PROBE_WITHIN", 20.0)
-    assert lanes.trouble() == ""
+    monkeypatch.setattr(threads, "PROBE_WITHIN", 20.0)
+    assert threads.trouble() == ""
 
 
 def test_a_full_disk_is_told_and_forgotten_when_there_is_room(foreign, caplog, monkeypatch):
-    monkeypatch.setattr(lanes, "RETRY_EVERY", 60.0)
+    monkeypatch.setattr(threads, "RETRY_EVERY", 60.0)
     with full():
         with pytest.raises(OperationalError) as refused:
-            lanes.write_and_wait(make_large, "large")
+            threads.write_and_wait(make_large, "large")
         assert outages.of(refused.value) is outages.FULL
-        assert lanes.trouble() == outages.FULL.sentence
-        assert async_to_sync(lanes.read)(Flow.objects.count) == 0
-        monkeypatch.setattr(lanes, "RETRY_EVERY", 0.0)
+        assert threads.trouble() == outages.FULL.sentence
+        assert async_to_sync(threads.read)(Flow.objects.count) == 0
+        monkeypatch.setattr(threads, "RETRY_EVERY", 0.0)
         with pytest.raises(OperationalError):
-            lanes.write_and_wait(make_large, "large")
-    lanes.write_and_wait(make_large, "large")
+            threads.write_and_wait(make_large, "large")
+    threads.write_and_wait(make_large, "large")
 
-    until(lambda: lanes.trouble() == "")
+    until(lambda: threads.trouble() == "")
     assert "Traceback" not in caplog.text
 
 
 def test_what_must_be_written_is_written_when_there_is_room(foreign, monkeypatch):
-    monkeypatch.setattr(lanes, "RETRY_EVERY", 0.05)
+    monkeypatch.setattr(threads, "RETRY_EVERY", 0.05)
     with full():
-        job = lanes.write_surely(make_large, "surely")
+        job = threads.write_surely(make_large, "surely")
         with pytest.raises(OperationalError):
-            lanes.write_and_wait(make_large, "given up")
+            threads.write_and_wait(make_large, "given up")
         assert not job.done()
 
     assert job.result(20).name == "surely"
@@ -330,8 +330,8 @@ def test_what_is_called_written_on_a_full_disk_is_written(foreign, fill, place, 
     """The n-th write of a group meets the full disk, for each n, at the first page or a later one."""
     with full(spare):
         gate = threading.Event()
-        lanes.write_soon(gate.wait, 5)
-        jobs = [lanes.write_soon(fill if n == place else make, f"f{n}") for n in range(4)]
+        threads.write_soon(gate.wait, 5)
+        jobs = [threads.write_soon(fill if n == place else make, f"f{n}") for n in range(4)]
         gate.set()
         wait(jobs, timeout=20)
 
@@ -342,19 +342,19 @@ def test_what_is_called_written_on_a_full_disk_is_written(foreign, fill, place, 
 
 def test_a_checkpoint_that_fails_does_not_end_the_thread(foreign, monkeypatch):
     only_on("SQLite")
-    monkeypatch.setattr(upkeep, "CHECKPOINT_AFTER_WRITES", 1)
-    lanes.write_and_wait(pragma, "busy_timeout = 50")
+    monkeypatch.setattr(maintenance, "CHECKPOINT_AFTER_WRITES", 1)
+    threads.write_and_wait(pragma, "busy_timeout = 50")
     with contextlib.ExitStack() as stack:
 
         def make_and_lock() -> None:
             make("a")
             transaction.on_commit(lambda: stack.enter_context(locked()))
 
-        lanes.write_and_wait(make_and_lock)
-        waiting = lanes.write_soon(make, "b")
+        threads.write_and_wait(make_and_lock)
+        waiting = threads.write_soon(make, "b")
         assert waiting.exception(20) is None or outages.of(waiting.exception()) is outages.LOCKED
 
-    lanes.write_and_wait(make, "c")
+    threads.write_and_wait(make, "c")
     assert {"a", "c"} <= set(Flow.objects.values_list("name", flat=True))
 
 
@@ -367,7 +367,7 @@ def test_a_checkpoint_on_a_full_disk_is_known_as_one():
             error.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise error
 
-    keeper = upkeep.Upkeep()
+    keeper = maintenance.Upkeep()
     keeper._second = FullDisk()
 
     with pytest.raises(OperationalError) as failed:
@@ -389,13 +389,13 @@ def test_what_depends_on_a_lost_group_is_undone(foreign):
     undone = []
 
     def ask_and_fill() -> None:
-        lanes.if_lost(lambda: undone.append(1))
+        threads.if_lost(lambda: undone.append(1))
         make("a")
         transaction.set_rollback(True)
 
     with pytest.raises(outages.NotWritten):
-        lanes.write_and_wait(ask_and_fill)
-    lanes.write_and_wait(lambda: lanes.if_lost(lambda: undone.append(2)))
+        threads.write_and_wait(ask_and_fill)
+    threads.write_and_wait(lambda: threads.if_lost(lambda: undone.append(2)))
 
     assert undone == [1]
 
@@ -405,5 +405,5 @@ def test_what_was_committed_is_called_written_whatever_follows_it(foreign, caplo
         transaction.on_commit(lambda: fail("follows"))
         return make("kept")
 
-    assert lanes.write_and_wait(make_and_fail_later).name == "kept"
+    assert threads.write_and_wait(make_and_fail_later).name == "kept"
     assert "what was to follow a commit failed" in caplog.text

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from perfect_client.wire import messages as p
 
-from perfect_site.dashboard.shown import Reader
+from perfect_site.dashboard.presenters import Reader
 from runs.models import Run, TaskRun
 from runs.services import history, queries, requests
 

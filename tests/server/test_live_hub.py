@@ -13,12 +13,12 @@ from asgiref.sync import async_to_sync
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfect_site.dashboard.drawings import Drawing
+from perfect_site.dashboard.topics import Drawing
 from perfect_site.sockets import hub as hubs
-from perfect_site.sockets.browser import MAX_IN_FLIGHT, MAX_WAITING, STALLED, Mailbox
 from perfect_site.sockets.hub import FASTEST, SLOWEST, Hub, Pace
+from perfect_site.sockets.pages import MAX_IN_FLIGHT, MAX_WAITING, STALLED, Mailbox
 from runs import events
-from runs.db import lanes
+from runs.db import threads
 
 RUN = "01a205bd-6a51-7000-953b-c49625bda659"
 
@@ -162,7 +162,7 @@ def artist(monkeypatch: pytest.MonkeyPatch) -> Artist:
 
     artist = Artist()
     monkeypatch.setattr(hubs, "draw", artist)
-    monkeypatch.setattr(lanes, "read", read)
+    monkeypatch.setattr(threads, "read", read)
     return artist
 
 

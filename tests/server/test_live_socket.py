@@ -14,10 +14,10 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from perfect_site.dashboard.drawings import draw
-from perfect_site.sockets import browser
-from perfect_site.sockets.browser import FORBIDDEN, MALFORMED, OVERFLOW, SIGNED_OUT, LiveConsumer
+from perfect_site.dashboard.topics import draw
+from perfect_site.sockets import pages
 from perfect_site.sockets.hub import hub
+from perfect_site.sockets.pages import FORBIDDEN, MALFORMED, OVERFLOW, SIGNED_OUT, LiveConsumer
 from runs import events
 from runs.models import Run, TaskRun
 
@@ -122,7 +122,7 @@ def test_a_user_without_permissions_is_refused(make_user: Any) -> None:
 
 
 def test_a_user_who_is_switched_off_hears_no_more(pass_of: str, viewer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browser, "CHECK_EVERY", 0.0)
+    monkeypatch.setattr(pages, "CHECK_EVERY", 0.0)
     viewer.is_active = False
 
     async def story() -> None:
@@ -156,7 +156,7 @@ def sign_out(user: Any, cookies: str) -> None:
 def test_who_may_not_any_more_hears_no_more_at_once(
     viewer: Any, change: Any, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
 ) -> None:
-    monkeypatch.setattr(browser, "CHECK_EVERY", 1e9)
+    monkeypatch.setattr(pages, "CHECK_EVERY", 1e9)
     cookies = cookies_of(viewer)
 
     def act() -> None:
@@ -194,8 +194,8 @@ def test_a_page_that_asks_for_more_is_looked_at_first(
     pass_of: str, viewer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What another process changed is not heard here."""
-    monkeypatch.setattr(browser, "CHECK_EVERY", 1e9)
-    monkeypatch.setattr(browser, "BELIEVED", 0.0)
+    monkeypatch.setattr(pages, "CHECK_EVERY", 1e9)
+    monkeypatch.setattr(pages, "BELIEVED", 0.0)
 
     async def story() -> None:
         tab = await Tab(pass_of).open()
@@ -207,7 +207,7 @@ def test_a_page_that_asks_for_more_is_looked_at_first(
 
 
 def test_what_another_process_changed_is_found_in_seconds() -> None:
-    assert browser.CHECK_EVERY <= 5
+    assert pages.CHECK_EVERY <= 5
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,6 @@ def test_how_many_were_left_out_is_told_with_the_next_line(monkeypatch: pytest.M
 
 
 def test_every_other_line_is_as_it_was() -> None:
-    line = record("runs.db.lanes")
+    line = record("runs.db.threads")
     assert [SeldomSuspicious().filter(line) for _ in range(2)] == [True, True]
     assert line.exc_info is not None

@@ -28,7 +28,7 @@ import os, sys
 os.environ["DJANGO_SETTINGS_MODULE"] = "perfect_site.settings"
 import django
 django.setup()
-from runs.db import lanes
+from runs.db import threads as lanes
 lanes.WRITE_WITHIN, lanes.PROBE_EVERY, lanes.PROBE_WITHIN, lanes.RETRY_EVERY = 2.0, 0.5, 1.0, 0.2
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", *sys.argv[1:]])

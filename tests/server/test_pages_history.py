@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from flows.models import Flow
 from perfect_site.dashboard import run_filters
+from perfect_site.dashboard.presenters import as_id, id_at
 from perfect_site.dashboard.run_filters import page_of
-from perfect_site.dashboard.shown import as_id, id_at
 from runs.models import Run
 
 from .pages import make_flow, make_run

@@ -16,8 +16,8 @@ from perfect_client.wire import messages as p
 from flows import services
 from flows.models import Flow
 from perfect_site.dashboard import attention, overview
-from perfect_site.dashboard.drawings import draw
-from runs.db import lanes
+from perfect_site.dashboard.topics import draw
+from runs.db import threads
 from runs.ingest import reports
 from runs.models import Offering, Worker
 
@@ -49,7 +49,7 @@ def act(administrator: Any, client: Client, monkeypatch: Any) -> Client:
         def result(self, timeout: float) -> Any:
             return self.value
 
-    monkeypatch.setattr(lanes, "write_soon", lambda deed, *args, **values: Done(deed(*args, **values)))
+    monkeypatch.setattr(threads, "write_soon", lambda deed, *args, **values: Done(deed(*args, **values)))
     client.force_login(administrator)
     return client
 

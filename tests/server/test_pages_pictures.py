@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from perfect_site.dashboard.logs import pieces
 from perfect_site.templatetags.perfect import dur, eta, number
-from runs.rules import pictures
+from runs.rules import geometry
 
 
 @dataclass(frozen=True)
@@ -32,32 +32,32 @@ weights = st.floats(0.001, 1e6, allow_nan=False)
 def test_segments_fill_the_bar_and_show_the_weighted_share(made: list[tuple[float, float]]) -> None:
     parts = [Part(pk, weight, share) for pk, (weight, share) in enumerate(made)]
 
-    drawn = pictures.segments(parts)
+    drawn = geometry.segments(parts)
 
-    assert len(drawn) <= pictures.SEGMENTS
+    assert len(drawn) <= geometry.SEGMENTS
     assert math.isclose(sum(segment.width for segment in drawn), 100, rel_tol=1e-6)
     shown = 100 * sum(w * s for w, s in made) / sum(w for w, _ in made)
     assert math.isclose(sum(segment.filled for segment in drawn), shown, rel_tol=1e-6, abs_tol=1e-6)
 
 
 def test_a_segment_is_as_wide_as_its_weight() -> None:
-    drawn = pictures.segments([Part(1, 1, 1, "COMPLETED"), Part(2, 3, 0.5)])
+    drawn = geometry.segments([Part(1, 1, 1, "COMPLETED"), Part(2, 3, 0.5)])
 
     assert [(s.x, s.width, s.filled, s.kind) for s in drawn] == [(0, 25, 25, "ok"), (25, 75, 37.5, "done")]
 
 
 def test_the_longest_bar_is_the_highest_and_trouble_has_a_second_shape() -> None:
-    drawn = pictures.bars([("COMPLETED", 10.0, "", ""), ("FAILED", 5.0, "", "")], count=20)
+    drawn = geometry.bars([("COMPLETED", 10.0, "", ""), ("FAILED", 5.0, "", "")], count=20)
 
     assert drawn[0].height > drawn[1].height and drawn[1].mark and not drawn[0].mark
     assert drawn[1].x == 95
 
 
 def test_a_lane_stays_in_its_picture() -> None:
-    lane = pictures.lane(50, 100, 400, 100)
+    lane = geometry.lane(50, 100, 400, 100)
 
     assert lane is not None and lane.x + lane.width <= 100 and lane.x + (lane.usual or 0) <= 100
-    assert pictures.lane(None, 1, 1, 1) is None
+    assert geometry.lane(None, 1, 1, 1) is None
 
 
 @pytest.mark.parametrize(

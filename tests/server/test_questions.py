@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from perfect_client.wire import messages as p
 
 from flows.parameters import Conflict, Refused
-from perfect_site.dashboard.shown import Reader
+from perfect_site.dashboard.presenters import Reader
 from runs import events
 from runs.clock import steps
-from runs.ingest import book, dispatch
+from runs.ingest import dispatch, ledger
 from runs.models import Attempt, Holding, Limit, Question, Run, Variable
 from runs.rules.states import RunState
-from runs.services import answers, requests, sharing
+from runs.services import limits, questions, requests
 from runs.services.closing import close
 
 from .conftest import NOW, FakeWorker, seconds, tick
@@ -80,17 +80,17 @@ def db_limit() -> Limit:
 def test_an_answer_goes_to_its_worker_once(code, worker):
     number = code.ask("variable.get", name="x")
 
-    assert answers.due(workers=[worker.id], now=NOW) == [(worker.id, p.Answer(code.order.fence, number, {}))]
-    assert answers.due(workers=[worker.id], now=NOW) == []
+    assert questions.due(workers=[worker.id], now=NOW) == [(worker.id, p.Answer(code.order.fence, number, {}))]
+    assert questions.due(workers=[worker.id], now=NOW) == []
 
 
 def test_a_worker_that_comes_back_gets_what_may_not_have_arrived(code, worker):
     code.ask("variable.get", name="x")
-    answers.due(workers=[worker.id], now=NOW)
+    questions.due(workers=[worker.id], now=NOW)
 
     worker.join(p.Held(code.order.fence, code.order.run, facts=code.seq, started=True))
 
-    assert len(answers.due(workers=[worker.id], now=NOW)) == 1
+    assert len(questions.due(workers=[worker.id], now=NOW)) == 1
 
 
 def test_what_was_heard_is_forgotten(code, worker):
@@ -106,7 +106,7 @@ def test_a_question_that_no_server_knows_gets_a_sentence(code):
 
 def test_the_same_question_twice_is_asked_once(code, db_limit):
     code.slots("db")
-    book.shelf.clear()
+    ledger.shelf.clear()
     fact = p.Asked(seconds(), 1, "concurrency", {"names": ["db"], "occupy": 1, "strict": False})
 
     code.say(fact)
@@ -150,11 +150,11 @@ def test_more_than_there_can_ever_be_is_refused(code, db_limit):
 
 
 def test_a_limit_of_nothing_lets_nobody_pass_until_it_is_raised(code):
-    sharing.create_limit(name="closed", slots=0, per_second=None, now=NOW)
+    limits.create_limit(name="closed", slots=0, per_second=None, now=NOW)
     number = code.slots("closed", occupy=5)
     assert code.answer(number) is None
 
-    sharing.change_limit(name="closed", values={"slots": 5}, now=NOW)
+    limits.change_limit(name="closed", values={"slots": 5}, now=NOW)
 
     assert code.answer(number) == {}
 
@@ -170,7 +170,7 @@ def test_who_waits_for_much_is_not_overtaken(codes, db_limit):
 
 
 def test_all_of_several_limits_or_none(codes, db_limit):
-    sharing.create_limit(name="api", slots=1, per_second=None, now=NOW)
+    limits.create_limit(name="api", slots=1, per_second=None, now=NOW)
     first, second, third = codes(3)
     api = first.slots("api")
     both = second.slots("db", "api")
@@ -225,7 +225,7 @@ def test_the_run_says_what_it_waits_for(codes, db_limit):
 
     second.slots("db")
 
-    assert answers.waiting([second.order.fence]) == {second.order.fence: "waits for the limit db (2 of 2 taken)"}
+    assert questions.waiting([second.order.fence]) == {second.order.fence: "waits for the limit db (2 of 2 taken)"}
 
 
 def test_a_limit_that_goes_lets_pass_who_waited(codes, db_limit):
@@ -233,13 +233,13 @@ def test_a_limit_that_goes_lets_pass_who_waited(codes, db_limit):
     first.slots("db", occupy=2)
     waiting = second.slots("db")
 
-    sharing.remove_limit(name="db", now=NOW)
+    limits.remove_limit(name="db", now=NOW)
 
     assert second.answer(waiting) == {}
 
 
 def test_slots_of_a_rate_come_back_with_time(code):
-    sharing.create_limit(name="api", slots=2, per_second=0.5, now=NOW)
+    limits.create_limit(name="api", slots=2, per_second=0.5, now=NOW)
     one, two, three = (code.slots("api", kind="rate_limit") for _ in range(3))
     assert (code.answer(one), code.answer(two), code.answer(three)) == ({}, {}, None)
     ticking = steps.Clock()
@@ -253,7 +253,7 @@ def test_slots_of_a_rate_come_back_with_time(code):
 
 def test_the_clock_is_told_of_a_wait_for_a_rate_by_others_alone(code, django_capture_on_commit_callbacks):
     """Else each of its steps, and those of other clocks, would call for the next one at once."""
-    sharing.create_limit(name="api", slots=1, per_second=0.01, now=NOW)
+    limits.create_limit(name="api", slots=1, per_second=0.01, now=NOW)
     heard = []
     stop = events.listen(lambda topics: heard.append(events.RATES in topics))
     with django_capture_on_commit_callbacks(execute=True):
@@ -327,7 +327,7 @@ def test_a_pause_waits_for_a_person_who_fills_in_its_form(code, worker):
 
     code.run.refresh_from_db()
     assert (code.run.state, code.run.state_reason) == ("RUNNING", "let go on by ana")
-    assert answers.due(workers=[worker.id], now=NOW)[-1][1] == p.Answer(
+    assert questions.due(workers=[worker.id], now=NOW)[-1][1] == p.Answer(
         code.order.fence, number, {"input": {"ok": True}}
     )
     code.say(p.RunEnded(seconds(1), "COMPLETED"))

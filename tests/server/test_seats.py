@@ -9,20 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfect_site import addresses
-from perfect_site.server import seats
-from perfect_site.server.seats import Phase, Seats
+from perfect_site.server import connection_slots
+from perfect_site.server.connection_slots import Phase, Seats
 
 PROXY = (ipaddress.ip_network("10.0.0.0/8"),)
 
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seats, "MAX_CONNECTIONS", 10)
-    monkeypatch.setattr(seats, "RESERVE", 2)
-    monkeypatch.setattr(seats, "PER_ADDRESS", 4)
+    monkeypatch.setattr(connection_slots, "MAX_CONNECTIONS", 10)
+    monkeypatch.setattr(connection_slots, "RESERVE", 2)
+    monkeypatch.setattr(connection_slots, "PER_ADDRESS", 4)
 
 
-def fill(places: Seats, count: int, cut: list[int], address: str = "") -> list[seats.Seat]:
+def fill(places: Seats, count: int, cut: list[int], address: str = "") -> list[connection_slots.Seat]:
     found = [places.take(address or f"10.0.0.{n}", lambda n=n: cut.append(n), float(n)) for n in range(count)]
     return [seat for seat in found if seat is not None]
 
@@ -102,7 +102,7 @@ ACTIONS = st.tuples(st.sampled_from(["take", "leave", *Phase]), st.integers(0, 2
 
 @given(st.lists(ACTIONS, max_size=80))
 def test_counts_stay_right_whatever_happens(actions: list[tuple[str | Phase, int, str]]) -> None:
-    places, taken = Seats(), list[seats.Seat]()
+    places, taken = Seats(), list[connection_slots.Seat]()
     for action, number, address in actions:
         if action == "take":
             seat = places.take(address, lambda: None, 0.0)

@@ -11,7 +11,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 
 from flows.models import Flow
-from runs.db import lanes
+from runs.db import threads
 
 from .conftest import NOW, only_on
 
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def started() -> Iterator[None]:
     only_on("PostgreSQL")
-    lanes.start()
+    threads.start()
     yield
-    lanes.stop()
+    threads.stop()
 
 
 def make(name: str) -> Flow:
@@ -48,9 +48,9 @@ def test_a_connection_that_is_cut_in_the_middle_costs_a_second_try(others: int) 
         if len(tries) == 1:
             sql(CUT)
 
-    lanes.write_soon(gate.wait, 10)  # so that the others are one group
-    jobs = [lanes.write_soon(make, f"other {n}") for n in range(others)]
-    jobs.append(lanes.write_soon(cut_at_first))
+    threads.write_soon(gate.wait, 10)  # so that the others are one group
+    jobs = [threads.write_soon(make, f"other {n}") for n in range(others)]
+    jobs.append(threads.write_soon(cut_at_first))
     gate.set()
     for job in jobs:
         job.result(20)
@@ -61,8 +61,8 @@ def test_a_connection_that_is_cut_in_the_middle_costs_a_second_try(others: int) 
 
 def test_a_connection_that_is_cut_again_and_again_fails() -> None:
     with pytest.raises(OperationalError):
-        lanes.write_soon(sql, CUT).result(20)
-    lanes.write_soon(make, "after").result(20)
+        threads.write_soon(sql, CUT).result(20)
+    threads.write_soon(make, "after").result(20)
 
 
 def test_a_connection_that_is_cut_while_it_rests_costs_nothing() -> None:
@@ -71,9 +71,9 @@ def test_a_connection_that_is_cut_while_it_rests_costs_nothing() -> None:
             cursor.execute("SELECT pg_backend_pid()")
             return int(cursor.fetchone()[0])
 
-    before = lanes.write_soon(pid).result(20)
+    before = threads.write_soon(pid).result(20)
     sql("SELECT pg_terminate_backend(%s)", before)
-    assert lanes.write_soon(pid).result(20) != before
+    assert threads.write_soon(pid).result(20) != before
 
 
 def until_somebody_waits() -> None:
@@ -107,7 +107,7 @@ def test_jobs_that_wait_for_each_other_are_both_done() -> None:
     with transaction.atomic():
         sql("SET LOCAL deadlock_timeout = '600s'")  # the other one notices
         touch("a")
-        job = lanes.write_soon(b_then_a)
+        job = threads.write_soon(b_then_a)
         assert has_b.wait(60)
         touch("b")
     job.result(60)

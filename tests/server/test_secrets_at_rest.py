@@ -27,7 +27,7 @@ from perfect_site import env
 from runs.clock import steps
 from runs.ingest import dispatch
 from runs.models import Attempt, Question, Run, Variable
-from runs.services import answers, queries, requests, sharing
+from runs.services import limits, queries, questions, requests
 from runs.services.announcements import announce
 
 from .conftest import NOW, FakeWorker, seconds
@@ -171,8 +171,8 @@ def test_what_code_announces_leaves_no_secret(vault: Flow) -> None:
 
 
 def test_variables_under_secret_names_and_answers_are_encrypted(worker: FakeWorker, vault: Flow) -> None:
-    sharing.set_variable(name="api_key", value=CANARY, now=NOW, who="ana")
-    sharing.set_variable(name="settings", value={"password": CANARY, "depth": 2}, now=NOW, who="ana")
+    limits.set_variable(name="api_key", value=CANARY, now=NOW, who="ana")
+    limits.set_variable(name="settings", value={"password": CANARY, "depth": 2}, now=NOW, who="ana")
     requests.trigger(flow=vault, now=NOW, trigger="api", who="ana")
     order = worker.take()
     asks = [
@@ -185,10 +185,10 @@ def test_variables_under_secret_names_and_answers_are_encrypted(worker: FakeWork
     requests.go_on(run_id=Run.objects.get().pk, given={"key": CANARY}, now=NOW, who="ana")
 
     assert CANARY not in written()
-    told = {answer.ask: answer.body for _, answer in answers.due(workers=[worker.id], now=NOW)}
+    told = {answer.ask: answer.body for _, answer in questions.due(workers=[worker.id], now=NOW)}
     assert (told[1], told[3]) == ({"value": CANARY}, {"input": {"key": CANARY}})
-    assert sharing.find_variable("settings").value == {"password": CANARY, "depth": 2}
-    assert sharing.find_variable("db_password").value == CANARY
+    assert limits.find_variable("settings").value == {"password": CANARY, "depth": 2}
+    assert limits.find_variable("db_password").value == CANARY
 
 
 TEXTS = st.text(max_size=20) | st.just(sealing.MARK) | st.text(max_size=9).map(lambda text: sealing.MARK + text)
@@ -256,23 +256,23 @@ def test_without_the_key_to_run_again_is_refused_in_a_sentence(vault: Flow, sett
 
 
 def test_without_the_key_code_is_told_so_where_it_asked(worker: FakeWorker, vault: Flow, settings: Any) -> None:
-    sharing.set_variable(name="api_key", value=CANARY, now=NOW, who="ana")
+    limits.set_variable(name="api_key", value=CANARY, now=NOW, who="ana")
     requests.trigger(flow=vault, now=NOW, trigger="api", who="ana")
     attempt = Attempt.objects.get(pk=worker.take().fence)
     Question.objects.create(attempt=attempt, number=1, kind="variable.get", body={"name": "api_key"}, asked_at=NOW,
                             answer={"value": CANARY})  # fmt: skip
     settings.PERFECT_ENCRYPTION_KEYS = ["another-" * 5]
 
-    ((_, answer),) = answers.due(workers=[worker.id], now=NOW)
+    ((_, answer),) = questions.due(workers=[worker.id], now=NOW)
     assert "the answer cannot be read" in answer.body["error"]
     with pytest.raises(Refused, match="variable 'api_key' cannot be read"):
-        answers._get_variable(Run.objects.get(), Question(body={"name": "api_key"}), NOW)
+        questions._get_variable(Run.objects.get(), Question(body={"name": "api_key"}), NOW)
 
 
 def test_keys_rotate(vault: Flow, settings: Any) -> None:
     old, new = settings.PERFECT_ENCRYPTION_KEYS[0], "the-next-key-" * 4
     run = requests.trigger(flow=vault, now=NOW, trigger="api", who="ana", parameters=GIVEN)
-    sharing.set_variable(name="api_key", value=CANARY, now=NOW, who="ana")
+    limits.set_variable(name="api_key", value=CANARY, now=NOW, who="ana")
 
     settings.PERFECT_ENCRYPTION_KEYS = [new, old]
     call_command("encryptsecrets")

@@ -15,7 +15,7 @@ from django.utils import timezone
 from flows import timetable
 from flows.models import Schedule
 from flows.parameters import Refused, masked, masked_schema
-from perfect_site.dashboard import drawings
+from perfect_site.dashboard import topics
 from runs.models import Run
 from runs.services import requests
 from tests.worker.leaking import leaks_of
@@ -97,7 +97,7 @@ def test_no_address_shows_a_secret_to_anybody(run: Run, schedule: Schedule, role
 
 def test_no_socket_message_shows_a_secret(run: Run) -> None:
     for topic in ("overview", "runs", "schedules", f"run:{run.pk}", f"flow:{run.flow.slug}", f"run:{run.pk}:log"):
-        drawing = drawings.draw(topic, None, whole=True, since=0)
+        drawing = topics.draw(topic, None, whole=True, since=0)
         assert "hunter2" not in repr(drawing), topic
 
 

@@ -18,9 +18,9 @@ from django.test import Client
 from django.utils import timezone
 
 from perfect_site import accounts
-from perfect_site.api import gate
+from perfect_site.api import auth
 from runs.access import SignInAttempts, SignInAttemptsQuerySet, SignInLink, Token
-from runs.db import lanes
+from runs.db import threads
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def test_a_token_is_revoked_within_five_seconds(
     client: Client, make_token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(gate.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(auth.time, "monotonic", lambda: clock[0])
     secret = make_token("read")
     assert ask(client, secret).status_code == 200
 
@@ -386,9 +386,9 @@ def test_the_last_use_of_a_token_is_noted_once_a_minute(client: Client, make_tok
     secret = make_token("read")
 
     def used() -> Any:
-        lanes.start()
+        threads.start()
         assert ask(client, secret).status_code == 200
-        lanes.stop()  # what nobody waits for is written now
+        threads.stop()  # what nobody waits for is written now
         return Token.objects.get().last_used_at
 
     first = used()
@@ -409,7 +409,7 @@ def test_a_strange_authorization_is_refused(client: Client, db: None, value: str
 
 
 def test_guessed_tokens_do_not_fill_the_memory(client: Client, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "REMEMBER_COUNT", 5)
+    monkeypatch.setattr(auth, "REMEMBER_COUNT", 5)
     for n in range(12):
         ask(client, f"pft_{n}")
-    assert len(gate.tokens._known) <= 5
+    assert len(auth.tokens._known) <= 5

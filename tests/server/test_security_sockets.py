@@ -15,8 +15,8 @@ from django.conf import settings
 from django.test import Client
 from perfect_client.wire import messages as p
 
-from perfect_site.dashboard import drawings
-from perfect_site.sockets import browser, consumers
+from perfect_site.dashboard import topics as drawings
+from perfect_site.sockets import pages, workers
 from perfect_site.sockets.hub import hub
 from perfect_site.sockets.routing import websocket_urlpatterns
 from runs.access import Token
@@ -94,13 +94,13 @@ def nobody_is_left() -> Any:
     yield
     for page in list(hub.sockets):
         hub.leave(page)
-    consumers.fleet.workers.clear()
+    workers.fleet.workers.clear()
 
 
 def test_every_socket_message_and_topic_is_listed() -> None:
     assert {str(route.pattern) for route in websocket_urlpatterns} == SOCKETS
-    assert set(browser._HANDLERS) == set(PAGE_MESSAGES)
-    assert set(consumers._HANDLERS) == set(MESSAGES)
+    assert set(pages._HANDLERS) == set(PAGE_MESSAGES)
+    assert set(workers._HANDLERS) == set(MESSAGES)
     known = [topic.replace(RUN, str(uuid.uuid4())) for topic in TOPICS]
     assert all(any(pattern.fullmatch(topic) for topic in known) for pattern, _, _ in drawings.TOPICS)
 
@@ -110,7 +110,7 @@ def test_who_has_no_role_watches_nothing(role: str) -> None:
     sent = [json.dumps({name: value}) for name, value in PAGE_MESSAGES.items()]
     wire = socket("/ws/live/", cookies=cookies_of(client_of(role)), origin="http://testserver")
 
-    assert async_to_sync(answers_of)(wire, *sent) == ([], browser.SIGNED_OUT)
+    assert async_to_sync(answers_of)(wire, *sent) == ([], pages.SIGNED_OUT)
     assert not hub.sockets
 
 
@@ -142,7 +142,7 @@ def test_a_page_watches_what_its_role_may_and_nothing_else(role: str, run: Run) 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("origin", ["", "http://testserver", "http://elsewhere.invalid", "null"])
 def test_a_token_opens_no_socket_of_pages(scope: str, origin: str, make_token: Callable[[str], str]) -> None:
-    code = browser.SIGNED_OUT if origin == "http://testserver" else browser.FORBIDDEN
+    code = pages.SIGNED_OUT if origin == "http://testserver" else pages.FORBIDDEN
     wire = socket("/ws/live/", token=make_token(scope), origin=origin)
     assert async_to_sync(answers_of)(wire, '{"sub":{"overview":0}}') == ([], code)
 
@@ -171,7 +171,7 @@ def test_who_is_no_worker_is_refused_and_nothing_it_said_is_applied(
         answers, code = async_to_sync(answers_of)(socket("/ws/worker/", **shown), *said)
         assert [type(p.decode(answer)) for answer in answers] == [p.Refuse], name
         assert code in (p.UNAUTHORISED, p.FORBIDDEN), name
-        assert not consumers.fleet.workers
+        assert not workers.fleet.workers
     assert state_of_everything() == before
 
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from perfect_client.wire import messages as p
 
-from perfect_site.sockets.browser import LiveConsumer
-from perfect_site.sockets.consumers import WorkerConsumer
 from perfect_site.sockets.hub import hub
+from perfect_site.sockets.pages import LiveConsumer
+from perfect_site.sockets.workers import WorkerConsumer
 
 from .test_live_socket import HOST, cookies_of
 

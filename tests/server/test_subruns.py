@@ -17,13 +17,13 @@ from perfect_client.wire import messages as p
 
 from flows.models import Flow
 from flows.parameters import Conflict
-from perfect_site.api import listing, shapes
+from perfect_site.api import pagination, serializers
 from perfect_site.dashboard import overview
 from runs.clock.steps import Clock
-from runs.ingest import book, dispatch, reports
+from runs.ingest import dispatch, ledger, reports
 from runs.models import Event, LogLine, Quarantine, Run, TaskRun, uuid7
 from runs.rules.states import FINAL, HELD, RunState
-from runs.services import closing, history, nested, queries, requests
+from runs.services import closing, history, queries, requests, subruns
 from runs.services.announcements import announce
 from runs.services.retention import prune
 
@@ -155,7 +155,7 @@ def test_between_reports_the_call_moves_as_its_run_does(worker, run):
     )
     run.refresh_from_db()
 
-    rows = nested.live_rows(run, queries.task_runs_of(run), NOW + timedelta(seconds=1))
+    rows = subruns.live_rows(run, queries.task_runs_of(run), NOW + timedelta(seconds=1))
 
     # fetch (1 of 2 units of inner) is half done by its usual second; inner is 1 of 3 of outer
     share = next(row.share for row in rows if row.subrun == outer)
@@ -167,7 +167,7 @@ def test_a_sub_flow_without_tasks_moves_by_its_learned_time(worker, run):
     worker.say(order, BEGIN, *calls(1, pk, flow="Made Here", ends=""))
     run.refresh_from_db()
 
-    (row,) = [row for row in nested.live_rows(run, queries.task_runs_of(run), NOW) if row.subrun]
+    (row,) = [row for row in subruns.live_rows(run, queries.task_runs_of(run), NOW) if row.subrun]
 
     assert row.share is None
 
@@ -179,7 +179,7 @@ def test_a_sub_flow_whose_tasks_have_not_begun_has_done_nothing(worker, run):
     worker.say(order, p.Logged(seconds(1), "x"), p.TaskProgressed(seconds(1), 2, 0.0), first=7)
     run.refresh_from_db()
 
-    (row,) = [row for row in nested.live_rows(run, queries.task_runs_of(run), NOW) if row.subrun]
+    (row,) = [row for row in subruns.live_rows(run, queries.task_runs_of(run), NOW) if row.subrun]
 
     assert row.share == 0
     assert run.progress == pytest.approx(100 / 5)
@@ -204,9 +204,9 @@ def test_lines_stay_in_the_log_of_the_outermost_run_and_are_marked(worker, run):
     )  # fmt: skip
 
     run, sub = Run.objects.get(pk=run.pk), Run.objects.get(pk=pk)
-    told = [(line["seq"], line["task"], line["message"]) for line in listing.log_lines(run)[0]]
+    told = [(line["seq"], line["task"], line["message"]) for line in pagination.log_lines(run)[0]]
     assert told == [(1, None, "before"), (2, "Child", "in its body"), (3, "fetch", "in its task"), (4, None, "after")]
-    assert [line["message"] for line in listing.log_lines(sub)[0]] == ["in its body", "in its task"]
+    assert [line["message"] for line in pagination.log_lines(sub)[0]] == ["in its body", "in its task"]
     assert (run.log_count, run.error_count, sub.log_count, sub.error_count) == (4, 1, 2, 1)
 
 
@@ -300,7 +300,7 @@ def nothing_open(run: Run) -> bool:
 def test_whatever_ends_the_run_ends_what_it_has_called(worker, run, last, state, on_the_shelf):
     order, outer, inner = going_on(worker)
     if not on_the_shelf:
-        book.shelf.clear()
+        ledger.shelf.clear()
 
     worker.say(order, last, first=7)
 
@@ -386,7 +386,7 @@ def test_a_sub_run_alone_can_neither_be_cancelled_nor_repeated_and_the_sentence_
 def test_it_holds_no_slot_and_waits_for_nobody(worker, run):
     going_on(worker)
 
-    assert shapes.taken_slots() == {worker.id: 1}
+    assert serializers.taken_slots() == {worker.id: 1}
     assert overview.tiles(NOW).running == overview.tiles(NOW).used == 1
     assert [shown.used for shown in overview.workers(NOW)] == [1]
     assert [shown.run.pk for shown in overview.running(NOW).runs] == [run.pk]
@@ -459,7 +459,7 @@ def picture(run: Run, names: dict[uuid.UUID, str]) -> object:
             list(one.task_runs.order_by("number", "position").values_list(
                 "key", "call", "number", "parent", "state", "started_at", "finished_at", "position")),
             [names.get(row.subrun) for row in one.task_runs.order_by("number", "position")],
-            [(line["seq"], line["task"], line["message"]) for line in listing.log_lines(one)[0]],
+            [(line["seq"], line["task"], line["message"]) for line in pagination.log_lines(one)[0]],
         )
         for one in family
     ]  # fmt: skip
@@ -483,7 +483,7 @@ def test_however_the_facts_arrive_the_rows_say_the_same(worker, run, cuts, repea
             for _ in range(1 + (index in repeats)):
                 worker.say(order, *facts[start:end], first=start + 1)
             if index in restarts:
-                book.shelf.clear()
+                ledger.shelf.clear()
         found = picture(made, names)
         Run.objects.filter(state="COMPLETED").delete()  # nothing is to be learned for the next one
         return found
@@ -515,7 +515,7 @@ def test_many_at_once_end_together(worker, run):
     for index, pk in enumerate(pks):
         facts += calls(1 + index, pk, call=index, ends="")
     worker.say(order, *facts)
-    book.shelf.clear()
+    ledger.shelf.clear()
 
     worker.say(order, p.ProcessExited(seconds(5), "killed", signal=9), first=len(facts) + 1)
 

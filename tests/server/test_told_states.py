@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from perfect_client.wire import messages as p
 
-from runs.ingest import book
+from runs.ingest import ledger
 from runs.models import Run
 
 from .conftest import seconds
@@ -27,7 +27,7 @@ def told(worker: Any, run: Run) -> Run:
         p.TaskStarted(seconds(1), 2, "load", "load", crucial=False),
         p.TaskEnded(seconds(2), 2, "FAILED", "ValueError: no"),
     )  # fmt: skip
-    book.shelf.clear()
+    ledger.shelf.clear()
     worker.say(order, p.RunEnded(seconds(3), "COMPLETED", reason="all quiet", state="All quiet"), first=7)
     return Run.objects.get(pk=run.pk)
 

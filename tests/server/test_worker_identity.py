@@ -11,7 +11,7 @@ from channels.testing import WebsocketCommunicator
 from django.utils import timezone
 from perfect_client.wire import messages as p
 
-from perfect_site.sockets.consumers import WorkerConsumer
+from perfect_site.sockets.workers import WorkerConsumer
 from runs.ingest import reports
 from runs.models import Run, Token, Worker
 from runs.services import offerings

@@ -11,7 +11,7 @@ from asgiref.sync import async_to_sync
 from channels.testing import WebsocketCommunicator
 from perfect_client.wire import messages as p
 
-from perfect_site.sockets.consumers import WorkerConsumer, fleet
+from perfect_site.sockets.workers import WorkerConsumer, fleet
 from runs.ingest import dispatch
 from runs.models import Worker
 

@@ -10,7 +10,7 @@ from asgiref.sync import async_to_sync
 from channels.testing import WebsocketCommunicator
 from perfect_client.wire import messages as p
 
-from perfect_site.sockets.consumers import WorkerConsumer
+from perfect_site.sockets.workers import WorkerConsumer
 
 BAD = p.FlowSpec("Late", schedules=[p.ScheduleSpec("cron", "61 * * * *")])
 

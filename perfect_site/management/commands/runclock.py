@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from perfect_site.server import heart, installation
+from perfect_site.server import installation, lifespan
 
 
 class Command(BaseCommand):
@@ -23,7 +23,7 @@ class Command(BaseCommand):
         over = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, over.set)
-        await heart.start(serve=False, served=installation.is_served)
+        await lifespan.start(serve=False, served=installation.is_served)
         self.stdout.write("The clock runs. Ctrl+C stops it.")
         await over.wait()
-        await heart.stop()
+        await lifespan.stop()

@@ -20,11 +20,11 @@ from django.utils.module_loading import import_string
 
 from flows.models import Flow
 from perfect_site import __version__, accounts, addresses, env
-from perfect_site.server import heart, installation, local
+from perfect_site.server import installation, lifespan, local
 from perfect_site.server.process import GOING_AWAY, Server
-from perfect_site.sockets import browser, consumers
+from perfect_site.sockets import pages, workers
 from runs.access import SignInLinkQuerySet
-from runs.db import lanes, outages
+from runs.db import outages, threads
 from runs.models import Run
 
 logger = logging.getLogger("perfect.server")
@@ -72,7 +72,7 @@ class Command(BaseCommand):
         server = Server(
             import_string("perfect_site.asgi.application"),
             host=host, port=port, on_ready=service.begin,
-            on_drain=[service.stop_workers, service.close_sockets], on_end=heart.stop,
+            on_drain=[service.stop_workers, service.close_sockets], on_end=lifespan.stop,
         )  # fmt: skip
         server.run()
         local.forget_server(settings.PERFECT_HOME)
@@ -110,9 +110,9 @@ class Service:
     async def begin(self, host: str, port: int) -> None:
         own = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         url = f"http://{own}:{port}"
-        await heart.start(clock=self._clock)
-        link = await lanes.write(partial(_sign_in_link, settings.PERFECT_URL or url, timezone.now()))
-        flows, runs = await lanes.read(_counts)
+        await lifespan.start(clock=self._clock)
+        link = await threads.write(partial(_sign_in_link, settings.PERFECT_URL or url, timezone.now()))
+        flows, runs = await threads.read(_counts)
         for line in banner(url=settings.PERFECT_URL or url, link=link, flows=flows, runs=runs, targets=self._targets):
             self._out.write(line)
         self._out.flush()
@@ -127,7 +127,7 @@ class Service:
             await self._workers.stop()
 
     async def close_sockets(self) -> None:
-        closing = asyncio.gather(consumers.close_all(GOING_AWAY), browser.close_all(GOING_AWAY))
+        closing = asyncio.gather(workers.close_all(GOING_AWAY), pages.close_all(GOING_AWAY))
         await asyncio.wait_for(closing, CLOSE_SOCKETS_WITHIN)
 
 

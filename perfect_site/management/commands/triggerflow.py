@@ -21,7 +21,7 @@ from django.utils.dateparse import parse_datetime
 
 from flows import addresses
 from flows.parameters import Refused
-from perfect_site.management import elsewhere, following
+from perfect_site.management import following, remote
 from perfect_site.server import installation
 from runs.models import Run
 from runs.services import requests
@@ -53,7 +53,7 @@ class Command(BaseCommand):
 
     def handle(self, *, json: bool, wait: bool, follow: bool, **options: Any) -> None:
         try:
-            there = elsewhere.server()
+            there = remote.server()
             if there is None:
                 installation.refuse_if_absent()
             queued = _trigger_here(**options) if there is None else _trigger_there(there, **options)
@@ -68,7 +68,7 @@ class Command(BaseCommand):
                 )
         except Refused as refused:
             self._refuse(refused.sentence)
-        except (CommandError, elsewhere.Failed) as error:
+        except (CommandError, remote.Failed) as error:
             self._refuse(str(error))
         except DatabaseError as error:
             self._refuse(f"The database does not take the run: {error}. Is it prepared? manage.py migrate")
@@ -119,7 +119,7 @@ def _trigger_here(
 
 
 def _trigger_there(
-    there: elsewhere.Server, *, name: str | None, resume: str | None, from_task: str | None, parameters: list[str],
+    there: remote.Server, *, name: str | None, resume: str | None, from_task: str | None, parameters: list[str],
     config: str | None, at: str | None, **_: Any,
 ) -> dict[str, Any]:  # fmt: skip
     _check(name, resume, from_task, parameters, config, at)

@@ -16,9 +16,9 @@ from perfect_client.wire.messages import dumps
 
 from flows.models import Flow
 from runs.models import Offering, Run, TaskRun, Worker
-from runs.rules import pictures, progress
+from runs.rules import geometry, progress
 from runs.rules.states import HELD, TASK_DONE, WAITING, RunState, TaskState
-from runs.services import answers, history, nested, queries
+from runs.services import history, queries, questions, subruns
 
 Eta = tuple[float, float]  # seconds left, low and high
 TASKS_DRAWN = 200  # rows of a timeline; beyond them the finished ones step aside
@@ -47,7 +47,7 @@ class TaskShown:
     share: float
     usual: float | None
     took: float | None
-    lane: pictures.Lane | None = None
+    lane: geometry.Lane | None = None
     part: progress.Part | None = None
 
     @property
@@ -143,8 +143,8 @@ class RunShown:
         return " · ".join(filter(None, words))
 
     @cached_property
-    def segments(self) -> list[pictures.Segment]:
-        return pictures.segments([
+    def segments(self) -> list[geometry.Segment]:
+        return geometry.segments([
             Stretch(task.pk, task.label, task.part.whole, task.part.done / task.part.whole, task.state)
             for task in self.tasks
             if task.part is not None and task.part.whole > 0
@@ -216,14 +216,14 @@ class Reader:
         found = list(runs)
         rows = self._task_runs(found) if tasks else {}
         if tasks:
-            self._waiting = answers.waiting([run.fence for run in found if run.state == RunState.RUNNING])
+            self._waiting = questions.waiting([run.fence for run in found if run.state == RunState.RUNNING])
         return [self.one(run, rows.get(run.pk, [])) for run in found]
 
     def one(self, run: Run, rows: Sequence[TaskRun]) -> RunShown:
         """The run with these task runs of its last attempt."""
         percent, eta = run.progress, None
         if run.state in HELD and rows:
-            rows = nested.live_rows(run, rows, self.now)
+            rows = subruns.live_rows(run, rows, self.now)
             percent, eta = queries.progress_now(run, rows, self.now)
         eta = eta if run.state == RunState.RUNNING else None
         tasks, span = _on_an_axis(run, self._tasks(run, rows))
@@ -294,9 +294,9 @@ def _on_an_axis(run: Run, tasks: list[TaskShown]) -> tuple[list[TaskShown], floa
         return tasks, 0.0
     starts = [(task.row.started_at - zero).total_seconds() if task.row.started_at else None for task in tasks]
     lengths = [max(task.took or 0, (task.usual or 0) if task.is_running else 0) for task in tasks]
-    span = pictures.span_of(start + length for start, length in zip(starts, lengths, strict=True) if start is not None)
+    span = geometry.span_of(start + length for start, length in zip(starts, lengths, strict=True) if start is not None)
     placed = [
-        replace(task, lane=pictures.lane(start, task.took, task.usual, span))
+        replace(task, lane=geometry.lane(start, task.took, task.usual, span))
         for task, start in zip(tasks, starts, strict=True)
     ]
     return placed, span
@@ -350,8 +350,8 @@ class FlowShown:
         return list(dict.fromkeys(told))
 
     @property
-    def bars(self) -> list[pictures.Bar]:
-        return pictures.bars([
+    def bars(self) -> list[geometry.Bar]:
+        return geometry.bars([
             (row["state"], row["seconds"], f"{row['word']}, {row['took']}", f"/runs/{row['id']}/") for row in self.last
         ])  # fmt: skip
 
@@ -382,8 +382,8 @@ class FlowShown:
         return ended[-1] if ended and ended[-1]["state"] != "COMPLETED" else None
 
     @property
-    def shares(self) -> list[pictures.Segment]:
-        return pictures.segments(self.planned)
+    def shares(self) -> list[geometry.Segment]:
+        return geometry.segments(self.planned)
 
     @cached_property
     def planned(self) -> list[TaskShown]:

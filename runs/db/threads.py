@@ -26,7 +26,7 @@ from typing import Any, ParamSpec, TypeVar
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
-from runs.db import outages, upkeep
+from runs.db import maintenance, outages
 from runs.db.outages import NotWritten, log_failure
 
 P = ParamSpec("P")
@@ -75,7 +75,7 @@ class Writer(threading.Thread):
         super().__init__(name="perfect-writer", daemon=True)
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._on_foreign_commit = on_foreign_commit
-        self._upkeep = upkeep.Upkeep()
+        self._upkeep = maintenance.Upkeep()
         self.last: dict[Callable[[], Any], None] = {}  # what is to run once at the end of the group; a set in order
         self.lost: list[Callable[[], None]] = []  # what is to run if the group is not committed
         self._again: list[_Job] = []

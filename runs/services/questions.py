@@ -20,9 +20,9 @@ from flows.parameters import Refused, clean
 from runs import events
 from runs.models import Attempt, Question, Run, Variable
 from runs.rules.states import FINAL, RunState
-from runs.services import sharing
+from runs.services import limits
+from runs.services.limits import WAITERS
 from runs.services.reach import within
-from runs.services.sharing import WAITERS
 
 PAUSE = "pause"
 MOST_OPEN = 10_000  # questions of one attempt whose answers it neither heard nor gave back
@@ -41,7 +41,7 @@ def take(run: Run, attempt: Attempt, told: Sequence[Told], now: datetime) -> Non
         for fact in told
     ]
     if any(limited):
-        sharing.settle(now=now)
+        limits.settle(now=now)
     events.touch(events.ANSWERS)
 
 
@@ -105,7 +105,7 @@ def forget(*, run: Run, now: datetime) -> None:
     """The run has ended: nothing of it is waited for or held any more."""
     gone, _ = Question.objects.filter(attempt__run=run).delete()
     if gone:
-        sharing.settle(now=now)
+        limits.settle(now=now)
 
 
 def waiting(fences: Iterable[int | None]) -> dict[int, str]:
@@ -113,10 +113,10 @@ def waiting(fences: Iterable[int | None]) -> dict[int, str]:
     wanted = [fence for fence in fences if fence is not None]
     if not wanted:
         return {}
-    rows = list(sharing.waiting().filter(attempt__in=wanted).reverse()[:MOST_TOLD])
+    rows = list(limits.waiting().filter(attempt__in=wanted).reverse()[:MOST_TOLD])
     names = {name for row in rows for name in row.body["names"]}
-    known = {limit.name: limit for limit in sharing.limits().filter(name__in=names)} if rows else {}
-    return {row.attempt_id: sharing.waits_for(row, known) for row in rows}
+    known = {limit.name: limit for limit in limits.limits().filter(name__in=names)} if rows else {}
+    return {row.attempt_id: limits.waits_for(row, known) for row in rows}
 
 
 # ----------------------------------------------------------------------------------------------------------- pauses
@@ -186,11 +186,11 @@ def _answering(kind: str) -> Answering:
 
 def _wait_for_slots(run: Run, question: Question, now: datetime) -> Body | None:
     """In the row, for ``sharing.settle``, if there is any such limit."""
-    return None if sharing.check_wanted(question.body) else {}
+    return None if limits.check_wanted(question.body) else {}
 
 
 def _get_variable(run: Run, question: Question, now: datetime) -> Body:
-    row = Variable.objects.filter(name=sharing.variable_name(question.body.get("name"))).first()
+    row = Variable.objects.filter(name=limits.variable_name(question.body.get("name"))).first()
     if row is not None and sealing.unreadable(row.value):
         raise Refused("name", f"variable {row.name!r} cannot be read: {sealing.NO_KEY}")
     return {"value": row.value} if row is not None else {}
@@ -198,7 +198,7 @@ def _get_variable(run: Run, question: Question, now: datetime) -> Body:
 
 def _set_variable(run: Run, question: Question, now: datetime) -> Body:
     body, question.body = question.body, {"name": question.body.get("name")}
-    sharing.set_variable(
+    limits.set_variable(
         name=body.get("name"), value=body.get("value"), tags=body.get("tags") or [], now=now, who=_called(run),
         overwrite=bool(body.get("overwrite")),
     )  # fmt: skip
@@ -206,7 +206,7 @@ def _set_variable(run: Run, question: Question, now: datetime) -> Body:
 
 
 def _unset_variable(run: Run, question: Question, now: datetime) -> Body:
-    gone, _ = Variable.objects.filter(name=sharing.variable_name(question.body.get("name"))).delete()
+    gone, _ = Variable.objects.filter(name=limits.variable_name(question.body.get("name"))).delete()
     return {"unset": bool(gone)}
 
 

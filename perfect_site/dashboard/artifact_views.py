@@ -9,8 +9,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from perfect_client.wire import artifact_content
 
-from perfect_site.dashboard import exhibits
-from perfect_site.dashboard.pages import page
+from perfect_site.dashboard import artifact_presenters
+from perfect_site.dashboard.decorators import page
 from runs.models import Artifact, Run
 
 # A hostile SVG opened by itself: no script, no request, no access to this site.
@@ -20,20 +20,20 @@ LOCKED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 @page("runs.view_run")
 def fragment(request: HttpRequest, pk: UUID) -> HttpResponse:
     found = _run(pk)
-    return render(request, "runs/_artifacts.html", {"run": found, "wall": exhibits.wall_of(found)})
+    return render(request, "runs/_artifacts.html", {"run": found, "wall": artifact_presenters.wall_of(found)})
 
 
 @page("runs.view_run", "key")
 def index(request: HttpRequest, pk: UUID) -> HttpResponse:
     found, key = _run(pk), request.GET.get("key", "")[: artifact_content.MAX_KEY]
-    context = {"run": found, "key": key, "exhibits": exhibits.index_of(found, key)}
+    context = {"run": found, "key": key, "exhibits": artifact_presenters.index_of(found, key)}
     return render(request, "runs/artifacts.html", context)
 
 
 @page("runs.view_run")
 def one(request: HttpRequest, pk: UUID, uid: UUID) -> HttpResponse:
     """The only page that shows a picture from elsewhere: its policy names that one host."""
-    shown = exhibits.whole(_artifact(pk, uid))
+    shown = artifact_presenters.whole(_artifact(pk, uid))
     response = render(request, "runs/artifact.html", {"run": shown.row.run, "exhibit": shown, "alone": True})
     if shown.origin:
         response._csp_update = {"img-src": [shown.origin]}  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def _run(pk: UUID) -> Run:
 
 
 def _artifact(pk: UUID, uid: UUID) -> Artifact:
-    row = exhibits.of(_run(pk)).select_related("run__flow").filter(uid=uid).order_by("-pk").first()
+    row = artifact_presenters.of(_run(pk)).select_related("run__flow").filter(uid=uid).order_by("-pk").first()
     if row is None:
         raise Http404
     return row
@@ -65,7 +65,9 @@ def _picture(row: Artifact) -> HttpResponse:
     if row.content is None:
         raise Http404
     response = HttpResponse(bytes(row.content), content_type=row.media_type)
-    response.headers["Content-Disposition"] = f'inline; filename="{_name(row, exhibits.EXTENSIONS[row.media_type])}"'
+    response.headers["Content-Disposition"] = (
+        f'inline; filename="{_name(row, artifact_presenters.EXTENSIONS[row.media_type])}"'
+    )
     return response
 
 
@@ -85,7 +87,7 @@ def _name(row: Artifact, form: str) -> str:
 
 _FORMS: dict[str, Callable[[Artifact], HttpResponse]] = {
     "picture": _picture,
-    "csv": lambda row: _text(row, artifact_content.TABLE, "csv", "text/csv; charset=utf-8", exhibits.as_csv),
+    "csv": lambda row: _text(row, artifact_content.TABLE, "csv", "text/csv; charset=utf-8", artifact_presenters.as_csv),
     "json": lambda row: _text(row, artifact_content.TABLE, "json", "application/json"),
     "md": lambda row: _text(row, artifact_content.MARKDOWN, "md", "text/markdown; charset=utf-8"),
 }

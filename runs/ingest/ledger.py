@@ -21,11 +21,11 @@ from perfect_client.wire.messages import FACTS, MAX_NAME, MAX_PARAMETERS_BYTES, 
 from flows.services import flow_called
 from flows.statements import find, insert, insert_values, swap
 from runs import events
-from runs.ingest.album import Album
-from runs.ingest.sheet import Sheet
+from runs.ingest.artifact_parts import Album
+from runs.ingest.run_rows import Sheet
 from runs.models import Attempt, LogLine, Run, TaskRun
 from runs.rules.states import FINAL, SUB_RUN_ENDS, TASK_FINAL, RunState, TaskState, left_open
-from runs.services import answers
+from runs.services import questions
 from runs.services.closing import CANCELLED, around, cancel_reasons, end
 
 BOOKS_KEPT = 256
@@ -72,7 +72,7 @@ class Book:
         self.sheet.has_rows = said
         self.shown_at: datetime | None = None
         self.album: Album | None = None  # once the attempt shows something
-        self.told: list[answers.Told] = []
+        self.told: list[questions.Told] = []
         if said:
             self._open_sub_runs()
 
@@ -275,7 +275,7 @@ class Book:
         sheet, row = self.by_number.get(task, (self.sheet, None))
         return self._sub_run_of(row) or sheet
 
-    def _asks(self, fact: answers.Told) -> None:
+    def _asks(self, fact: questions.Told) -> None:
         counted(fact.ask)
         self.told.append(fact)
 
@@ -336,10 +336,10 @@ class Book:
         if root.progressed and (root.ending is None or root.ending[0] is not RunState.COMPLETED):
             self._show(now, at_once=root.ending is not None)
         if self.told:
-            answers.take(self.run, self.attempt, self.told, now)
+            questions.take(self.run, self.attempt, self.told, now)
         self._write(subs, now)
         if root.ending is not None and self.attempt.asks:
-            answers.forget(run=self.run, now=now)
+            questions.forget(run=self.run, now=now)
         events.touch(events.run_topic(self.run.pk), *([events.log_topic(self.run.pk)] if self._lines else []))
         if root.progressed and root.ending is None:
             events.touch(events.OVERVIEW)

@@ -1,4 +1,4 @@
-"""How many connections there may be, from whom and for how long: pure, ``perfect_site.server.limits`` does the cutting.
+"""How many connections there may be, from whom and for how long. Pure: ``request_limits`` cuts them.
 
 A new connection always gets in while another one waits for a request, so nobody can hold the door shut; who is in
 the middle of something keeps its place. Some places are neither for pages' sockets nor for requests without a token,

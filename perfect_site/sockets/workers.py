@@ -1,7 +1,7 @@
 """The workers' socket: wire in, deeds, wire out. No rule and no row is touched here.
 
 The consumer's own ``dispatch`` avoids the hop through the one thread that Channels shares among all sockets; the
-database is reached through ``runs.db.lanes`` only.
+database is reached through ``runs.db.threads`` only.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from perfect_client.wire import messages
 
 from runs import events
 from runs.access import Token
-from runs.db import lanes
+from runs.db import threads
 from runs.db.outages import log_failure
 from runs.ingest import dispatch, reports
 from runs.rules.states import OFFER_LASTS
-from runs.services import answers
+from runs.services import questions
 
 HEARTBEAT_S = 10.0
 SILENCE_S = 30.0
@@ -99,7 +99,7 @@ class Fleet:
         """Within the transaction that changes something: hand out orders before it is committed."""
         if self.anyone and (events.WORK in topics or not topics.isdisjoint(NEWS)):
             self._news.update(NEWS & topics)
-            lanes.before_commit(self._hand_out)
+            threads.before_commit(self._hand_out)
 
     def hear(self, topics: frozenset[str]) -> None:
         """Another process has changed something: hand out what may have come of it; from any thread."""
@@ -115,7 +115,7 @@ class Fleet:
             self._news.update(news)
             if not self._asked:
                 self._asked = True
-                lanes.write_soon(self._hand_out).add_done_callback(self._handed_out)
+                threads.write_soon(self._hand_out).add_done_callback(self._handed_out)
 
     def _handed_out(self, job: Future[None]) -> None:
         error = None if job.cancelled() else job.exception()
@@ -138,7 +138,7 @@ class Fleet:
             raise
         for offer in offers:
             workers[offer.worker].offered[offer.order.fence] = time.monotonic()
-        lanes.if_lost(partial(self._take_back, workers, offers, news))
+        threads.if_lost(partial(self._take_back, workers, offers, news))
         if orders and self._loop is not None:
             transaction.on_commit(partial(self._loop.call_soon_threadsafe, self._send, orders))
 
@@ -160,7 +160,7 @@ class Fleet:
         if events.HOLDS in news:
             orders += dispatch.holds(workers=list(newest), without=without, besides=besides)
         if events.ANSWERS in news:
-            orders += answers.due(workers=list(newest), now=timezone.now(), without=without, besides=besides)
+            orders += questions.due(workers=list(newest), now=timezone.now(), without=without, besides=besides)
         return orders
 
     def _send(self, orders: list[tuple[UUID, Any]]) -> None:
@@ -247,7 +247,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             return await self.refuse("this socket is for workers; browsers are not let in", messages.FORBIDDEN)
         secret = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ").strip()
         try:
-            token = await lanes.read(Token.objects.valid, secret, timezone.now())
+            token = await threads.read(Token.objects.valid, secret, timezone.now())
         except Error as error:
             log_failure(logger, "a worker's token could not be looked up", error)
             return await self.close(code=messages.OVERLOADED)
@@ -276,7 +276,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             if not self._busy and time.monotonic() - self._heard > SILENCE_S:
                 return await self.close(code=messages.RESTARTING)
             try:
-                lives = await lanes.read(_token_lives, self._token)
+                lives = await threads.read(_token_lives, self._token)
             except Error as error:  # asked again in five seconds
                 log_failure(logger, "a worker's token could not be looked up", error)
                 continue
@@ -299,7 +299,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         joining, self._joining = self._joining, None
         if joining is not None and (fleet.remove(self) or self.worker is None):
             worker, boot, joined = joining
-            lanes.write_surely(reports.leave, worker=worker, boot=boot, joined=joined, now=timezone.now(), why=why)
+            threads.write_surely(reports.leave, worker=worker, boot=boot, joined=joined, now=timezone.now(), why=why)
 
     _left = ""
 
@@ -343,7 +343,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         now = timezone.now()
         try:
             self._joining = (reports.identity_of(message), message.boot, now)
-            accept = await lanes.write(reports.join, message=message, now=now, token=self._token)
+            accept = await threads.write(reports.join, message=message, now=now, token=self._token)
         except reports.WorkerRefused as refused:
             self._joining = None
             return await self.refuse(str(refused), refused.code)
@@ -378,7 +378,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         assert self.worker is not None
         self._free, self.fences = 0, frozenset(message.running)
         fleet.drains(self)
-        await lanes.write(
+        await threads.write(
             reports.drains, worker=self.worker, boot=self.boot, running=len(self.fences), now=timezone.now()
         )  # fmt: skip
 
@@ -386,7 +386,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         assert self.worker is not None
         if self in fleet.draining.get(self.worker, ()):  # the process that takes new runs says what there is
             return
-        refused = await lanes.write(reports.announce, worker=self.worker, message=message, now=timezone.now())
+        refused = await threads.write(reports.announce, worker=self.worker, message=message, now=timezone.now())
         if refused:
             await self.order(messages.FlowsRefused(refused))
         fleet.wake()
@@ -401,7 +401,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
     async def _claimed(self, message: messages.OfferClaimed) -> None:
         assert self.worker is not None
         self._forgive()
-        answer = await lanes.write(
+        answer = await threads.write(
             dispatch.claim, worker=self.worker, fence=message.fence, run_id=message.run, now=timezone.now()
         )
         if message.fence in self.offered:  # in this order: the writer's thread may look at any moment
@@ -414,7 +414,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         self._forgive()
         self.offered.pop(message.fence, None)
         why = messages.clean_text(message.reason, 500) or "the worker declined it"
-        await lanes.write(
+        await threads.write(
             dispatch.release, worker=self.worker, now=timezone.now(), why=why, fences=[message.fence]
         )  # fmt: skip
 
@@ -422,10 +422,10 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         assert self.worker is not None
         now = timezone.now()
         try:
-            answer: object = await lanes.write(reports.record, worker=self.worker, message=message, now=now)
+            answer: object = await threads.write(reports.record, worker=self.worker, message=message, now=now)
         except (DataError, IntegrityError) as wrong:
             if len(message.facts) == 1:
-                answer = await lanes.write(
+                answer = await threads.write(
                     reports.set_aside, worker=self.worker, message=message, now=now, why=str(wrong)
                 )
             else:
@@ -442,12 +442,12 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         now = timezone.now()
         boot = "" if fleet.workers.get(self.worker) is self else self.boot
         # Not waited for: a database that is slow does not make the server silent.
-        lanes.write_soon(reports.beat, worker=self.worker, now=now, boot=boot)
+        threads.write_soon(reports.beat, worker=self.worker, now=now, boot=boot)
         await self.order(messages.Echo(now.timestamp()))
 
     async def _lines_open(self, message: messages.LinesOpen) -> None:
         assert self.worker is not None
-        await lanes.write(reports.show_open, worker=self.worker, message=message)
+        await threads.write(reports.show_open, worker=self.worker, message=message)
 
     async def _said_goodbye(self, message: messages.Left) -> None:
         self._left = messages.clean_text(message.reason, 500) or "it was stopped"

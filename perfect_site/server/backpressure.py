@@ -16,7 +16,7 @@ from typing import Any
 
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
 
-from perfect_site.server.seats import Seat, Seats
+from perfect_site.server.connection_slots import Seat, Seats
 
 WORKERS = "/ws/worker/"
 MAX_PAGE_MESSAGE = 16 << 10  # bytes; workers' may have Daphne's 1 MiB

@@ -11,7 +11,7 @@ from perfect_client.wire.messages import MAX_NAME, clean_text
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field
 
 from flows.models import Schedule
-from runs.services.sharing import LEAST_RATE, MOST_RATE
+from runs.services.limits import LEAST_RATE, MOST_RATE
 
 YEARS = range(1970, 9000)  # room at both ends for other time zones
 AS_WRITTEN = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d")  # RFC 3339; else pydantic reads numbers as seconds since 1970

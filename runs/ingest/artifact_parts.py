@@ -12,7 +12,7 @@ from perfect_client.wire.messages import ArtifactWritten, clean_text
 
 from flows.statements import find, insert
 from runs.models import Artifact
-from runs.rules import showing
+from runs.rules import artifacts
 
 MOST_PARTS = 64
 ONE_ARTIFACT = ("run_id", "attempt", "uid")  # what an artifact is known by
@@ -35,7 +35,7 @@ class Album:
         totals = self._totals_with(fact, row, None if row is known else known)
         found = None
         if fact.part == fact.parts:
-            found = showing.content_of(fact.kind, row.data + text, coded=bool(fact.coded))
+            found = artifacts.content_of(fact.kind, row.data + text, coded=bool(fact.coded))
         row.data, row.parts_seen, row.size, row.updated_at = row.data + text, fact.part, row.size + _size(fact), at
         if found is not None:
             row.data, row.content, row.media_type = found.data, found.content, found.media_type

@@ -1,7 +1,7 @@
 """Fixed budgets for what a client may send, kept below Django: Daphne itself has none for HTTP.
 
 Without them a 200 MB POST to an address that does not exist, without any login, costs 200 MB of memory and of disk,
-and headers that never end keep a connection for ever. WebSockets have theirs in ``perfect_site.server.sockets``.
+and headers that never end keep a connection for ever. WebSockets have theirs in ``perfect_site.server.backpressure``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from twisted.web.http import HTTPChannel
 
 from perfect_site import addresses
 from perfect_site.api.problems import CONTENT_TYPE, SENTENCES
-from perfect_site.server.seats import Phase, Seat, Seats
-from perfect_site.server.sockets import WORKERS, Flow, LimitedSocket, unsent
+from perfect_site.server.backpressure import WORKERS, Flow, LimitedSocket, unsent
+from perfect_site.server.connection_slots import Phase, Seat, Seats
 
 MAX_BODY = 4 << 20  # bytes
 MAX_BODIES = 24 << 20  # bytes of all bodies under way together

@@ -12,8 +12,8 @@ from flows.models import Flow, Schedule
 from flows.parameters import masked, masked_schema
 from runs.models import Limit, Offering, Run, Variable, Worker
 from runs.rules.states import HELD, RunState
+from runs.services.limits import held_of
 from runs.services.queries import iso
-from runs.services.sharing import held_of
 
 OCCUPYING = sorted({*HELD, RunState.OFFERED})
 

@@ -17,10 +17,10 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from flows.models import Flow
-from perfect_site.dashboard import attention, exhibits, logs, overview
+from perfect_site.dashboard import artifact_presenters, attention, logs, overview
 from perfect_site.dashboard.flow_views import history_of, schedules_shown
+from perfect_site.dashboard.presenters import Reader, RunShown
 from perfect_site.dashboard.run_views import PARTS, hero_of, page_rows, pause_of, timeline_of
-from perfect_site.dashboard.shown import Reader, RunShown
 from runs.models import Run
 from runs.rules.states import HELD
 
@@ -129,7 +129,9 @@ def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: dateti
     hung = run.artifact_writes if known else hung
     due = not shown.is_held or time.monotonic() - hung_at >= WALL_EVERY
     if run.artifact_writes and ((run.artifact_writes != hung and due) or missed):
-        messages.append(html("#run-artifacts", "runs/_artifacts.html", {"run": run, "wall": exhibits.wall_of(run)}))
+        messages.append(
+            html("#run-artifacts", "runs/_artifacts.html", {"run": run, "wall": artifact_presenters.wall_of(run)})
+        )
         hung, hung_at = run.artifact_writes, time.monotonic()
     messages.append(numbers(shown))
     return Drawing(messages, (shown.shape, drawn_at, hung, hung_at), shown.is_held, version=run.version)

@@ -17,7 +17,7 @@ from perfect_client.wire import artifact_content
 
 from perfect_site.dashboard import markdown
 from runs.models import Artifact, ArtifactQuerySet, Run
-from runs.rules import showing
+from runs.rules import artifacts
 from runs.services.queries import iso, task_names
 
 SHOWN = 20  # on the run's page
@@ -46,7 +46,7 @@ class Exhibit:
 
     row: Artifact
     text: str
-    rows_shown: int = showing.HEAD_ROWS
+    rows_shown: int = artifacts.HEAD_ROWS
     task: str = ""
     versions: int = 1
 
@@ -68,16 +68,16 @@ class Exhibit:
         return self.row.description or self.title
 
     @cached_property
-    def link(self) -> showing.Link:
-        return showing.link_of(self.text)
+    def link(self) -> artifacts.Link:
+        return artifacts.link_of(self.text)
 
     @cached_property
     def percent(self) -> float:
-        return showing.percent_of(self.text)
+        return artifacts.percent_of(self.text)
 
     @cached_property
-    def table(self) -> showing.Table:
-        return showing.table_of(self.text)
+    def table(self) -> artifacts.Table:
+        return artifacts.table_of(self.text)
 
     @property
     def heads(self) -> list[tuple[str, bool]]:
@@ -174,17 +174,17 @@ def whole(row: Artifact) -> Exhibit:
     names = task_names(row.run, {row.task} if row.task else set())
     text = row.data
     if row.kind == artifact_content.TABLE:
-        table = showing.head_of(showing.table_of(text), rows=WHOLE_ROWS, most=WHOLE_TEXT)
+        table = artifacts.head_of(artifacts.table_of(text), rows=WHOLE_ROWS, most=WHOLE_TEXT)
         text = msgspec.json.encode(table).decode()
     elif row.kind == artifact_content.MARKDOWN:
-        text = showing.beginning(text, WHOLE_TEXT)
+        text = artifacts.beginning(text, WHOLE_TEXT)
     versions = of(row.run).filter(key=row.key).count() if row.key else 1
     return Exhibit(row, text, WHOLE_ROWS, names.get((row.attempt, row.task or 0), ""), versions)
 
 
 def as_csv(text: str) -> str:
     """A table for a spreadsheet (RFC 4180). A text that it would take for a formula begins with an apostrophe."""
-    table = showing.table_of(text)
+    table = artifacts.table_of(text)
     file = io.StringIO()
     writer = csv.writer(file)
     if table.columns is not None:
@@ -193,7 +193,7 @@ def as_csv(text: str) -> str:
     return file.getvalue()
 
 
-def _harmless(cell: showing.Cell) -> showing.Cell:
+def _harmless(cell: artifacts.Cell) -> artifacts.Cell:
     if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(cell):
         return "'" + cell
     return cell

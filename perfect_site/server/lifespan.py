@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from django.db import connection
 
-from perfect_site.sockets.consumers import fleet
+from perfect_site.sockets.workers import fleet
 from runs import events, notifications
 from runs.clock.ticker import Ticker
-from runs.db import lanes
+from runs.db import threads
 from runs.ingest import reports
 
 SWEEP_EVERY = 4.0  # seconds: what every bell missed is found this soon
@@ -24,10 +24,10 @@ async def start(*, clock: bool = True, serve: bool = True, served: Callable[[], 
     """Start on the running event loop. ``serve``: workers connect here; ``served``: whether they can connect at all."""
     global _sweeps, _ticker
     loop = asyncio.get_running_loop()
-    lanes.start(on_foreign_commit=lambda: _others_wrote(events.EVERYTHING))
+    threads.start(on_foreign_commit=lambda: _others_wrote(events.EVERYTHING))
     await asyncio.to_thread(notifications.start, _others_wrote, serve)
     if serve:
-        lanes.write_soon(reports.begin)  # before any worker can join
+        threads.write_soon(reports.begin)  # before any worker can join
         fleet.begin(loop)
         _stops.append(events.listen(fleet.notice, early=True))
         _sweeps = loop.create_task(_sweep())
@@ -46,7 +46,7 @@ async def _sweep() -> None:
         await asyncio.sleep(SWEEP_EVERY)
         fleet.hear(events.EVERYTHING)
         if connection.vendor != "sqlite":  # with it there is no other server
-            lanes.write_soon(reports.sweep)
+            threads.write_soon(reports.sweep)
 
 
 async def stop() -> None:
@@ -60,5 +60,5 @@ async def stop() -> None:
         _sweeps = None
     while _stops:
         _stops.pop()()
-    await asyncio.to_thread(lanes.stop)
+    await asyncio.to_thread(threads.stop)
     await asyncio.to_thread(notifications.stop)

@@ -31,9 +31,9 @@ from django.http import parse_cookie
 from django.http.request import split_domain_port, validate_host
 from django.utils import timezone
 
-from perfect_site.dashboard.drawings import permission_of
+from perfect_site.dashboard.topics import permission_of
 from perfect_site.sockets.hub import hub
-from runs.db import lanes
+from runs.db import threads
 from runs.services.queries import iso
 
 MALFORMED, SIGNED_OUT, FORBIDDEN, OVERFLOW, BROKEN = 4400, 4401, 4403, 4408, 4500
@@ -283,7 +283,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
     async def _still_welcome(self) -> bool:
         """Sessions authenticate a socket only at its start: ask again whether the user is here and may what they do."""
         self.checked = self.loop.time()
-        self.visitor = await lanes.read(visitor_of, self.session)
+        self.visitor = await threads.read(visitor_of, self.session)
         if not self.visitor.permissions:
             await self.close(SIGNED_OUT)
         elif not all(permission_of(name) in self.visitor.permissions for name in self.topics):

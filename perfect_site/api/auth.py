@@ -16,7 +16,7 @@ from ninja.utils import check_csrf
 from flows.parameters import refuse_unknown
 from perfect_site.api.problems import Problem
 from runs.access import Token, digest_of
-from runs.db import lanes
+from runs.db import threads
 
 REMEMBER = 5.0  # seconds that a token's row is believed; a revoked token works no longer than this
 REMEMBER_COUNT = 1_000
@@ -44,7 +44,7 @@ class Tokens:
         digest = digest_of(secret)
         token, until = self._known.get(digest, (None, 0.0))
         if until < time.monotonic():
-            token = await lanes.read(_valid, secret, now)
+            token = await threads.read(_valid, secret, now)
             if len(self._known) >= REMEMBER_COUNT:
                 self._known.clear()
             self._known[digest] = (token, time.monotonic() + REMEMBER)
@@ -56,7 +56,7 @@ class Tokens:
         """At most one write a minute, which no request waits for."""
         if token.last_used_at is None or now - token.last_used_at >= NOTE_USE_EVERY:
             token.last_used_at = now
-            lanes.write_soon(_note_use, token.pk, now)
+            threads.write_soon(_note_use, token.pk, now)
 
 
 def _valid(secret: str, now: datetime) -> Token | None:

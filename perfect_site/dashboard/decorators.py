@@ -16,8 +16,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from flows.parameters import Conflict, Missing, Refused, refuse_unknown
-from perfect_site.dashboard.shown import as_id
-from runs.db import lanes
+from perfect_site.dashboard.presenters import as_id
+from runs.db import threads
 from runs.db.outages import Outage
 
 P = ParamSpec("P")
@@ -71,7 +71,7 @@ def asked_id(request: HttpRequest, name: str) -> UUID | None:
 
 def wish(deed: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Have the one writer do it; returns after the commit. Raises what the deed raises."""
-    return lanes.write_and_wait(deed, *args, **kwargs)
+    return threads.write_and_wait(deed, *args, **kwargs)
 
 
 def who(request: HttpRequest) -> str:
