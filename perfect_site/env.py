@@ -194,8 +194,8 @@ def _sqlite(parts: SplitResult, home: Path) -> dict[str, Any]:
             # A deferred transaction that reads, then writes, fails at once with SQLITE_BUSY_SNAPSHOT, timeout or not.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
-            # FULL: an acknowledged fact survives a power cut. Only runs.db.maintenance makes checkpoints, never SQLite by
-            # itself, because of the WAL-reset bug of SQLite before 3.51.3 (sqlite.org/wal.html#walresetbug).
+            # FULL: an acknowledged fact survives a power cut. Only runs.db.maintenance makes checkpoints, never
+            # SQLite by itself, because of the WAL-reset bug of SQLite before 3.51.3 (sqlite.org/wal.html#walresetbug).
             "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;PRAGMA foreign_keys=ON;"
             "PRAGMA wal_autocheckpoint=0;PRAGMA journal_size_limit=67108864;",
         },

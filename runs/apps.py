@@ -18,4 +18,4 @@ class RunsConfig(AppConfig):
 
 
 def ring(*, slug: str, **_: Any) -> None:
-    events.touch(events.OVERVIEW, events.SCHEDULES, events.flow_topic(slug))
+    events.publish(events.OVERVIEW, events.SCHEDULES, events.flow_topic(slug))

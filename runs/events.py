@@ -31,7 +31,7 @@ Listener = Callable[[frozenset[str]], None]
 logger = logging.getLogger(__name__)
 _listeners: list[Listener] = []
 _early: list[Listener] = []
-_tell: Listener | None = None
+_notifier: Listener | None = None
 
 
 def run_topic(run_id: object) -> str:
@@ -51,21 +51,21 @@ def joined_topic(worker: object, boot: str) -> str:
     return f"joined:{worker}:{boot}"
 
 
-def touch(*topics: str) -> None:
+def publish(*topics: str) -> None:
     """Ring for ``topics`` once the current transaction is on disk (at once if there is none)."""
     changed = frozenset(topics)
     _call(_early, changed)
     transaction.on_commit(partial(_committed, changed), robust=True)
 
 
-def ring(topics: frozenset[str]) -> None:
+def deliver(topics: frozenset[str]) -> None:
     """Call every listener of this process; one that fails is logged and harms no other."""
     _call(_listeners, topics)
 
 
 def _committed(topics: frozenset[str]) -> None:
-    ring(topics)
-    (_tell or _tell_at_once)(topics)
+    deliver(topics)
+    (_notifier or _tell_at_once)(topics)
 
 
 def _tell_at_once(topics: frozenset[str]) -> None:
@@ -75,10 +75,10 @@ def _tell_at_once(topics: frozenset[str]) -> None:
             cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, encode(topics)])
 
 
-def tell_by(tell: Listener | None) -> None:
+def set_notifier(tell: Listener | None) -> None:
     """From here on ``tell`` brings what this process has committed to the others; None: a statement does, at once."""
     global _tell
-    _tell = tell
+    _notifier = tell
 
 
 def encode(topics: Iterable[str]) -> str:
@@ -99,7 +99,7 @@ def _call(listeners: list[Listener], topics: frozenset[str]) -> None:
             logger.exception("a listener failed on %s", ", ".join(sorted(topics)))
 
 
-def listen(callback: Listener, *, early: bool = False) -> Callable[[], None]:
+def subscribe(callback: Listener, *, early: bool = False) -> Callable[[], None]:
     """Have ``callback`` called, from whatever thread committed, after each change. Returns how to stop.
 
     ``early``: called within the transaction that makes the change, so that what follows from it can join in.

@@ -146,7 +146,7 @@ def start(hear: events.Listener, serves: bool = True) -> None:
     global _notifier
     if connection.vendor == "postgresql" and _notifier is None:
         _notifier = Notifier(hear, serves)
-        events.tell_by(_notifier.tell)
+        events.set_notifier(_notifier.tell)
         _notifier.start()
         _notifier.listens.wait(READY_WITHIN)
 
@@ -154,7 +154,7 @@ def start(hear: events.Listener, serves: bool = True) -> None:
 def stop() -> None:
     global _notifier
     if _notifier is not None:
-        events.tell_by(None)
+        events.set_notifier(None)
         _notifier.stop()
         _notifier = None
 

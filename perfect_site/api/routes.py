@@ -195,7 +195,7 @@ async def trigger_many(request: HttpRequest, wishes: RunsIn) -> HttpResponse:
 
     def deed() -> list[Run]:
         flows = {slug: addresses.at(slug) for slug in {item.flow for item in wishes.items}}
-        wanted = [requests.Wish(**{**dict(item), "flow": flows[item.flow]}) for item in wishes.items]
+        wanted = [requests.RunRequest(**{**dict(item), "flow": flows[item.flow]}) for item in wishes.items]
         return requests.trigger_many(items=wanted, now=now, trigger=Run.Trigger.API, who=who)
 
     return items([created(run) for run in await _write_once(deed)], status=201)
@@ -251,7 +251,7 @@ async def list_tasks(request: HttpRequest, run_id: str) -> HttpResponse:
     def rows() -> list[dict[str, Any]]:
         run = find_run(pk)
         at = run.clock(now)
-        return [task_json(row, at) for row in subruns.live_rows(run, task_runs_of(run), at)]
+        return [task_json(row, at) for row in subruns.rows_with_live_subruns(run, task_runs_of(run), at)]
 
     return items(await threads.read(rows))
 
@@ -303,7 +303,7 @@ async def list_artifacts(
     pk = uuid_of(run_id, "run")
 
     def page() -> HttpResponse:
-        found, last = artifact_presenters.listed(find_run(pk), key=key, after=cursor, limit=limit)
+        found, last = artifact_presenters.list_artifacts(find_run(pk), key=key, after=cursor, limit=limit)
         return items(found, str(last) if last else None)
 
     return await threads.read(page)

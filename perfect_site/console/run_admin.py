@@ -158,7 +158,7 @@ class RunAdmin(HistoryAdmin):
     def shown_progress(self, run: Run) -> str:
         percent = run.progress
         if run.state in HELD:  # a few at most, as many as there are slots
-            percent, _ = queries.standing(run, timezone.now())
+            percent, _ = queries.progress_and_eta(run, timezone.now())
         return format_html(
             '<progress max="100" value="{}"></progress> {} %', round(percent, 2), progress.whole_percent(percent)
         )
@@ -332,7 +332,7 @@ class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description="Revoke", permissions=["revoke"])
     def revoke(self, request: HttpRequest, rows: QuerySet[Token]) -> None:
         count = rows.filter(revoked_at=None).update(revoked_at=timezone.now())
-        events.touch(events.WORKERS)
+        events.publish(events.WORKERS)
         self.message_user(request, f"{count} revoked.", messages.SUCCESS)
 
 

@@ -41,7 +41,7 @@ _PICTURE = re.compile(r"(https?://[a-z0-9.-]+(?::[0-9]{1,5})?)(?:[/?#][^\s\\]*)?
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class ArtifactPresenter:
     """One artifact. ``text`` is as much of it as is shown; ``versions`` counts those of its key in the run."""
 
     row: Artifact
@@ -124,39 +124,41 @@ _DOWNLOADS = {artifact_content.TABLE: ["csv", "json"], artifact_content.MARKDOWN
 
 
 @dataclass(frozen=True)
-class Wall:
+class ArtifactPanel:
     """What a run's page shows of its artifacts; ``count`` is of all, earlier ones of a key included."""
 
     run: Run
-    exhibits: Sequence[Exhibit] = ()
+    exhibits: Sequence[ArtifactPresenter] = ()
     count: int = 0
 
 
-def of(run: Run) -> ArtifactQuerySet:
+def artifacts_of(run: Run) -> ArtifactQuerySet:
     """What the run shows: with all that was called in it, or, of a sub-run, what it showed itself."""
     if run.root_id is None:
         return Artifact.objects.filter(run=run.pk).whole()
     return Artifact.objects.filter(run=run.root_id, subrun=run.pk).whole()
 
 
-def wall_of(run: Run) -> Wall:
+def panel_of(run: Run) -> ArtifactPanel:
     """The newest of each key, newest first. One query for a run without artifacts would be one too many."""
     if not run.artifact_writes:
-        return Wall(run)
-    listed = list(of(run).order_by("-pk").values_list("pk", "key"))
+        return ArtifactPanel(run)
+    listed = list(artifacts_of(run).order_by("-pk").values_list("pk", "key"))
     versions: dict[str, list[int]] = {}
     for pk, key in listed:
         versions.setdefault(key or f"#{pk}", []).append(pk)
     counts = {pks[0]: len(pks) for pks in list(versions.values())[:SHOWN]}
     rows = Artifact.objects.filter(pk__in=counts).defer(*LIGHT).order_by("-pk")
-    return Wall(run, [_exhibit(row, names, counts[row.pk]) for row, names in _named(run, rows)], len(listed))
+    return ArtifactPanel(run, [_exhibit(row, names, counts[row.pk]) for row, names in _named(run, rows)], len(listed))
 
 
-def index_of(run: Run, key: str) -> list[Exhibit]:
+def index_of(run: Run, key: str) -> list[ArtifactPresenter]:
     """All of them, or those of a key, newest first, without what they hold."""
-    rows = of(run).defer(*LIGHT, "head").order_by("-pk")
+    rows = artifacts_of(run).defer(*LIGHT, "head").order_by("-pk")
     rows = rows.filter(key=key) if key else rows
-    return [Exhibit(row, "", task=names.get((row.attempt, row.task or 0), "")) for row, names in _named(run, rows)]
+    return [
+        ArtifactPresenter(row, "", task=names.get((row.attempt, row.task or 0), "")) for row, names in _named(run, rows)
+    ]
 
 
 def _named(run: Run, rows: Iterable[Artifact]) -> list[tuple[Artifact, dict[tuple[int, int], str]]]:
@@ -165,11 +167,11 @@ def _named(run: Run, rows: Iterable[Artifact]) -> list[tuple[Artifact, dict[tupl
     return [(row, names) for row in found]
 
 
-def _exhibit(row: Artifact, names: dict[tuple[int, int], str], versions: int) -> Exhibit:
-    return Exhibit(row, row.head, task=names.get((row.attempt, row.task or 0), ""), versions=versions)
+def _exhibit(row: Artifact, names: dict[tuple[int, int], str], versions: int) -> ArtifactPresenter:
+    return ArtifactPresenter(row, row.head, task=names.get((row.attempt, row.task or 0), ""), versions=versions)
 
 
-def whole(row: Artifact) -> Exhibit:
+def present_whole(row: Artifact) -> ArtifactPresenter:
     """As its own page shows it: all, or as much as a browser bears."""
     names = task_names(row.run, {row.task} if row.task else set())
     text = row.data
@@ -178,8 +180,8 @@ def whole(row: Artifact) -> Exhibit:
         text = msgspec.json.encode(table).decode()
     elif row.kind == artifact_content.MARKDOWN:
         text = artifacts.beginning(text, WHOLE_TEXT)
-    versions = of(row.run).filter(key=row.key).count() if row.key else 1
-    return Exhibit(row, text, WHOLE_ROWS, names.get((row.attempt, row.task or 0), ""), versions)
+    versions = artifacts_of(row.run).filter(key=row.key).count() if row.key else 1
+    return ArtifactPresenter(row, text, WHOLE_ROWS, names.get((row.attempt, row.task or 0), ""), versions)
 
 
 def as_csv(text: str) -> str:
@@ -210,9 +212,9 @@ def _is_number(text: str) -> bool:
 # ------------------------------------------------------------------------------------------------------- for the API
 
 
-def listed(run: Run, *, key: str, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+def list_artifacts(run: Run, *, key: str, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
     """In the order in which they were made, and the last one's number if there are more."""
-    rows = of(run).filter(pk__gt=after).order_by("pk")
+    rows = artifacts_of(run).filter(pk__gt=after).order_by("pk")
     sizes = list((rows.filter(key=key) if key else rows).values_list("pk", "size")[: limit + 1])
     chosen: list[int] = []
     left = ANSWER_BYTES

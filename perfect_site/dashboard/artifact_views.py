@@ -20,7 +20,7 @@ LOCKED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 @page("runs.view_run")
 def fragment(request: HttpRequest, pk: UUID) -> HttpResponse:
     found = _run(pk)
-    return render(request, "runs/_artifacts.html", {"run": found, "wall": artifact_presenters.wall_of(found)})
+    return render(request, "runs/_artifacts.html", {"run": found, "wall": artifact_presenters.panel_of(found)})
 
 
 @page("runs.view_run", "key")
@@ -33,7 +33,7 @@ def index(request: HttpRequest, pk: UUID) -> HttpResponse:
 @page("runs.view_run")
 def one(request: HttpRequest, pk: UUID, uid: UUID) -> HttpResponse:
     """The only page that shows a picture from elsewhere: its policy names that one host."""
-    shown = artifact_presenters.whole(_artifact(pk, uid))
+    shown = artifact_presenters.present_whole(_artifact(pk, uid))
     response = render(request, "runs/artifact.html", {"run": shown.row.run, "exhibit": shown, "alone": True})
     if shown.origin:
         response._csp_update = {"img-src": [shown.origin]}  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def _run(pk: UUID) -> Run:
 
 
 def _artifact(pk: UUID, uid: UUID) -> Artifact:
-    row = artifact_presenters.of(_run(pk)).select_related("run__flow").filter(uid=uid).order_by("-pk").first()
+    row = artifact_presenters.artifacts_of(_run(pk)).select_related("run__flow").filter(uid=uid).order_by("-pk").first()
     if row is None:
         raise Http404
     return row

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from django.db.models import Exists, OuterRef
 
 from flows.models import Flow, Schedule
-from perfect_site.dashboard.presenters import FlowShown, first_error
+from perfect_site.dashboard.presenters import FlowPresenter, first_error
 from runs.models import Offering, Run, Worker
 from runs.rules.states import HELD
 from runs.services import retention
@@ -33,7 +33,7 @@ class Trouble:
     word: str = ""
 
 
-def troubles(now: datetime, cards: Sequence[FlowShown]) -> list[Trouble]:
+def troubles(now: datetime, cards: Sequence[FlowPresenter]) -> list[Trouble]:
     """Flows whose last run went wrong, silent workers, flows that cannot start or run old code, files that do not
     load, dead schedules, history that is kept although it is over."""
     failed = [

@@ -13,7 +13,7 @@ from django.db.models import Count, F, OuterRef, Prefetch, QuerySet, Subquery, V
 from django.db.models.functions import Coalesce
 
 from flows.models import Flow, Schedule
-from perfect_site.dashboard.presenters import FlowShown, Reader, RunShown, first_error, id_at
+from perfect_site.dashboard.presenters import FlowPresenter, Reader, RunPresenter, first_error, id_at
 from perfect_site.templatetags.perfect import dur
 from runs.models import Offering, Run, Worker
 from runs.rules.states import HELD, SHOWN, WAITING, RunState
@@ -81,7 +81,7 @@ def tiles(now: datetime) -> Tiles:
 
 @dataclass(frozen=True)
 class Running:
-    runs: list[RunShown]
+    runs: list[RunPresenter]
     count: int
     more: int
 
@@ -138,10 +138,10 @@ def _last_runs(flows: Sequence[Flow]) -> dict[int, list[dict[str, Any]]]:
     return found
 
 
-def library(flows: Sequence[Flow]) -> list[FlowShown]:
+def library(flows: Sequence[Flow]) -> list[FlowPresenter]:
     """The flows (with ``tasks`` and ``schedules`` prefetched) and what their last runs say."""
     last, offers = _last_runs(flows), _offers_of(flows)
-    return [FlowShown(flow, last[flow.pk], *_next_of(flow), offers[flow.pk]) for flow in flows]
+    return [FlowPresenter(flow, last[flow.pk], *_next_of(flow), offers[flow.pk]) for flow in flows]
 
 
 def _offers_of(flows: Sequence[Flow]) -> dict[int, list[Offering]]:

@@ -38,7 +38,7 @@ def as_id(text: str) -> UUID | None:
 
 
 @dataclass(frozen=True)
-class TaskShown:
+class TaskPresenter:
     """A task run as it stands now: ``share`` is 0–1 of its work, ``weight`` as the law has it, ``part`` what it adds to
     the run (None inside another task), times in seconds."""
 
@@ -86,7 +86,7 @@ class TaskShown:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class BarSegment:
     """A task's place in the bar: as wide as what it adds to the run, so that the bar is filled as far as the number
     says. That is its weight, and once history is trusted, its time."""
 
@@ -98,7 +98,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class RunShown:
+class RunPresenter:
     """A run with its tasks. ``percent`` is 0–100 now, ``eta`` the seconds left, ``waits`` why it does not run yet or
     what its code waits for, ``usual`` how many seconds such a run takes and ``longest`` how many it may take and still
     be called usual."""
@@ -107,7 +107,7 @@ class RunShown:
     now: datetime
     percent: float
     eta: Eta | None = None
-    tasks: Sequence[TaskShown] = field(default_factory=tuple)
+    tasks: Sequence[TaskPresenter] = field(default_factory=tuple)
     waits: str = ""
     span: float = 0.0
     usual: float | None = None
@@ -126,7 +126,7 @@ class RunShown:
         return self.run.state in WAITING
 
     @property
-    def current(self) -> TaskShown | None:
+    def current(self) -> TaskPresenter | None:
         """The task that the run is at: the one that started last."""
         running = [task for task in self.tasks if task.is_running]
         return max(running, key=lambda task: task.row.number or 0, default=None)
@@ -145,7 +145,7 @@ class RunShown:
     @cached_property
     def segments(self) -> list[geometry.Segment]:
         return geometry.segments([
-            Stretch(task.pk, task.label, task.part.whole, task.part.done / task.part.whole, task.state)
+            BarSegment(task.pk, task.label, task.part.whole, task.part.done / task.part.whole, task.state)
             for task in self.tasks
             if task.part is not None and task.part.whole > 0
         ])  # fmt: skip
@@ -212,35 +212,35 @@ class Reader:
         self._reasons: dict[int, str] = {}
         self._waiting: dict[int, str] = {}  # for a limit, by the attempt
 
-    def shown(self, runs: Iterable[Run], *, tasks: bool = True) -> list[RunShown]:
+    def shown(self, runs: Iterable[Run], *, tasks: bool = True) -> list[RunPresenter]:
         found = list(runs)
         rows = self._task_runs(found) if tasks else {}
         if tasks:
             self._waiting = questions.waiting([run.fence for run in found if run.state == RunState.RUNNING])
         return [self.one(run, rows.get(run.pk, [])) for run in found]
 
-    def one(self, run: Run, rows: Sequence[TaskRun]) -> RunShown:
+    def one(self, run: Run, rows: Sequence[TaskRun]) -> RunPresenter:
         """The run with these task runs of its last attempt."""
         percent, eta = run.progress, None
         if run.state in HELD and rows:
-            rows = subruns.live_rows(run, rows, self.now)
+            rows = subruns.rows_with_live_subruns(run, rows, self.now)
             percent, eta = queries.progress_now(run, rows, self.now)
         eta = eta if run.state == RunState.RUNNING else None
         tasks, span = _on_an_axis(run, self._tasks(run, rows))
         usual, longest = _usual(history.lessons_for(run)) if run.state in HELD and rows else (None, None)
-        return RunShown(run, self.now, percent, eta, tasks, self._waits(run), span, usual, longest)
+        return RunPresenter(run, self.now, percent, eta, tasks, self._waits(run), span, usual, longest)
 
-    def _tasks(self, run: Run, rows: Sequence[TaskRun]) -> list[TaskShown]:
+    def _tasks(self, run: Run, rows: Sequence[TaskRun]) -> list[TaskPresenter]:
         top = [row for row in rows if row.parent is None]
         at = (run.finished_at or run.clock(self.now)).timestamp()
         items = dict(zip([row.pk for row in top], history.items_of(run, top), strict=True))
         parts = dict(zip(items, progress.parts(list(items.values()), at), strict=True))
         return [self._task(run, row, items.get(row.pk) or history.item_of(row), parts.get(row.pk)) for row in rows]
 
-    def _task(self, run: Run, row: TaskRun, item: progress.Item, part: progress.Part | None) -> TaskShown:
+    def _task(self, run: Run, row: TaskRun, item: progress.Item, part: progress.Part | None) -> TaskPresenter:
         took = row.duration(run.finished_at or self.now)
         known = row.learned_ms is not None or row.estimated_ms is not None
-        return TaskShown(
+        return TaskPresenter(
             row,
             weight=progress.weight_of(item),
             share=progress.share(item, run.clock(self.now).timestamp()),
@@ -287,7 +287,7 @@ def _usual(lessons: history.Lessons) -> tuple[float | None, float | None]:
     return lessons.usual_ms / 1000, lessons.usual_ms / 1000 * most
 
 
-def _on_an_axis(run: Run, tasks: list[TaskShown]) -> tuple[list[TaskShown], float]:
+def _on_an_axis(run: Run, tasks: list[TaskPresenter]) -> tuple[list[TaskPresenter], float]:
     """Place the tasks on a common axis that starts with the run; returns its length in seconds too."""
     zero = run.started_at
     if zero is None:
@@ -302,7 +302,7 @@ def _on_an_axis(run: Run, tasks: list[TaskShown]) -> tuple[list[TaskShown], floa
     return placed, span
 
 
-def drawn(tasks: Sequence[TaskShown]) -> tuple[list[TaskShown], int]:
+def choose_drawn(tasks: Sequence[TaskPresenter]) -> tuple[list[TaskPresenter], int]:
     """The rows of a timeline, and how many finished ones are left out when there are very many."""
     if len(tasks) <= TASKS_DRAWN:
         return list(tasks), 0
@@ -323,7 +323,7 @@ def first_error(error: str) -> str:
 
 
 @dataclass(frozen=True)
-class FlowShown:
+class FlowPresenter:
     """A flow with its last runs (oldest first) and what they say: bars, how many went well, how long one takes; and
     which workers offer it, the connected ones first."""
 
@@ -386,7 +386,7 @@ class FlowShown:
         return geometry.segments(self.planned)
 
     @cached_property
-    def planned(self) -> list[TaskShown]:
+    def planned(self) -> list[TaskPresenter]:
         """The tasks found in the code, with the weight each has in a run."""
         tasks = list(self.flow.tasks.all())
         rows = [
@@ -394,7 +394,9 @@ class FlowShown:
                     weight=task.weight, estimated_ms=task.estimated_ms)
             for task in tasks
         ]  # fmt: skip
-        return [TaskShown(row, progress.weight_of(history.item_of(row)), 0.0, _estimated(row), None) for row in rows]
+        return [
+            TaskPresenter(row, progress.weight_of(history.item_of(row)), 0.0, _estimated(row), None) for row in rows
+        ]
 
 
 def _estimated(row: TaskRun) -> float | None:

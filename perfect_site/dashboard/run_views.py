@@ -16,7 +16,7 @@ from flows.models import Flow
 from flows.parameters import Conflict, Refused, masked, nearest
 from perfect_site.dashboard import artifact_presenters, attention, forms, logs, overview
 from perfect_site.dashboard.decorators import action, asked_id, came_from, page, say, status_of, who, wish
-from perfect_site.dashboard.presenters import Reader, RunShown, as_id, drawn, first_error, in_words
+from perfect_site.dashboard.presenters import Reader, RunPresenter, as_id, choose_drawn, first_error, in_words
 from perfect_site.dashboard.run_filters import RunFilter, page_of, without
 from runs.models import Attempt, Run
 from runs.rules.states import RESUMABLE, RunState
@@ -139,7 +139,7 @@ def _run(pk: UUID) -> Run:
     return get_object_or_404(page_rows(), pk=pk)
 
 
-def hero_of(shown: RunShown) -> dict[str, Any]:
+def hero_of(shown: RunPresenter) -> dict[str, Any]:
     run = shown.run
     parameters = masked(run.flow, run.parameters)
     return {
@@ -183,25 +183,25 @@ def pause_of(run: Run) -> dict[str, Any]:
     return {"run": run, "pause": question, "until": questions.ends_at(question), "fields": fields}
 
 
-def timeline_of(shown: RunShown) -> dict[str, Any]:
-    tasks, left_out = drawn(shown.tasks)
+def timeline_of(shown: RunPresenter) -> dict[str, Any]:
+    tasks, left_out = choose_drawn(shown.tasks)
     return {"shown": shown, "run": shown.run, "tasks": tasks, "left_out": left_out}
 
 
-def _events(shown: RunShown) -> dict[str, Any]:
+def _events(shown: RunPresenter) -> dict[str, Any]:
     run = shown.run
     attempts = Attempt.objects.filter(run=run).select_related("worker")
     return {"run": run, "events": run.events.order_by("pk")[:EVENTS_SHOWN], "attempts": attempts}
 
 
-def _parameters(shown: RunShown) -> dict[str, Any]:
+def _parameters(shown: RunPresenter) -> dict[str, Any]:
     run = shown.run
     configured = run.flow.configurations.get(run.configuration) or {}
     values = masked(run.flow, configured) if isinstance(configured, dict) else {}
     return {"run": run, "parameters": masked(run.flow, run.parameters), "configured": values}
 
 
-_TABS: dict[str, Callable[[RunShown], dict[str, Any]]] = {
+_TABS: dict[str, Callable[[RunPresenter], dict[str, Any]]] = {
     "timeline": timeline_of, "events": _events, "parameters": _parameters
 }  # fmt: skip
 
@@ -216,7 +216,7 @@ def _page(request: HttpRequest, found: Run) -> dict[str, Any]:
     tab = _one_of(request, "tab", TABS) or "timeline"
     return {
         **hero_of(shown), **pause_of(shown.run), **_TABS[tab](shown), **_log(request, shown.run),
-        "wall": artifact_presenters.wall_of(shown.run),
+        "wall": artifact_presenters.panel_of(shown.run),
         "tab": tab, "tabs": TABS, "origin": request.build_absolute_uri("/").rstrip("/"),
         "traceback": shown.run.traceback,
     }  # fmt: skip

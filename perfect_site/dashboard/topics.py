@@ -19,7 +19,7 @@ from django.utils import timezone
 from flows.models import Flow
 from perfect_site.dashboard import artifact_presenters, attention, logs, overview
 from perfect_site.dashboard.flow_views import history_of, schedules_shown
-from perfect_site.dashboard.presenters import Reader, RunShown
+from perfect_site.dashboard.presenters import Reader, RunPresenter
 from perfect_site.dashboard.run_views import PARTS, hero_of, page_rows, pause_of, timeline_of
 from runs.models import Run
 from runs.rules.states import HELD
@@ -34,7 +34,7 @@ Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Rendering:
     """Messages by key (the last one of a key counts), or lines; ``memory`` comes back with the next call."""
 
     messages: list[tuple[str, Message]] = field(default_factory=list)
@@ -51,11 +51,11 @@ def html(target: str, template: str, context: dict[str, Any]) -> tuple[str, Mess
     return target, {"t": "html", "target": target, "html": render_to_string(template, context).strip()}
 
 
-def numbers(shown: RunShown) -> tuple[str, Message]:
+def numbers(shown: RunPresenter) -> tuple[str, Message]:
     return f"p:{shown.run.pk}", shown.numbers()
 
 
-def _overview(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
+def _overview(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Rendering:
     running = overview.running(now)
     shape = tuple(shown.shape for shown in running.runs)
     known, cards = memory or (None, {})
@@ -66,7 +66,7 @@ def _overview(match: re.Match[str], memory: Any, whole: bool, since: int, now: d
         cold, cards = _cold_overview(now, cards)
         messages += cold
     messages += [numbers(shown) for shown in running.runs if shown.is_held]  # after the fragments: newer than they
-    return Drawing(messages, (shape, cards), any(shown.is_held for shown in running.runs))
+    return Rendering(messages, (shape, cards), any(shown.is_held for shown in running.runs))
 
 
 def _cold_overview(now: datetime, known: dict[int, object]) -> tuple[list[tuple[str, Message]], dict[int, object]]:
@@ -85,20 +85,20 @@ def _cold_overview(now: datetime, known: dict[int, object]) -> tuple[list[tuple[
     return drawn, {card.flow.pk: card.shape for card in cards}
 
 
-def _runs(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
+def _runs(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Rendering:
     """The history: numbers of what runs; when a run came, went or moved, the page asks for its own list again."""
     rows = Run.objects.asked_for().select_related("flow", "schedule")
     shown = Reader(now).shown(rows.filter(state__in=sorted(HELD))[: overview.RUNNING_SHOWN])
     newest = Run.objects.order_by("-pk").values_list("pk", flat=True).first()
     shape = (newest, tuple((one.run.pk, one.run.state) for one in shown))
     changed = [("changed", {"t": "changed", "topic": "runs", "n": str(hash(shape))})] if memory != shape else []
-    return Drawing([*map(numbers, shown), *(changed if memory is not None else [])], shape, bool(shown))
+    return Rendering([*map(numbers, shown), *(changed if memory is not None else [])], shape, bool(shown))
 
 
-def _flow(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
+def _flow(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Rendering:
     flow = Flow.objects.prefetch_related("tasks", "schedules").filter(slug=match["slug"]).first()
     if flow is None:
-        return Drawing()
+        return Rendering()
     running = overview.running(now, flow)
     shape = tuple(shown.shape for shown in running.runs)
     messages = []
@@ -106,13 +106,13 @@ def _flow(match: re.Match[str], memory: Any, whole: bool, since: int, now: datet
         context = history_of(flow, now)
         messages += [html(f"#flow-{part}", f"flows/_{part}.html", context) for part in ("history", "notices", "offers")]
     messages += [numbers(shown) for shown in running.runs if shown.is_held]
-    return Drawing(messages, shape, any(shown.is_held for shown in running.runs))
+    return Rendering(messages, shape, any(shown.is_held for shown in running.runs))
 
 
-def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
+def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Rendering:
     run = page_rows().filter(pk=UUID(match["run"])).first()
     if run is None:
-        return Drawing()
+        return Rendering()
     shown = Reader(now).shown([run])[0]
     shape, drawn_at, hung, hung_at = memory or (None, 0.0, 0, 0.0)
     messages = []
@@ -130,36 +130,36 @@ def _run(match: re.Match[str], memory: Any, whole: bool, since: int, now: dateti
     due = not shown.is_held or time.monotonic() - hung_at >= WALL_EVERY
     if run.artifact_writes and ((run.artifact_writes != hung and due) or missed):
         messages.append(
-            html("#run-artifacts", "runs/_artifacts.html", {"run": run, "wall": artifact_presenters.wall_of(run)})
+            html("#run-artifacts", "runs/_artifacts.html", {"run": run, "wall": artifact_presenters.panel_of(run)})
         )
         hung, hung_at = run.artifact_writes, time.monotonic()
     messages.append(numbers(shown))
-    return Drawing(messages, (shown.shape, drawn_at, hung, hung_at), shown.is_held, version=run.version)
+    return Rendering(messages, (shown.shape, drawn_at, hung, hung_at), shown.is_held, version=run.version)
 
 
-def _log(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
+def _log(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Rendering:
     run = Run.objects.only("pk", "root", "log_count", "state", "fence").filter(pk=UUID(match["run"])).first()
     if run is None:
-        return Drawing(lines=[], run=match["run"])
+        return Rendering(lines=[], run=match["run"])
     unfinished = html("#log-open", "runs/_log_open.html", {"unfinished": logs.unfinished(run)})
     last = logs.last_of(run)
     if last <= since:
-        return Drawing([unfinished], lines=[], run=match["run"])
+        return Rendering([unfinished], lines=[], run=match["run"])
     start = last - LINES_AT_ONCE if last - since > LINES_BEHIND else since
     lines = [line.as_row() for line in logs.since(run, start, LINES_AT_ONCE)]
-    return Drawing([unfinished], lines=lines, run=match["run"], more=bool(lines) and lines[-1][0] < last)
+    return Rendering([unfinished], lines=lines, run=match["run"], more=bool(lines) and lines[-1][0] < last)
 
 
-def _workers(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
+def _workers(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Rendering:
     context = {"workers": overview.workers(now, everyone=True)}
-    return Drawing([html("#worker-rows", "runs/_worker_rows.html", context)])
+    return Rendering([html("#worker-rows", "runs/_worker_rows.html", context)])
 
 
-def _schedules(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Drawing:
-    return Drawing([html("#schedule-rows", "flows/_schedules.html", {"schedules": schedules_shown(now)})])
+def _schedules(match: re.Match[str], memory: Any, whole: bool, since: int, now: datetime) -> Rendering:
+    return Rendering([html("#schedule-rows", "flows/_schedules.html", {"schedules": schedules_shown(now)})])
 
 
-Draw = Callable[[re.Match[str], Any, bool, int, datetime], Drawing]
+Draw = Callable[[re.Match[str], Any, bool, int, datetime], Rendering]
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 TOPICS: list[tuple[re.Pattern[str], str, Draw]] = [  # what it is called, who may watch, who draws
     (re.compile("overview"), "runs.view_run", _overview),
@@ -181,7 +181,7 @@ def is_known(name: str) -> bool:
     return permission_of(name) is not None
 
 
-def draw(name: str, memory: Any, *, whole: bool, since: int) -> Drawing:
+def render(name: str, memory: Any, *, whole: bool, since: int) -> Rendering:
     """The topic as it is now, for a reader's thread."""
     pattern, _, drawn = next(topic for topic in TOPICS if topic[0].fullmatch(name))
     match = pattern.fullmatch(name)

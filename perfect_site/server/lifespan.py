@@ -29,7 +29,7 @@ async def start(*, clock: bool = True, serve: bool = True, served: Callable[[], 
     if serve:
         threads.write_soon(reports.begin)  # before any worker can join
         fleet.begin(loop)
-        _stops.append(events.listen(fleet.notice, early=True))
+        _stops.append(events.subscribe(fleet.notice, early=True))
         _sweeps = loop.create_task(_sweep())
     if clock:
         _ticker = Ticker(served)
@@ -37,7 +37,7 @@ async def start(*, clock: bool = True, serve: bool = True, served: Callable[[], 
 
 
 def _others_wrote(topics: frozenset[str]) -> None:
-    events.ring(topics)
+    events.deliver(topics)
     fleet.hear(topics)
 
 

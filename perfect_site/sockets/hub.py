@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from perfect_site.dashboard.topics import Drawing, draw, is_known
+from perfect_site.dashboard.topics import Rendering, is_known, render
 from runs import events
 from runs.db import threads
 
@@ -122,7 +122,7 @@ class Hub:
 
     def _wind_up(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._unlisten = events.listen(self._bell)
+        self._unlisten = events.subscribe(self._bell)
         self._ticking = self._loop.call_later(TICK, self._tick)
 
     def _run_down(self) -> None:
@@ -188,7 +188,7 @@ class Hub:
         behind = [at for socket, at in topic.since.items() if socket.room()]
         try:
             if behind:
-                drawing = await threads.read(draw, topic.name, topic.memory, whole=whole, since=min(behind))
+                drawing = await threads.read(render, topic.name, topic.memory, whole=whole, since=min(behind))
                 self._fan_out(topic, drawing, fresh)
         except Exception:
             logger.exception("drawing %s failed", topic.name)
@@ -196,7 +196,7 @@ class Hub:
             now = self._loop.time()
             self._begin_at(topic, topic.pace.end(now, now - began))
 
-    def _fan_out(self, topic: Topic, drawing: Drawing, fresh: set[Socket]) -> None:
+    def _fan_out(self, topic: Topic, drawing: Rendering, fresh: set[Socket]) -> None:
         topic.memory, topic.moving = drawing.memory, drawing.moving
         drawn = {key for key, _ in drawing.messages}
         self._catch_up(topic, fresh, drawing.version, drawn)
@@ -221,7 +221,7 @@ class Hub:
                     if key not in drawn and not key.startswith("p:"):
                         socket.put(key, text)
 
-    def _pass_on(self, topic: Topic, drawing: Drawing) -> None:
+    def _pass_on(self, topic: Topic, drawing: Rendering) -> None:
         """Log lines: each socket gets those that it does not have, while it has room."""
         lines = drawing.lines or []
         texts: dict[int, str] = {}

@@ -129,13 +129,13 @@ def at(moment: datetime | None, form: str = "stamp") -> SafeString | str:
 
 @register.inclusion_tag("runs/_wbar.html")
 def wbar(shown: Any, *, live: bool = True) -> dict[str, Any]:
-    """The segmented weighted bar of a ``RunShown``."""
+    """The segmented weighted bar of a ``RunPresenter``."""
     return {"shown": shown, "live": live and shown.run.state == "RUNNING"}
 
 
 @register.simple_tag
 def bars(shown: Any) -> SafeString:
-    """The bars of a flow's last runs (``FlowShown``). Written here and not in a template: a page has hundreds."""
+    """The bars of a flow's last runs (``FlowPresenter``). Written here and not in a template: a page has hundreds."""
     ended = len(shown.ended)
     label = f"{shown.good} of the last {ended} runs completed" if ended else "no run has ended yet"
     drawn = "".join(map(_bar, shown.bars))

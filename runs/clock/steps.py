@@ -32,7 +32,7 @@ from runs.rules.states import HELD, LIVE, OFFER_LASTS, RunState
 from runs.services import limits, offerings, retention
 from runs.services.announcements import follow_present
 from runs.services.closing import close
-from runs.services.requests import Wish, cancel, trigger_many
+from runs.services.requests import RunRequest, cancel, trigger_many
 
 SWEEP = timedelta(seconds=5)
 LOST_AFTER = timedelta(seconds=60)
@@ -117,7 +117,7 @@ class Clock:
     def release_scheduled(self, now: datetime) -> None:
         due = Run.objects.filter(state=RunState.SCHEDULED, scheduled_for__lte=now)
         if due.move(RunState.PENDING, now=now, who="clock", why=""):
-            events.touch(events.WORK, events.OVERVIEW)
+            events.publish(events.WORK, events.OVERVIEW)
 
     def follow_versions(self, now: datetime) -> None:
         """Workers may have left, and with them the version of a flow that its row follows."""
@@ -181,7 +181,7 @@ class Clock:
                 lost = Run.objects.filter(pk=run.pk).with_subruns()
                 lost.filter(state__in=STANDING).move(RunState.LOST, now=now, who="clock", why=why)
                 Worker.objects.filter(pk=worker.pk).update(connected=False)
-                events.touch(events.OVERVIEW, events.WORKERS, events.run_topic(run.pk))
+                events.publish(events.OVERVIEW, events.WORKERS, events.run_topic(run.pk))
             elif run.state == RunState.LOST and quiet >= CRASH_AFTER:
                 Attempt.objects.filter(run=run, revoked_at=None).update(revoked_at=now)
                 minutes = round(quiet.total_seconds() / 60)
@@ -223,7 +223,7 @@ def fire(schedule: Schedule, now: datetime) -> None:
     Schedule.objects.filter(pk=schedule.pk, next_at=before).update(
         next_at=schedule.next_at, last_at=schedule.last_at, problem=complaint or schedule.problem
     )
-    events.touch(events.SCHEDULES, events.OVERVIEW)
+    events.publish(events.SCHEDULES, events.OVERVIEW)
 
 
 def _bring_back(schedule: Schedule, now: datetime) -> None:
@@ -235,7 +235,7 @@ def _bring_back(schedule: Schedule, now: datetime) -> None:
     plan(schedule, now)
     if not Schedule.objects.filter(pk=schedule.pk, next_at=before).update(next_at=schedule.next_at):
         return
-    events.touch(events.SCHEDULES, events.OVERVIEW)
+    events.publish(events.SCHEDULES, events.OVERVIEW)
     if (more := _sparing.ask()) is not None:  # two servers whose clocks differ put it right again and again
         logger.warning(
             "schedule %s of %s was to fire next at %s, later than it is due: the clock was wrong when that was set, or "
@@ -264,7 +264,7 @@ def _fire_once(schedule: Schedule, due_at: datetime, now: datetime) -> str:
     if Run.objects.filter(schedule=schedule, due_at=due_at).exists():
         return ""
     running = list(Run.objects.filter(schedule=schedule, state__in=LIVE).order_by("pk")[:100])
-    wish = Wish(schedule.flow, schedule.parameters, schedule.configuration, schedule=schedule, due_at=due_at)
+    wish = RunRequest(schedule.flow, schedule.parameters, schedule.configuration, schedule=schedule, due_at=due_at)
     try:
         with transaction.atomic():
             run = trigger_many(items=[wish], now=now, trigger=Run.Trigger.SCHEDULE, who=f"schedule {schedule.name}")[0]

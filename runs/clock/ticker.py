@@ -27,7 +27,7 @@ class Ticker:
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._deaf = events.listen(lambda topics: self._heard(loop, topics))
+        self._deaf = events.subscribe(lambda topics: self._heard(loop, topics))
         self._task = loop.create_task(self._run())
 
     def _heard(self, loop: asyncio.AbstractEventLoop, topics: frozenset[str]) -> None:

@@ -18,7 +18,7 @@ MOST_PARTS = 64
 ONE_ARTIFACT = ("run_id", "attempt", "uid")  # what an artifact is known by
 
 
-class Album:
+class ArtifactParts:
     """Reads nothing before the first artifact, and keeps no content between batches."""
 
     def __init__(self, run_id: UUID, attempt: int) -> None:

@@ -16,7 +16,7 @@ from flows import sealing, versions
 from flows.models import Schedule, Version
 from flows.statements import insert_one, swap
 from runs import events
-from runs.ingest.ledger import Book, shelf
+from runs.ingest.ledger import Ledger, ledgers
 from runs.models import Attempt, Offering, Run
 from runs.rules.states import HELD, LIVE, RunState
 from runs.services import queue
@@ -65,7 +65,7 @@ def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
             left[worker] -= 1
             offers.append(made)
     if SKIP_LOCKED and 0 < len(offers) < len(waiting):
-        events.touch(events.WORK)  # another server passed these by while they were locked, and may have room
+        events.publish(events.WORK)  # another server passed these by while they were locked, and may have room
     return offers
 
 
@@ -145,7 +145,7 @@ def _offer(run: Run, worker: UUID, now: datetime) -> Offer | None:
     if not run.move(RunState.OFFERED, now=now, who="server", fence=attempt.pk, worker_id=worker):
         attempt.delete()
         return None
-    shelf.put_back(Book(attempt))
+    ledgers.put_back(Ledger(attempt))
     return Offer(
         worker,
         OfferRun(
@@ -178,20 +178,20 @@ def _lineage(run: Run) -> list[Ancestor]:
 
 def claim(*, worker: UUID, fence: int, run_id: str, now: datetime) -> StartRun | DropRun:
     """Commit that the attempt is this worker's. A repeated claim of the same attempt gets the same answer."""
-    book = shelf.take(fence)
-    answer = _claim(book, worker, run_id, now) if book is not None else None
-    if answer is None:  # the kept book was outdated
-        book = shelf.open(fence)
-        answer = _claim(book, worker, run_id, now) if book is not None else None
-    if book is not None:
-        shelf.put_back(book)
+    ledger = ledgers.take(fence)
+    answer = _claim(ledger, worker, run_id, now) if ledger is not None else None
+    if answer is None:  # the kept ledger was outdated
+        ledger = ledgers.open(fence)
+        answer = _claim(ledger, worker, run_id, now) if ledger is not None else None
+    if ledger is not None:
+        ledgers.put_back(ledger)
     return answer or DropRun(fence, "the offer was withdrawn")
 
 
-def _claim(book: Book, worker: UUID, run_id: str, now: datetime) -> StartRun | DropRun | None:
-    """None if the attempt is not this worker's to claim, as far as the book knows."""
-    run, attempt = book.run, book.attempt
-    if not book.belongs_to(worker, run_id):
+def _claim(ledger: Ledger, worker: UUID, run_id: str, now: datetime) -> StartRun | DropRun | None:
+    """None if the attempt is not this worker's to claim, as far as the ledger knows."""
+    run, attempt = ledger.run, ledger.attempt
+    if not ledger.belongs_to(worker, run_id):
         return None
     if run.state != RunState.OFFERED:
         return StartRun(attempt.pk) if run.state in HELD else DropRun(attempt.pk, f"the run is {run.state}")
@@ -207,7 +207,7 @@ def _claim(book: Book, worker: UUID, run_id: str, now: datetime) -> StartRun | D
     ):  # fmt: skip
         return None
     attempt.claimed_at, attempt.problem = now, problem
-    events.touch(events.OVERVIEW, events.run_topic(run.pk), events.flow_topic(run.flow.slug))
+    events.publish(events.OVERVIEW, events.run_topic(run.pk), events.flow_topic(run.flow.slug))
     return StartRun(attempt.pk)
 
 
@@ -244,7 +244,7 @@ def _back(offered: QuerySet[Run], now: datetime, why: str) -> int:
     )
     Attempt.objects.filter(pk__in=[fence for fence in fences if fence]).update(revoked_at=now)
     if moved:
-        events.touch(events.WORK, events.OVERVIEW)
+        events.publish(events.WORK, events.OVERVIEW)
     return moved
 
 

@@ -1,7 +1,7 @@
 """One attempt's page in the ledger: facts are applied to rows in memory, and written together once a batch.
 
-The shelf keeps the books of running attempts between batches, so that a batch costs what it says and not what the
-run has said so far. A batch is written only if the attempt still stands where its book does; a book whose
+The shelf keeps the ledgers of running attempts between batches, so that a batch costs what it says and not what the
+run has said so far. A batch is written only if the attempt still stands where its ledger does; a ledger whose
 transaction fails is never put back.
 """
 
@@ -21,14 +21,14 @@ from perfect_client.wire.messages import FACTS, MAX_NAME, MAX_PARAMETERS_BYTES, 
 from flows.services import flow_called
 from flows.statements import find, insert, insert_values, swap
 from runs import events
-from runs.ingest.artifact_parts import Album
-from runs.ingest.run_rows import Sheet
+from runs.ingest.artifact_parts import ArtifactParts
+from runs.ingest.run_rows import RunRows
 from runs.models import Attempt, LogLine, Run, TaskRun
 from runs.rules.states import FINAL, SUB_RUN_ENDS, TASK_FINAL, RunState, TaskState, left_open
 from runs.services import questions
 from runs.services.closing import CANCELLED, around, cancel_reasons, end
 
-BOOKS_KEPT = 256
+LEDGERS_KEPT = 256
 TAG_LIMIT = 50
 PREVIEW_BYTES = 1_024
 WARNING, ERROR = 30, 40
@@ -45,7 +45,7 @@ def moment(seconds: float) -> datetime:
         raise ValueError(f"{seconds} is not a time") from wrong
 
 
-def counted(number: int) -> int:
+def check_count(number: int) -> int:
     """A count that fits the column on every database; raises ``ValueError``."""
     if not 0 <= number < 2**31:
         raise ValueError(f"{number} is not a count")
@@ -53,25 +53,25 @@ def counted(number: int) -> int:
 
 
 class Outdated(Exception):
-    """The rows have moved on since the book was opened: open it anew and apply the batch again."""
+    """The rows have moved on since the ledger was opened: open it anew and apply the batch again."""
 
 
-class Book:
+class Ledger:
     """The rows of one attempt, in memory: a sheet for its run, and one for each sub-run that goes on."""
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         self.run = attempt.run
-        self.by_number: dict[int, tuple[Sheet, TaskRun]] = {}
-        self.subs: dict[UUID, Sheet] = {}  # by run, in the order of their starts
-        self._ended: list[Sheet] = []  # sub-runs that this batch ends
+        self.by_number: dict[int, tuple[RunRows, TaskRun]] = {}
+        self.subs: dict[UUID, RunRows] = {}  # by run, in the order of their starts
+        self._ended: list[RunRows] = []  # sub-runs that this batch ends
         self._lines = 0  # of this batch, in all sheets
         self._named = False  # whether this batch gives the run a name
         said = attempt.facts_seq > 0  # before its first fact an attempt has no task runs
         self.sheet = self._opened(self.run, self._rows([self.run.pk]) if said else [])
         self.sheet.has_rows = said
         self.shown_at: datetime | None = None
-        self.album: Album | None = None  # once the attempt shows something
+        self.album: ArtifactParts | None = None  # once the attempt shows something
         self.told: list[questions.Told] = []
         if said:
             self._open_sub_runs()
@@ -91,8 +91,10 @@ class Book:
             call = next((row for row in above.by_call.values() if row.subrun == run.pk), None)
             self.subs[run.pk] = self._opened(run, rows[run.pk], above, call)
 
-    def _opened(self, run: Run, rows: list[TaskRun], above: Sheet | None = None, call: TaskRun | None = None) -> Sheet:
-        sheet = Sheet(run, self.attempt.number, rows, above, call)
+    def _opened(
+        self, run: Run, rows: list[TaskRun], above: RunRows | None = None, call: TaskRun | None = None
+    ) -> RunRows:
+        sheet = RunRows(run, self.attempt.number, rows, above, call)
         self.by_number.update((row.number, (sheet, row)) for row in rows if row.number is not None)
         return sheet
 
@@ -141,7 +143,7 @@ class Book:
             self.shown_at = now
 
     def _run_started(self, fact: messages.RunStarted) -> None:
-        self.run.pid = counted(fact.pid)
+        self.run.pid = check_count(fact.pid)
         if not self.sheet.by_call:
             self.sheet.plan()
 
@@ -150,10 +152,10 @@ class Book:
         self._named = True
 
     def _task_started(self, fact: messages.TaskStarted) -> None:
-        at, number, call = moment(fact.time), counted(fact.task), counted(fact.call)
+        at, number, call = moment(fact.time), check_count(fact.task), check_count(fact.call)
         if number in self.by_number:
             raise ValueError(f"task run {fact.task} has started before")
-        sheet, parent = self._below(counted(fact.parent)) if fact.parent else (self.sheet, None)
+        sheet, parent = self._below(check_count(fact.parent)) if fact.parent else (self.sheet, None)
         row = sheet.called(clean_text(fact.key, 200), call)
         row.name = clean_text(fact.name, 200) or row.name
         row.number, row.parent = number, parent
@@ -163,16 +165,16 @@ class Book:
         self.by_number[number] = sheet, row
         sheet.touch(row)
 
-    def _below(self, number: int) -> tuple[Sheet, int | None]:
+    def _below(self, number: int) -> tuple[RunRows, int | None]:
         """Where a call stands that task run ``number`` makes: its sheet, and the number of the caller in that."""
         sheet, row = self.by_number.get(number, (self.sheet, None))
         sub = self._sub_run_of(row)
         return (sheet, number) if sub is None else (sub, None)
 
-    def _sub_run_of(self, row: TaskRun | None) -> Sheet | None:
+    def _sub_run_of(self, row: TaskRun | None) -> RunRows | None:
         return self.subs.get(row.subrun) if row is not None and row.subrun is not None else None
 
-    def _open_task(self, number: int) -> tuple[Sheet, TaskRun]:
+    def _open_task(self, number: int) -> tuple[RunRows, TaskRun]:
         found = self.by_number.get(number)
         if found is None:
             raise ValueError(f"task run {number} has not started")
@@ -183,14 +185,14 @@ class Book:
     def _task_retrying(self, fact: messages.TaskRetrying) -> None:
         """An attempt failed and another follows: what it had reported counts no more, what was shown stays."""
         sheet, row = self._open_task(fact.task)
-        row.state, row.share, row.tries = TaskState.RETRYING, None, counted(fact.tries)
+        row.state, row.share, row.tries = TaskState.RETRYING, None, check_count(fact.tries)
         row.error, row.traceback = clean_text(fact.error, 4_000), clean_text(fact.traceback)
         sheet.touch(row)
 
     def _task_restarted(self, fact: messages.TaskRestarted) -> None:
         """The duration that counts is that of the attempt that comes to the end."""
         sheet, row = self._open_task(fact.task)
-        row.state, row.started_at, row.tries = TaskState.RUNNING, moment(fact.time), counted(fact.tries)
+        row.state, row.started_at, row.tries = TaskState.RUNNING, moment(fact.time), check_count(fact.tries)
         sheet.touch(row)
 
     def _task_progressed(self, fact: messages.TaskProgressed) -> None:
@@ -235,13 +237,13 @@ class Book:
             triggered_by=sheet.run.flow.name, parent=sheet.run, root=self.run, created_at=at, started_at=at,
             attempt=self.attempt.number, name=clean_text(fact.name, MAX_NAME),
         )  # fmt: skip
-        self.subs[pk] = made = Sheet(run, self.attempt.number, above=sheet, call=row, is_new=True)
+        self.subs[pk] = made = RunRows(run, self.attempt.number, above=sheet, call=row, is_new=True)
         made.plan()
         row.subrun = pk
         sheet.touch(row)
 
     def _end_sub_run(
-        self, sub: Sheet, to: RunState, why: str, at: datetime, details: dict[str, str], inner: str = ""
+        self, sub: RunRows, to: RunState, why: str, at: datetime, details: dict[str, str], inner: str = ""
     ) -> None:
         """``inner``: why what is still open below it ends. A flow tells that itself, unless it is cut short."""
         for below in list(sub.below.values()):
@@ -261,9 +263,9 @@ class Book:
     def _logged(self, fact: messages.Logged) -> None:
         """The run's log has all lines; a sub-run's are marked as its."""
         level = min(max(fact.level, 0), 100)
-        task = fact.task and counted(fact.task)
+        task = fact.task and check_count(fact.task)
         seq = self.run.log_count + self._lines + 1
-        line = (seq, moment(fact.time), level, task, clean_text(fact.message), counted(fact.dropped))
+        line = (seq, moment(fact.time), level, task, clean_text(fact.message), check_count(fact.dropped))
         self._lines += 1
         sheet = self._told_by(task) if task and self.subs else self.sheet
         sheet.lines.append(line)
@@ -271,18 +273,18 @@ class Book:
             counts[0] += WARNING <= level < ERROR
             counts[1] += level >= ERROR
 
-    def _told_by(self, task: int) -> Sheet:
+    def _told_by(self, task: int) -> RunRows:
         sheet, row = self.by_number.get(task, (self.sheet, None))
         return self._sub_run_of(row) or sheet
 
     def _asks(self, fact: questions.Told) -> None:
-        counted(fact.ask)
+        check_count(fact.ask)
         self.told.append(fact)
 
     def _artifact_written(self, fact: messages.ArtifactWritten) -> None:
         if self.album is None:
-            self.album = Album(self.run.pk, self.attempt.number)
-        sheet = self._told_by(counted(fact.task)) if fact.task and self.subs else self.sheet
+            self.album = ArtifactParts(self.run.pk, self.attempt.number)
+        sheet = self._told_by(check_count(fact.task)) if fact.task and self.subs else self.sheet
         self.album.write(fact, moment(fact.time), sheet.run.pk if sheet is not self.sheet else None)
 
     def _run_ended(self, fact: messages.RunEnded) -> None:
@@ -305,7 +307,7 @@ class Book:
         self.sheet.end(to, why, moment(fact.time), details)
 
     def _cancel_wanted(self) -> bool:
-        """The wish may have come from another process since the book was opened, so the row is asked."""
+        """The wish may have come from another process since the ledger was opened, so the row is asked."""
         row = Run.objects.filter(pk=self.run.pk).values_list("cancel_requested_at", "cancel_requested_by").first()
         self.run.cancel_requested_at, self.run.cancel_requested_by = row or (None, "")
         return self.run.cancel_requested_at is not None
@@ -340,9 +342,9 @@ class Book:
         self._write(subs, now)
         if root.ending is not None and self.attempt.asks:
             questions.forget(run=self.run, now=now)
-        events.touch(events.run_topic(self.run.pk), *([events.log_topic(self.run.pk)] if self._lines else []))
+        events.publish(events.run_topic(self.run.pk), *([events.log_topic(self.run.pk)] if self._lines else []))
         if root.progressed and root.ending is None:
-            events.touch(events.OVERVIEW)
+            events.publish(events.OVERVIEW)
         self.forget_changes()
 
     def _end_all(self, to: RunState, why: str, values: dict[str, Any]) -> None:
@@ -351,12 +353,12 @@ class Book:
             self._end_sub_run(sub, left_open(to), told, values["finished_at"], {}, told)
         self.sheet.close_tasks()
 
-    def _write(self, subs: list[Sheet], now: datetime) -> None:
+    def _write(self, subs: list[RunRows], now: datetime) -> None:
         for sub in subs:
             if sub.is_new:
                 why = f"called by run {sub.run.parent_id}"
                 Run.objects.admit([sub.run], now=now, who="worker", why=why)
-                events.touch(events.flow_topic(sub.run.flow.slug))
+                events.publish(events.flow_topic(sub.run.flow.slug))
         changed = [row for sheet in (self.sheet, *subs) for row in sheet.changed.values()]
         if changed:
             insert(changed, replacing=ONE_CALL)
@@ -370,7 +372,7 @@ class Book:
         named = {"name": self.run.name} if self._named else {}
         self._save_run(self.sheet, self._lines, shown[self.run.pk], now, named)
 
-    def _save_run(self, sheet: Sheet, lines: int, shown: int, now: datetime, values: dict[str, Any]) -> None:
+    def _save_run(self, sheet: RunRows, lines: int, shown: int, now: datetime, values: dict[str, Any]) -> None:
         run = sheet.run
         sheet.has_rows = sheet.has_rows or bool(sheet.changed)
         run.log_count += lines
@@ -390,59 +392,59 @@ class Book:
             if not end(run, to, now=now, who="worker", why=why, grow=grow, **values, **details):
                 raise Outdated
         if sheet is not self.sheet:
-            events.touch(events.run_topic(run.pk), *([events.log_topic(run.pk)] if lines else []))
+            events.publish(events.run_topic(run.pk), *([events.log_topic(run.pk)] if lines else []))
 
 
 _OUTCOMES = {state.value: state for state in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED)}
-_HANDLERS: dict[type, Callable[[Book, Any], None]] = {
-    messages.RunStarted: Book._run_started,
-    messages.RunNamed: Book._run_named,
-    messages.TaskStarted: Book._task_started,
-    messages.TaskRetrying: Book._task_retrying,
-    messages.TaskRestarted: Book._task_restarted,
-    messages.TaskProgressed: Book._task_progressed,
-    messages.TaskEnded: Book._task_ended,
-    messages.Asked: Book._asks,
-    messages.Released: Book._asks,
-    messages.SubRunStarted: Book._sub_run_started,
-    messages.RunEnded: Book._run_ended,
-    messages.ProcessExited: Book._process_exited,
+_HANDLERS: dict[type, Callable[[Ledger, Any], None]] = {
+    messages.RunStarted: Ledger._run_started,
+    messages.RunNamed: Ledger._run_named,
+    messages.TaskStarted: Ledger._task_started,
+    messages.TaskRetrying: Ledger._task_retrying,
+    messages.TaskRestarted: Ledger._task_restarted,
+    messages.TaskProgressed: Ledger._task_progressed,
+    messages.TaskEnded: Ledger._task_ended,
+    messages.Asked: Ledger._asks,
+    messages.Released: Ledger._asks,
+    messages.SubRunStarted: Ledger._sub_run_started,
+    messages.RunEnded: Ledger._run_ended,
+    messages.ProcessExited: Ledger._process_exited,
 }
 
 
-class Shelf:
-    """The books of the attempts that report to this process, least recently used last. One thread: the writer's."""
+class LedgerCache:
+    """The ledgers of the attempts that report to this process, least recently used last. One thread: the writer's."""
 
     def __init__(self) -> None:
-        self._books: OrderedDict[int, Book] = OrderedDict()
+        self._ledgers: OrderedDict[int, Ledger] = OrderedDict()
 
     def clear(self) -> None:
-        self._books.clear()
+        self._ledgers.clear()
 
-    def take(self, fence: int) -> Book | None:
-        """The attempt's book, from the shelf or else from the rows; None if there is no attempt.
+    def take(self, fence: int) -> Ledger | None:
+        """The attempt's ledger, from the shelf or else from the rows; None if there is no attempt.
 
-        A book from the shelf may be outdated; ``Book.save`` finds out, by compare-and-swap.
+        A ledger from the shelf may be outdated; ``Book.save`` finds out, by compare-and-swap.
         """
-        book = self._books.pop(fence, None)
-        return book if book is not None else self.open(fence)
+        ledger = self._ledgers.pop(fence, None)
+        return ledger if ledger is not None else self.open(fence)
 
-    def open(self, fence: int) -> Book | None:
-        """The attempt's book as the rows stand now."""
-        self._books.pop(fence, None)
+    def open(self, fence: int) -> Ledger | None:
+        """The attempt's ledger as the rows stand now."""
+        self._ledgers.pop(fence, None)
         attempt = Attempt.objects.select_related("run__flow").filter(pk=fence).first()
-        return Book(attempt) if attempt is not None else None
+        return Ledger(attempt) if attempt is not None else None
 
-    def put_back(self, book: Book) -> None:
-        """Keep the book if the transaction commits and the run goes on."""
-        transaction.on_commit(partial(self._keep, book))
+    def put_back(self, ledger: Ledger) -> None:
+        """Keep the ledger if the transaction commits and the run goes on."""
+        transaction.on_commit(partial(self._keep, ledger))
 
-    def _keep(self, book: Book) -> None:
-        if book.run.state in FINAL:
+    def _keep(self, ledger: Ledger) -> None:
+        if ledger.run.state in FINAL:
             return
-        self._books[book.attempt.pk] = book
-        while len(self._books) > BOOKS_KEPT:
-            self._books.popitem(last=False)
+        self._ledgers[ledger.attempt.pk] = ledger
+        while len(self._ledgers) > LEDGERS_KEPT:
+            self._ledgers.popitem(last=False)
 
 
-shelf = Shelf()
+ledgers = LedgerCache()

@@ -18,7 +18,7 @@ from perfect_client.wire.messages import Accept, Acknowledge, DropRun, FactsReco
 
 from runs import events, notifications
 from runs.ingest import dispatch
-from runs.ingest.ledger import Book, Outdated, shelf
+from runs.ingest.ledger import Ledger, Outdated, ledgers
 from runs.models import Attempt, Quarantine, Run, RunQuerySet, Worker
 from runs.rules.states import HELD, RunState
 from runs.services import offerings, questions
@@ -65,7 +65,7 @@ def _left_behind() -> QuerySet[Worker]:
 
 def _cut_off(workers: QuerySet[Worker]) -> None:
     if workers.update(connected=False, left_reason="the server ended", draining={}):
-        events.touch(events.WORKERS, events.OVERVIEW)
+        events.publish(events.WORKERS, events.OVERVIEW)
 
 
 def join(*, message: messages.Joined, now: datetime, token: int | None = None) -> Accept:
@@ -150,7 +150,7 @@ def _join_beside(worker: Worker, message: messages.Joined, now: datetime) -> Acc
 def _accept(worker: UUID, message: messages.Joined, now: datetime) -> Accept:
     questions.send_again(worker=worker)
     dispatch.tell_holds_again(worker=worker)
-    events.touch(
+    events.publish(
         events.WORKERS, events.OVERVIEW, events.WORK, events.ANSWERS,
         *(events.joined_topic(worker, boot) for boot in (message.boot, *message.dead[:DEAD_TOLD])),
         *offerings.topics_of(worker),
@@ -168,7 +168,7 @@ def drains(*, worker: UUID, boot: str, running: int | None, now: datetime) -> No
     row.draining = others if running is None else {**others, boot[:64]: running}
     row.last_seen_at = now
     row.save(update_fields=["draining", "last_seen_at"])
-    events.touch(events.WORKERS, events.OVERVIEW)
+    events.publish(events.WORKERS, events.OVERVIEW)
 
 
 def identity_of(message: messages.Joined) -> UUID:
@@ -195,7 +195,7 @@ def _verdict(worker: UUID, item: messages.Held, now: datetime) -> Verdict:
         return Verdict(item.fence, "stale")
     if run.state == RunState.LOST:
         _back(Run.objects.filter(pk=run.pk), now)
-        events.touch(events.run_topic(run.pk), events.OVERVIEW)
+        events.publish(events.run_topic(run.pk), events.OVERVIEW)
     cancel = run.state in HELD and run.cancel_requested_at is not None
     return Verdict(item.fence, "current", attempt.facts_seq, attempt.output_seq, cancel)
 
@@ -209,7 +209,7 @@ def announce(*, worker: UUID, message: messages.FlowsAnnounced, now: datetime) -
         dispatch.forget(worker)
         row.problems = [clean_text(problem, 2_000) for problem in [*message.problems, *refused]][:PROBLEMS_KEPT]
         row.save(update_fields=["problems"])
-        events.touch(events.WORKERS, events.OVERVIEW, events.WORK)
+        events.publish(events.WORKERS, events.OVERVIEW, events.WORK)
     return [clean_text(sentence, 2_000) for sentence in refused[:PROBLEMS_KEPT]]
 
 
@@ -223,14 +223,14 @@ def beat(*, worker: UUID, now: datetime, boot: str = "") -> None:
     lost = Run.objects.filter(worker_id=worker, state=RunState.LOST)
     if lost.exists():
         _back(lost, now)
-        events.touch(events.OVERVIEW)
+        events.publish(events.OVERVIEW)
 
 
 def _back(runs: RunQuerySet, now: datetime) -> None:
     """Runs that were given up for lost go on, or go on waiting for a person."""
     for run in runs.with_subruns().filter(state=RunState.LOST):
         run.move(questions.state_of_held(run), now=now, who="worker", why="its worker is back")
-        events.touch(events.run_topic(run.pk))
+        events.publish(events.run_topic(run.pk))
 
 
 def leave(*, worker: UUID, boot: str, now: datetime, why: str, joined: datetime | None = None) -> None:
@@ -245,7 +245,7 @@ def leave(*, worker: UUID, boot: str, now: datetime, why: str, joined: datetime 
     if gone.update(connected=False, last_seen_at=now, left_reason=clean_text(why, 500)):
         dispatch.forget(worker)
         dispatch.release(worker=worker, now=now, why="the worker left before it claimed the run")
-        events.touch(events.WORKERS, events.OVERVIEW, *offerings.topics_of(worker))
+        events.publish(events.WORKERS, events.OVERVIEW, *offerings.topics_of(worker))
 
 
 def record(*, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledge | Resend | DropRun:
@@ -254,34 +254,34 @@ def record(*, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledg
         return DropRun(message.fence, f"there is no stream {message.stream!r}")
     try:
         with transaction.atomic():
-            return _record(shelf.take(message.fence), worker, message, now)
+            return _record(ledgers.take(message.fence), worker, message, now)
     except Outdated:
-        return _record(shelf.open(message.fence), worker, message, now)
+        return _record(ledgers.open(message.fence), worker, message, now)
 
 
-def _record(book: Book | None, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledge | Resend | DropRun:
-    if book is None:
+def _record(ledger: Ledger | None, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledge | Resend | DropRun:
+    if ledger is None:
         return DropRun(message.fence, "the server does not know this attempt")
-    if not book.belongs_to(worker, message.run) or book.attempt.claimed_at is None:
+    if not ledger.belongs_to(worker, message.run) or ledger.attempt.claimed_at is None:
         return DropRun(message.fence, "the run is no longer this attempt's")
-    last = book.last(message.stream)
+    last = ledger.last(message.stream)
     if message.first > last + 1:
         return Resend(message.fence, last + 1, message.stream)
     fresh = message.facts[last + 1 - message.first :]
     for seq, data in enumerate(fresh, start=last + 1):
-        _apply(book, message.stream, seq, data, now)
+        _apply(ledger, message.stream, seq, data, now)
     if fresh:
-        book.save(message.stream, last + len(fresh), now)
-    shelf.put_back(book)
+        ledger.save(message.stream, last + len(fresh), now)
+    ledgers.put_back(ledger)
     return Acknowledge(message.fence, last + len(fresh), message.stream)
 
 
-def _apply(book: Book, stream: str, seq: int, data: object, now: datetime) -> None:
+def _apply(ledger: Ledger, stream: str, seq: int, data: object, now: datetime) -> None:
     """One fact that cannot be applied is set aside with its reason; the stream goes on."""
     try:
-        book.apply(messages.decode_fact(data), now)
+        ledger.apply(messages.decode_fact(data), now)
     except (ValueError, TypeError) as wrong:  # a ProtocolError is a ValueError
-        _quarantine(book, stream, seq, data, str(wrong), now)
+        _quarantine(ledger, stream, seq, data, str(wrong), now)
 
 
 def show_open(*, worker: UUID, message: messages.LinesOpen) -> None:
@@ -292,25 +292,25 @@ def show_open(*, worker: UUID, message: messages.LinesOpen) -> None:
     ]
     attempt = Attempt.objects.filter(pk=message.fence, worker_id=worker, revoked_at=None)
     if attempt.update(open_lines=lines):
-        events.touch(*[events.log_topic(pk) for pk in attempt.values_list("run_id", flat=True)])
+        events.publish(*[events.log_topic(pk) for pk in attempt.values_list("run_id", flat=True)])
 
 
 def set_aside(*, worker: UUID, message: FactsRecorded, now: datetime, why: str) -> Acknowledge | Resend | DropRun:
     """Quarantine the one fact of ``message``, which the database refuses however often it is sent."""
-    book = shelf.take(message.fence)
-    if book is None or not book.belongs_to(worker, message.run):
+    ledger = ledgers.take(message.fence)
+    if ledger is None or not ledger.belongs_to(worker, message.run):
         return DropRun(message.fence, "the run is no longer this attempt's")
-    if message.first != book.last(message.stream) + 1:
-        return Resend(message.fence, book.last(message.stream) + 1, message.stream)
-    _quarantine(book, message.stream, message.first, message.facts[0], why, now)
-    book.save(message.stream, message.first, now)
+    if message.first != ledger.last(message.stream) + 1:
+        return Resend(message.fence, ledger.last(message.stream) + 1, message.stream)
+    _quarantine(ledger, message.stream, message.first, message.facts[0], why, now)
+    ledger.save(message.stream, message.first, now)
     return Acknowledge(message.fence, message.first, message.stream)
 
 
-def _quarantine(book: Book, stream: str, seq: int, data: object, why: str, now: datetime) -> None:
+def _quarantine(ledger: Ledger, stream: str, seq: int, data: object, why: str, now: datetime) -> None:
     if isinstance(data, dict) and "body" in data:  # what the code asked; a variable or a form's input may be secret
         data = {**data, "body": masking.MASK}
     Quarantine.objects.create(
-        attempt_id=book.attempt.pk, stream=stream, seq=seq, time=now,
+        attempt_id=ledger.attempt.pk, stream=stream, seq=seq, time=now,
         fact=clean_text(repr(data), 4_000), reason=clean_text(why, 1_000),
     )  # fmt: skip

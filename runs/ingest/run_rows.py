@@ -1,4 +1,4 @@
-"""A run's rows in memory, while a book is open: its task runs, how far along it is, its lines, its end."""
+"""A run's rows in memory, while a ledger is open: its task runs, how far along it is, its lines, its end."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from runs.rules.states import LEFT_OPEN, TASK_FINAL, RunState, TaskState
 from runs.services import history
 
 
-class Sheet:
-    """What a book knows of one run: the attempt's own, or a sub-run, which is the ``call`` in the sheet ``above``."""
+class RunRows:
+    """What a ledger knows of one run: the attempt's own, or a sub-run, which is the ``call`` in the sheet ``above``."""
 
     def __init__(
-        self, run: Run, attempt: int, rows: Iterable[TaskRun] = (), above: Sheet | None = None,
+        self, run: Run, attempt: int, rows: Iterable[TaskRun] = (), above: RunRows | None = None,
         call: TaskRun | None = None, is_new: bool = False,
     ) -> None:  # fmt: skip
         self.run, self.attempt, self.above, self.call, self.is_new = run, attempt, above, call, is_new
         self.by_call = {(row.key, row.call): row for row in rows}
         self.has_rows = bool(self.by_call)  # or may have
-        self.below: dict[UUID, Sheet] = {}  # the sub-runs that it has called and that go on
+        self.below: dict[UUID, RunRows] = {}  # the sub-runs that it has called and that go on
         self._calls: dict[str, int] = {}  # of a sub-run, by key
         for row in self.by_call.values():
             if row.number is not None:
@@ -74,7 +74,7 @@ class Sheet:
     def show(self, now: datetime) -> None:
         """Work out the run's progress; a sub-run's is the share of its call, and what that reports is its progress."""
         if self.by_call:
-            self.run.progress = history.shown(self.run, self.by_call.values(), now)
+            self.run.progress = history.progress_of(self.run, self.by_call.values(), now)
         if self.call is not None:
             self.run.progress = max(self.run.progress, min((self.call.share or 0.0) * 100, progress.RUN_CAP))
             if self.by_call:  # without tasks it says nothing: the time that its call usually takes says more

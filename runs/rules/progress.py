@@ -138,7 +138,7 @@ def _extent_ms(item: Item) -> float:
     return weight_of(item) * 1000 if _known_ms(item) is None else expected_ms(item)
 
 
-def informed(items: Sequence[Item]) -> list[Item]:
+def with_guesses(items: Sequence[Item]) -> list[Item]:
     """The items, with a guess for those whose duration nobody knows: a unit of weight lasts as long as it has lasted so
     far in this run; while nothing has ended, 1000 ms."""
     ended = [item for item in items if item.state in _WORKED and item.started_at is not None and item.ended_at]
@@ -155,7 +155,7 @@ def _is_unknown(item: Item) -> bool:
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
-def of(items: Sequence[Item], now: float, floor: float = 0.0, completed: bool = False) -> float:
+def run_progress(items: Sequence[Item], now: float, floor: float = 0.0, completed: bool = False) -> float:
     """The run's progress, 0..100: at least `floor` (what was shown before), at most 99 unless `completed`.
 
     A task that nobody expected enlarges the total, so the true value can fall; the floor is what keeps the shown one.

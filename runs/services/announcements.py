@@ -54,7 +54,7 @@ def announce(
         made[flow.pk] = (flow, spec)
     if made:
         topics = [events.flow_topic(flow.slug) for flow, _ in made.values()]
-        events.touch(events.OVERVIEW, events.SCHEDULES, events.WORK, *topics)
+        events.publish(events.OVERVIEW, events.SCHEDULES, events.WORK, *topics)
     return list(made.values()), [*problems, *_dead_schedules(list(made))]
 
 
@@ -65,7 +65,7 @@ def follow_present(*, now: datetime) -> None:
         spec = versions.spec_of(offering.version)
         why = "no worker that is there has the version before"
         register(flow, spec, now, _who_announced(offering.worker), why)
-        events.touch(events.OVERVIEW, events.SCHEDULES, events.WORK, events.flow_topic(flow.slug))
+        events.publish(events.OVERVIEW, events.SCHEDULES, events.WORK, events.flow_topic(flow.slug))
 
 
 def _fault(spec: FlowSpec) -> str:

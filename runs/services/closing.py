@@ -21,7 +21,7 @@ def close(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values
         held = run.state in HELD
         if held:  # a bad end takes nothing back: what time alone has moved stays shown
             seen = TaskRun.objects.filter(run_id=run.pk, attempt=run.attempt).order_by("position", "pk")
-            values.setdefault("progress", history.shown(run, subruns.live_rows(run, seen, now), now))
+            values.setdefault("progress", history.progress_of(run, subruns.rows_with_live_subruns(run, seen, now), now))
         if not end(run, to, now=now, who=who, why=why, **values):
             return False
         started, never_started = LEFT_OPEN[to]
@@ -60,5 +60,5 @@ def end(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values: 
         return False
     # A queueing schedule's next run may start now; a free slot is the worker's to announce.
     after = [live.WORK] if run.schedule_id else []
-    live.touch(*after, live.OVERVIEW, live.run_topic(run.pk), live.log_topic(run.pk), live.flow_topic(run.flow.slug))
+    live.publish(*after, live.OVERVIEW, live.run_topic(run.pk), live.log_topic(run.pk), live.flow_topic(run.flow.slug))
     return True

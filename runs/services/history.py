@@ -238,7 +238,7 @@ def items_of(run: Run, rows: Iterable[Any]) -> list[progress.Item]:
         if failed:
             item = replace(item, state=TaskState.RUNNING, reported=item.reported or 0.0)
         items.append(item)
-    return progress.informed(items)
+    return progress.with_guesses(items)
 
 
 def _course(run: Run) -> tuple[Mapping[str, int], set[str]]:
@@ -248,9 +248,9 @@ def _course(run: Run) -> tuple[Mapping[str, int], set[str]]:
     return order, {task.key for task in tasks if task.in_loop}
 
 
-def shown(run: Run, rows: Iterable[Any], now: datetime) -> float:
+def progress_of(run: Run, rows: Iterable[Any], now: datetime) -> float:
     """The run's progress in 0–100 as pages show it at ``now``, never below what it was."""
-    return progress.of(items_of(run, rows), run.clock(now).timestamp(), floor=run.progress)
+    return progress.run_progress(items_of(run, rows), run.clock(now).timestamp(), floor=run.progress)
 
 
 def item_of(row: Any, rank: int | None = None, in_loop: bool = False) -> progress.Item:

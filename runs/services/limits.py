@@ -54,11 +54,11 @@ def settle(*, now: datetime, by_clock: bool = False) -> datetime | None:
         question.save(update_fields=["answer"])
         answered = True
     if answered:
-        events.touch(events.ANSWERS)
+        events.publish(events.ANSWERS)
     if soonest is None or soonest == _NEVER:
         return None
     if not by_clock:
-        events.touch(events.RATES)
+        events.publish(events.RATES)
     return soonest
 
 

@@ -78,7 +78,7 @@ def _withdraw(rows: Any, now: datetime) -> None:
     Offering.objects.filter(pk__in=[pk for pk, _, _ in found]).delete()
     flows = Flow.objects.filter(pk__in=[flow for _, flow, _ in found], resting_since=None)
     flows.filter(~Exists(Offering.objects.filter(flow=OuterRef("pk")))).update(resting_since=now)
-    events.touch(events.OVERVIEW, events.SCHEDULES, *[events.flow_topic(slug) for _, _, slug in found])
+    events.publish(events.OVERVIEW, events.SCHEDULES, *[events.flow_topic(slug) for _, _, slug in found])
 
 
 def topics_of(worker: UUID) -> Collection[str]:
@@ -109,7 +109,7 @@ def forget_worker(*, worker_id: UUID, now: datetime, who: str) -> Worker:
     if not forgotten:
         raise Conflict("connected", f"worker {worker.name} has just come back")
     _withdraw(worker.offerings.all(), now)
-    events.touch(events.WORKERS, events.OVERVIEW)
+    events.publish(events.WORKERS, events.OVERVIEW)
     return worker
 
 
@@ -139,7 +139,7 @@ def _let_go(workers: WorkerQuerySet, now: datetime) -> int:
     rows = Worker.objects.filter(pk__in=ids, connected=False)
     rows.filter(runs=None, attempts=None).delete()
     rows.update(forgotten_at=now, left_reason="gone for long", **FORGOTTEN)
-    events.touch(events.WORKERS, events.OVERVIEW)
+    events.publish(events.WORKERS, events.OVERVIEW)
     return len(ids)
 
 

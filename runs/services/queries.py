@@ -59,19 +59,21 @@ def progress_now(run: Run, task_runs: Iterable[Any], now: datetime) -> tuple[flo
     if run.state not in HELD:
         return run.progress, None
     items, at = history.items_of(run, task_runs), run.clock(now).timestamp()
-    return progress.of(items, at, floor=run.progress), progress.remaining(items, at, history.lessons_for(run).spread)
+    return progress.run_progress(items, at, floor=run.progress), progress.remaining(
+        items, at, history.lessons_for(run).spread
+    )
 
 
 _standing: OrderedDict[UUID, tuple[datetime, timedelta, tuple[float, Eta | None]]] = OrderedDict()
 
 
-def standing(run: Run, now: datetime) -> tuple[float, Eta | None]:
+def progress_and_eta(run: Run, now: datetime) -> tuple[float, Eta | None]:
     """``progress_now`` of a running run, worked out anew so seldom that it takes a tenth of the time: a run may have
     thousands of task runs, and somebody may ask without a pause."""
     at, rest, found = _standing.get(run.pk, (now, timedelta(), (0.0, None)))
     if not timedelta() <= now - at < rest or found[0] < run.progress:
         began = time.perf_counter()
-        found = progress_now(run, subruns.live_rows(run, what_moves(run), now), now)
+        found = progress_now(run, subruns.rows_with_live_subruns(run, what_moves(run), now), now)
         _standing[run.pk] = now, min(MOST_REST, REST * timedelta(seconds=time.perf_counter() - began)), found
         while len(_standing) > STANDING_KEPT:
             _standing.popitem(last=False)
@@ -87,7 +89,7 @@ def run_json(run: Run, now: datetime, *, exact: bool = True) -> dict[str, Any]:
     percent, eta = run.progress, None
     worker = (run.root or run).worker
     if exact and run.state in HELD:
-        percent, eta = standing(run, now)
+        percent, eta = progress_and_eta(run, now)
     return {
         "id": str(run.pk),
         "flow": run.flow.slug,

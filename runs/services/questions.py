@@ -42,7 +42,7 @@ def take(run: Run, attempt: Attempt, told: Sequence[Told], now: datetime) -> Non
     ]
     if any(limited):
         limits.settle(now=now)
-    events.touch(events.ANSWERS)
+    events.publish(events.ANSWERS)
 
 
 def _ask(run: Run, attempt: Attempt, fact: Asked, now: datetime) -> bool:
@@ -164,7 +164,7 @@ def fill_in(run: Run, given: Mapping[str, Any] | None, *, now: datetime, who: st
     _go_on(run, now, who=who, why=why)
     question.answer = answer
     question.save(update_fields=["answer"])
-    events.touch(events.ANSWERS, events.run_topic(run.pk))
+    events.publish(events.ANSWERS, events.run_topic(run.pk))
     return True
 
 
@@ -172,7 +172,7 @@ def _go_on(run: Run, now: datetime, *, who: str, why: str) -> None:
     """The run goes on, unless another pause of it still waits."""
     if run.state == RunState.PAUSED and _open_pauses(run).count() <= 1:
         run.move(RunState.RUNNING, now=now, who=who, why=why)
-        events.touch(events.OVERVIEW, events.run_topic(run.pk))
+        events.publish(events.OVERVIEW, events.run_topic(run.pk))
 
 
 # ------------------------------------------------------------------------------------------------ kinds of questions
@@ -219,7 +219,7 @@ def _pause(run: Run, question: Question, now: datetime) -> None:
         told = clean_text(body.get("description") or body.get("key") or "", 500)
         why = f"waits for a person{': ' if told else ''}{told}"
         run.move(RunState.PAUSED, now=now, who="worker", why=why, paused_at=now)
-        events.touch(events.OVERVIEW)
+        events.publish(events.OVERVIEW)
 
 
 def _let_go_on(run: Run, question: Question, now: datetime) -> Body:

@@ -25,7 +25,7 @@ TAG_LIMIT = 50
 
 
 @dataclass(frozen=True)
-class Wish:
+class RunRequest:
     """One run to be; what is None is the flow's default. ``due_at`` is a schedule's nominal time."""
 
     flow: Flow
@@ -59,11 +59,11 @@ def trigger(
 
     A secret that is still masked in ``parameters`` is the one in ``before``.
     """
-    wish = Wish(flow, parameters, configuration, run_at, idempotency_key, tags, before=before)
+    wish = RunRequest(flow, parameters, configuration, run_at, idempotency_key, tags, before=before)
     return trigger_many(items=[wish], now=now, trigger=trigger, who=who)[0]
 
 
-def trigger_many(*, items: Sequence[Wish], now: datetime, trigger: str, who: str, why: str = "") -> list[Run]:
+def trigger_many(*, items: Sequence[RunRequest], now: datetime, trigger: str, who: str, why: str = "") -> list[Run]:
     """Queue all of them or, if one is refused, none; in one transaction. Raises ``Refused``."""
     if len(items) > BULK_LIMIT:
         raise Refused("items", f"{len(items):,} runs at once are too many; {BULK_LIMIT:,} are allowed")
@@ -87,7 +87,7 @@ def trigger_many(*, items: Sequence[Wish], now: datetime, trigger: str, who: str
         queue.remember(fresh)
         slugs = {run.flow.slug for run in fresh}
         later = [events.SCHEDULES] if any(run.state == RunState.SCHEDULED for run in fresh) else []
-        events.touch(events.WORK, events.OVERVIEW, *later, *[events.flow_topic(slug) for slug in slugs])
+        events.publish(events.WORK, events.OVERVIEW, *later, *[events.flow_topic(slug) for slug in slugs])
     return runs
 
 
@@ -100,7 +100,7 @@ def trigger_all(*, now: datetime, trigger: str, who: str, configuration: str | N
             clean(flow, {}, configuration_of(flow, chosen))
         except Refused:
             continue
-        items.append(Wish(flow, configuration=chosen))
+        items.append(RunRequest(flow, configuration=chosen))
     return trigger_many(items=items, now=now, trigger=trigger, who=who)
 
 
@@ -118,7 +118,7 @@ def _checked_key(key: Any) -> str:
     return key
 
 
-def _is_repeated(wish: Wish, run: Run) -> bool:
+def _is_repeated(wish: RunRequest, run: Run) -> bool:
     """Whether the run was made for this very request; of a run without a digest its flow alone is known."""
     if not run.request_digest:
         return run.flow_id == wish.flow.pk
@@ -128,7 +128,7 @@ def _is_repeated(wish: Wish, run: Run) -> bool:
         return False
 
 
-def _digest_of(wish: Wish) -> str:
+def _digest_of(wish: RunRequest) -> str:
     """The request as it was given, without what the flow's code fills in: that may change before it is repeated.
 
     Keyed, since a plain digest would let who reads a backup try out what a secret parameter might be.
@@ -140,7 +140,7 @@ def _digest_of(wish: Wish) -> str:
     ).hexdigest()
 
 
-def _build(wish: Wish, now: datetime, trigger: str, who: str) -> Run:
+def _build(wish: RunRequest, now: datetime, trigger: str, who: str) -> Run:
     configuration = configuration_of(wish.flow, wish.configuration)
     later = wish.run_at is not None and wish.run_at > now
     return Run(
@@ -191,8 +191,8 @@ def cancel(*, run_id: UUID, now: datetime, who: str, why: str = "") -> Run:
             cancel_requested_at=now, cancel_requested_by=clean_text(who, MAX_NAME), version=run.version + 1
         )
         Event.objects.create(run=run, time=now, who=who, why=request_of(reason))
-        events.touch(events.OVERVIEW, events.run_topic(run.pk))
-    events.touch(events.CANCELS)
+        events.publish(events.OVERVIEW, events.run_topic(run.pk))
+    events.publish(events.CANCELS)
     return _run(run_id)
 
 
@@ -210,7 +210,7 @@ def retry(
     _refuse_sub_run(run, "repeat")
     if run.state not in FINAL:
         raise Conflict("state", f"the run is {run.seen_state} still; cancel it first, or trigger the flow anew")
-    wish = Wish(
+    wish = RunRequest(
         run.flow,
         run.parameters if parameters is None else parameters,
         run.configuration if configuration is None else configuration,
@@ -235,7 +235,7 @@ def resume(*, run_id: UUID, now: datetime, trigger: str, who: str, from_task: st
     if first is None and run.state not in RESUMABLE:
         raise Conflict("state", f"the run is {run.state}: there is nothing to resume; name a task, or run it again")
     tags = [tag for tag in run.tags if tag not in run.flow.tags]
-    wish = Wish(run.flow, run.parameters, run.configuration, tags=tags, resume_of=run, resume_from=first)
+    wish = RunRequest(run.flow, run.parameters, run.configuration, tags=tags, resume_of=run, resume_from=first)
     again = f" and runs again from {first.name}" if first else ""
     why = f"resumes run {run.pk}{again}, triggered {Run.Trigger(trigger).label}"
     return trigger_many(items=[wish], now=now, trigger=trigger, who=who, why=why)[0]
@@ -266,7 +266,7 @@ def pause(*, run_id: UUID, now: datetime, who: str) -> Run:
         raise Conflict("state", f"only a running run can be paused; this one {told}")
     Attempt.objects.filter(pk=run.fence or 0).update(hold=True)
     run.move(RunState.PAUSED, now=now, who=who, why=f"paused by {who}", paused_at=now)
-    events.touch(events.HOLDS, events.OVERVIEW, events.run_topic(run.pk))
+    events.publish(events.HOLDS, events.OVERVIEW, events.run_topic(run.pk))
     return _run(run_id)
 
 
@@ -277,7 +277,7 @@ def go_on(*, run_id: UUID, given: Mapping[str, Any] | None, now: datetime, who: 
     _refuse_sub_run(run, "let go on")
     if run.state == RunState.PAUSED and Attempt.objects.filter(pk=run.fence or 0, hold=True).update(hold=False):
         run.move(questions.state_of_held(run), now=now, who=who, why=f"let go on by {who}")
-        events.touch(events.HOLDS, events.OVERVIEW, events.run_topic(run.pk))
+        events.publish(events.HOLDS, events.OVERVIEW, events.run_topic(run.pk))
         return _run(run_id)
     if not questions.fill_in(run, given, now=now, who=who, why=f"let go on by {who}"):
         raise Conflict("state", f"the run is {run.seen_state} and waits for nobody")

@@ -15,7 +15,7 @@ from runs.services import history
 LOOKED_INTO = 50  # sub-runs at once; of more, each counts as it stood at its last report
 
 
-def live_rows(run: Run, rows: Iterable[Any], now: datetime) -> list[Any]:
+def rows_with_live_subruns(run: Run, rows: Iterable[Any], now: datetime) -> list[Any]:
     """The task runs of ``run``, each call of a flow with the progress of its own run at ``now`` as its share."""
     rows = list(rows)
     if not any(_is_open(row) for row in rows):
@@ -52,5 +52,5 @@ def _shares(root: UUID, now: datetime) -> dict[UUID, float]:
     for sub in reversed(subs):  # ids are made in order: the called before their callers
         inside = _with(shares, rows[sub.pk])
         if inside:  # without tasks it says nothing: the time that its call usually takes says more
-            shares[sub.pk] = history.shown(sub, inside, now) / 100
+            shares[sub.pk] = history.progress_of(sub, inside, now) / 100
     return shares

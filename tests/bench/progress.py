@@ -254,7 +254,7 @@ class Replay:
                     item, state="COMPLETED" if ended else "RUNNING", started_at=call.start,
                     ended_at=call.end if ended else None, reported=said[-1] if said else None,
                 )  # fmt: skip
-        return progress.informed(list(seen.values()))
+        return progress.with_guesses(list(seen.values()))
 
     def _unplanned(self, key: str) -> Item:
         code, learned = self.declared.get(key, Planned(key)), self.unexpected.get(key)
@@ -269,7 +269,7 @@ class Replay:
 
 
 def of_perfect(replay: Replay, items: Sequence[Item], now: float, floor: float) -> float:
-    return progress.of(items, now, floor=floor)
+    return progress.run_progress(items, now, floor=floor)
 
 
 def of_counts(replay: Replay, items: Sequence[Item], now: float, floor: float) -> float:

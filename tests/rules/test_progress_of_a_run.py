@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runs.rules.progress import Item, expected_ms, informed, of, parts, share, weight_of, whole_percent
+from runs.rules.progress import Item, expected_ms, parts, run_progress, share, weight_of, whole_percent, with_guesses
 from runs.rules.states import TASK_FINAL, TaskState
 
 NOW = 1_800_000_000.0
@@ -37,14 +37,14 @@ def running(seconds: float, **known: float) -> Item:
 def test_it_counts_each_task_by_its_weight() -> None:
     tasks = [Item(weight=3, state="COMPLETED"), Item(weight=1, state="RUNNING", reported=0.5), Item(weight=6)]
 
-    assert of(tasks, NOW) == pytest.approx(35.0)
+    assert run_progress(tasks, NOW) == pytest.approx(35.0)
 
 
 @given(st.integers(0, 99), st.floats(0.001, 10**6))
 def test_a_page_says_the_percent_that_the_code_reported(percent: int, extent: float) -> None:
     timed_task = Item(state="RUNNING", reported=percent / 100, started_at=NOW, extent_ms=extent)
 
-    assert whole_percent(of([timed_task], NOW)) == percent
+    assert whole_percent(run_progress([timed_task], NOW)) == percent
     assert whole_percent(percent / 100 * 100) == percent
 
 
@@ -95,20 +95,20 @@ def test_time_that_passed_counts_in_full_and_then_slows_before_the_end(seconds: 
 
 
 def test_only_a_completed_run_is_at_100() -> None:
-    assert of([Item(state="COMPLETED")], NOW) == 99.0
-    assert of([Item(state="COMPLETED")], NOW, completed=True) == 100.0
-    assert of([], NOW, completed=True) == 100.0
+    assert run_progress([Item(state="COMPLETED")], NOW) == 99.0
+    assert run_progress([Item(state="COMPLETED")], NOW, completed=True) == 100.0
+    assert run_progress([], NOW, completed=True) == 100.0
 
 
 def test_a_run_without_tasks_stays_where_it_was() -> None:
-    assert of([], NOW) == 0.0
-    assert of([], NOW, floor=12.5) == 12.5
+    assert run_progress([], NOW) == 0.0
+    assert run_progress([], NOW, floor=12.5) == 12.5
 
 
 def test_an_unexpected_task_does_not_take_back_what_was_shown() -> None:
-    before = of([Item(state="COMPLETED"), Item()], NOW)
+    before = run_progress([Item(state="COMPLETED"), Item()], NOW)
 
-    after = of([Item(state="COMPLETED"), Item(), Item(weight=100)], NOW, floor=before)
+    after = run_progress([Item(state="COMPLETED"), Item(), Item(weight=100)], NOW, floor=before)
 
     assert before == after == 50.0
 
@@ -119,7 +119,7 @@ def test_ten_thousand_tasks_take_milliseconds() -> None:
 
     for _ in range(5):
         began = time.process_time()
-        of(tasks, NOW)
+        run_progress(tasks, NOW)
         took.append(time.process_time() - began)
 
     assert min(took) < 0.3  # about 30 ms; the margin is for a busy machine
@@ -130,14 +130,14 @@ def test_ten_thousand_tasks_take_milliseconds() -> None:
 
 @given(st.lists(timed, max_size=12), anything.filter(lambda value: value is not None))
 def test_it_is_a_percentage_below_100_whatever_the_numbers_are(tasks: list[Item], floor: float) -> None:
-    assert 0.0 <= of(tasks, NOW, floor) <= 99.0
+    assert 0.0 <= run_progress(tasks, NOW, floor) <= 99.0
     assert all(0.0 <= share(task, NOW) <= 1.0 for task in tasks)
     assert all(0.001 <= weight_of(task) <= 1e9 for task in tasks)
 
 
 @given(st.lists(timed, max_size=12), st.floats(0, 99))
 def test_it_is_never_below_what_was_shown(tasks: list[Item], floor: float) -> None:
-    assert of(tasks, NOW, floor) >= floor
+    assert run_progress(tasks, NOW, floor) >= floor
 
 
 @given(runs, items, st.floats(0, 1), st.floats(0, 1))
@@ -145,25 +145,27 @@ def test_reporting_more_never_shows_less(tasks: list[Item], task: Item, one: flo
     task = replace(task, state="RUNNING")
     less, more = sorted((one, other))
 
-    assert of([*tasks, replace(task, reported=less)], NOW) <= of([*tasks, replace(task, reported=more)], NOW)
+    assert run_progress([*tasks, replace(task, reported=less)], NOW) <= run_progress(
+        [*tasks, replace(task, reported=more)], NOW
+    )
 
 
 @given(runs, items, st.sampled_from(sorted(TASK_FINAL)))
 def test_ending_a_task_never_shows_less(tasks: list[Item], task: Item, state: str) -> None:
-    assert of([*tasks, replace(task, state=state)], NOW) >= of([*tasks, task], NOW)
+    assert run_progress([*tasks, replace(task, state=state)], NOW) >= run_progress([*tasks, task], NOW)
 
 
 @given(st.lists(timed, max_size=12), st.floats(0, 10_000), st.floats(0, 10_000))
 def test_time_alone_never_takes_anything_back(tasks: list[Item], one: float, other: float) -> None:
     earlier, later = sorted((NOW + one, NOW + other))
-    tasks = informed(tasks)
+    tasks = with_guesses(tasks)
 
-    assert of(tasks, earlier) <= of(tasks, later) + 1e-6  # sums of very different sizes are rounded
+    assert run_progress(tasks, earlier) <= run_progress(tasks, later) + 1e-6  # sums of very different sizes are rounded
 
 
 @given(st.lists(timed, max_size=12).flatmap(lambda tasks: st.tuples(st.just(tasks), st.permutations(tasks))))
 def test_the_order_in_which_equal_news_come_makes_no_difference(told: tuple[list[Item], list[Item]]) -> None:
-    one, other = (of(informed(tasks), NOW) for tasks in told)
+    one, other = (run_progress(with_guesses(tasks), NOW) for tasks in told)
 
     assert one == pytest.approx(other)
 
@@ -174,14 +176,16 @@ def test_the_parts_of_the_bar_add_up_to_the_number(tasks: list[Item]) -> None:
     whole = sum(part.whole for part in found)
 
     assert all(part.done >= 0 and part.left >= 0 for part in found)
-    assert not whole or of(tasks, NOW) == pytest.approx(min(100 * sum(part.done for part in found) / whole, 99))
+    assert not whole or run_progress(tasks, NOW) == pytest.approx(
+        min(100 * sum(part.done for part in found) / whole, 99)
+    )
 
 
 @given(runs, runs)
 def test_tasks_that_come_unexpectedly_never_lower_the_shown_value(tasks: list[Item], more: list[Item]) -> None:
-    shown = of(tasks, NOW)
+    shown = run_progress(tasks, NOW)
 
-    assert of([*tasks, *more], NOW, floor=shown) >= shown
+    assert run_progress([*tasks, *more], NOW, floor=shown) >= shown
 
 
 @settings(max_examples=50)
@@ -196,4 +200,4 @@ def test_with_history_the_share_is_the_share_of_time_that_passed(durations: list
         tasks.append(Item(learned_ms=ms, state=state, started_at=NOW + start / 1000))
         start += ms
 
-    assert of(tasks, NOW + passed / 1000) == pytest.approx(min(100 * moment, 99), abs=5.0)
+    assert run_progress(tasks, NOW + passed / 1000) == pytest.approx(min(100 * moment, 99), abs=5.0)

@@ -150,7 +150,7 @@ def nothing_learned_elsewhere() -> None:
     """What a process remembers of other tests' databases is forgotten."""
     history.forget()
     dispatch.forget_all()
-    ledger.shelf.clear()
+    ledger.ledgers.clear()
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_runs_that_do_not_match_are_left_out(root: Client, run: Run, query: str)
 def test_a_list_of_runs_costs_the_same_for_one_and_for_fifty(
     root: Client, run: Run, django_assert_max_num_queries: Any
 ) -> None:
-    requests.trigger_many(items=[requests.Wish(run.flow)] * 49, now=timezone.now(), trigger="page", who="ana")
+    requests.trigger_many(items=[requests.RunRequest(run.flow)] * 49, now=timezone.now(), trigger="page", who="ana")
     with django_assert_max_num_queries(9):
         assert root.get(page("runs.run")).context["cl"].result_count == 50
 

@@ -87,7 +87,7 @@ def test_parts_are_put_together_over_batches_and_restarts_of_the_server(worker, 
 
     for seq, part in enumerate(parts, 2):
         worker.say(order, part, first=seq)
-        ledger.shelf.clear()  # the server's memory is gone
+        ledger.ledgers.clear()  # the server's memory is gone
         assert Artifact.objects.whole().count() == (part.part == 6)
 
     row = Artifact.objects.get()
@@ -111,7 +111,7 @@ def test_however_batches_are_cut_repeated_and_overlap_it_is_there_once(worker, f
         assert isinstance(answer, p.Resend) == (first > acked + 1)
         acked = getattr(answer, "upto", acked)
         if random.random() < 0.5:
-            ledger.shelf.clear()
+            ledger.ledgers.clear()
 
     rows = list(Artifact.objects.whole().filter(run=order.run))
     assert [row.kind for row in rows] == ["plot", "markdown", "markdown"]
@@ -197,7 +197,7 @@ def test_a_run_keeps_only_so_many_and_so_much(worker, run, monkeypatch):
     two = [*messages.split_artifact(written("x" * 240_000)), *messages.split_artifact(written("y" * 240_000))]
 
     worker.say(order, *large, *two, written("z" * 30_000), first=2)
-    ledger.shelf.clear()
+    ledger.ledgers.clear()
     worker.say(order, written("a"), written("b"), first=2 + len(large) + len(two) + 1)
 
     reasons = [row.reason for row in Quarantine.objects.all()]
@@ -219,7 +219,7 @@ def test_after_the_end_of_a_run_nothing_is_added(worker, run):
 def test_a_superseded_attempt_adds_nothing(worker, run):
     order = begun(worker)
     Run.objects.update(fence=order.fence + 1)
-    ledger.shelf.clear()
+    ledger.ledgers.clear()
 
     assert isinstance(worker.say(order, written(), first=2), p.DropRun)
     assert not Artifact.objects.exists()

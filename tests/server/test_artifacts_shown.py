@@ -78,7 +78,7 @@ def only(**where: Any) -> Artifact:
 def test_a_run_that_shows_nothing_has_a_hidden_section_and_no_query(browser, run, django_assert_num_queries):
     assert re.search(r'id="run-artifacts"[^>]* hidden>', page(browser, f"/runs/{run.pk}/"))
     with django_assert_num_queries(0):
-        assert artifact_presenters.wall_of(run).exhibits == ()
+        assert artifact_presenters.panel_of(run).exhibits == ()
 
 
 def test_each_kind_is_drawn_as_what_it_is(browser, show):
@@ -162,7 +162,7 @@ def test_a_page_of_many_reads_no_content(browser, show, django_assert_max_num_qu
     run = show(*[written("table", json.dumps({"columns": None, "rows": [["x" * 4_000]] * 20})) for _ in range(20)])
 
     with django_assert_max_num_queries(3) as asked:
-        wall = artifact_presenters.wall_of(run)
+        wall = artifact_presenters.panel_of(run)
         assert all(exhibit.table.rows for exhibit in wall.exhibits)
 
     assert len(wall.exhibits) == 20
@@ -291,7 +291,7 @@ def test_an_address_that_is_not_plain_opens_no_policy(browser, show, url):
 
 
 def drawn(run: Run, memory: Any = None, since: int = 0) -> tuple[dict[str, Any], Any]:
-    drawing = topics.draw(f"run:{run.pk}", memory, whole=False, since=since)
+    drawing = topics.render(f"run:{run.pk}", memory, whole=False, since=since)
     return dict(drawing.messages), drawing.memory
 
 

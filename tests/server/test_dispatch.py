@@ -149,7 +149,7 @@ def test_a_cancel_becomes_an_order_for_the_worker_that_has_the_run(worker, run):
 
 def test_a_queueing_schedule_waits_for_its_earlier_run(worker, flow):
     schedule = flow.schedules.create(kind="cron", expression="* * * * *", overlap="queue")
-    wishes = [requests.Wish(flow, schedule=schedule, due_at=NOW + timedelta(minutes=n)) for n in range(2)]
+    wishes = [requests.RunRequest(flow, schedule=schedule, due_at=NOW + timedelta(minutes=n)) for n in range(2)]
     requests.trigger_many(items=wishes, now=NOW, trigger="schedule", who="schedule")
 
     first = worker.offers()

@@ -145,7 +145,7 @@ def test_a_server_that_begins_knows_of_no_draining_process(worker, order):
 def test_a_process_whose_end_was_lost_on_the_way_is_closed_wherever_it_is_connected(worker, run, monkeypatch):
     worker.take()
     rung: list[str] = []
-    monkeypatch.setattr(events, "touch", lambda *topics: rung.extend(topics))
+    monkeypatch.setattr(events, "publish", lambda *topics: rung.extend(topics))
 
     reports.join(message=p.Joined(str(worker.id), "boot-2", dead=["boot-1"]), now=LATER)
 

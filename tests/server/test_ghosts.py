@@ -65,7 +65,7 @@ class Peer:
 @pytest.fixture
 def token(make_token: Callable[..., str]) -> Iterator[str]:
     threads.start()
-    stop = events.listen(fleet.notice, early=True)
+    stop = events.subscribe(fleet.notice, early=True)
     yield make_token("worker")
     stop()
     threads.stop()

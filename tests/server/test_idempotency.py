@@ -30,11 +30,11 @@ def other(worker: FakeWorker) -> Flow:
     return Flow.objects.create(name="Other", slug="other", created_at=NOW, updated_at=NOW)
 
 
-def wish(flow: Flow, **values: Any) -> requests.Wish:
-    return requests.Wish(flow, **{"idempotency_key": "k", **values})
+def wish(flow: Flow, **values: Any) -> requests.RunRequest:
+    return requests.RunRequest(flow, **{"idempotency_key": "k", **values})
 
 
-def trigger(*wishes: requests.Wish) -> list[Run]:
+def trigger(*wishes: requests.RunRequest) -> list[Run]:
     return requests.trigger_many(items=wishes, now=NOW, trigger="api", who="ana")
 
 

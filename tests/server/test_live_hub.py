@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfect_site.dashboard.topics import Drawing
+from perfect_site.dashboard.topics import Rendering
 from perfect_site.sockets import hub as hubs
 from perfect_site.sockets.hub import FASTEST, SLOWEST, Hub, Pace
 from perfect_site.sockets.pages import MAX_IN_FLIGHT, MAX_WAITING, STALLED, Mailbox
@@ -147,10 +147,10 @@ class Artist:
     """Draws what a test says, and counts."""
 
     def __init__(self) -> None:
-        self.drawing = Drawing()
+        self.drawing = Rendering()
         self.calls: list[tuple[str, bool, int]] = []
 
-    def __call__(self, name: str, memory: Any, *, whole: bool, since: int) -> Drawing:
+    def __call__(self, name: str, memory: Any, *, whole: bool, since: int) -> Rendering:
         self.calls.append((name, whole, since))
         return self.drawing
 
@@ -188,7 +188,7 @@ def test_one_drawing_reaches_all_who_watch_and_nobody_else(artist: Artist) -> No
         here, there, elsewhere = Page(), Page(), Page()
         for page in (here, there, elsewhere):
             hub.enter(page)
-        artist.drawing = Drawing([("p", {"pct": 1})])
+        artist.drawing = Rendering([("p", {"pct": 1})])
         hub.subscribe(here, "overview", 0)
         hub.subscribe(there, "overview", 0)
         await until(lambda: bool(here.got and there.got))
@@ -202,7 +202,7 @@ def test_what_has_not_changed_is_not_sent_again_but_a_newcomer_gets_it(artist: A
     async def story(hub: Hub) -> None:
         old, new = Page(), Page()
         hub.enter(old), hub.enter(new)
-        artist.drawing = Drawing([("html", {"a": 1})])
+        artist.drawing = Rendering([("html", {"a": 1})])
         hub.subscribe(old, "workers", 0)
         await until(lambda: len(artist.calls) == 1)
         hub.subscribe(new, "workers", 0)
@@ -217,10 +217,10 @@ def test_a_newcomer_gets_what_changed_while_its_page_was_on_the_way(artist: Arti
     async def story(hub: Hub) -> None:
         old, new = Page(), Page()
         hub.enter(old), hub.enter(new)
-        artist.drawing = Drawing([("#card", {"a": 1})])
+        artist.drawing = Rendering([("#card", {"a": 1})])
         hub.subscribe(old, "overview", 0)
         await until(lambda: bool(old.got))
-        artist.drawing = Drawing([("p:1", {"pct": 1})])
+        artist.drawing = Rendering([("p:1", {"pct": 1})])
         hub.subscribe(new, "overview", 0)
         await until(lambda: len(new.got) == 2)
 
@@ -236,7 +236,7 @@ def test_a_bell_from_another_thread_draws_only_what_is_watched(artist: Artist) -
         hub.subscribe(page, f"run:{RUN}", 3)
         await until(lambda: len(artist.calls) == 1)
 
-        await asyncio.to_thread(events.ring, frozenset({f"run:{RUN}", "overview", "workers"}))
+        await asyncio.to_thread(events.deliver, frozenset({f"run:{RUN}", "overview", "workers"}))
         await until(lambda: len(artist.calls) == 2)
 
         assert {name for name, _, _ in artist.calls} == {f"run:{RUN}"}
@@ -264,7 +264,7 @@ def test_lines_go_to_each_page_from_where_it_is_and_wait_while_it_does_not_read(
     async def story(hub: Hub) -> None:
         behind, ahead, stuck = Page(), Page(), Page()
         stuck.roomy = False
-        artist.drawing = Drawing(lines=[[1, "", "INFO", "", "a"], [2, "", "INFO", "", "b"]], run=RUN)
+        artist.drawing = Rendering(lines=[[1, "", "INFO", "", "a"], [2, "", "INFO", "", "b"]], run=RUN)
         for page, since in ((behind, 0), (ahead, 1), (stuck, 0)):
             hub.enter(page)
             hub.subscribe(page, f"run:{RUN}:log", since)
@@ -288,7 +288,7 @@ def test_a_failing_drawing_is_tried_again_at_the_next_bell(artist: Artist, monke
             broken.setattr(hubs, "draw", None)
             hub.subscribe(page, "overview", 0)
             await until(lambda: not hub.topics["overview"].pace.waiting and not hub.topics["overview"].pace.drawing)
-        artist.drawing = Drawing([("p", {})])
+        artist.drawing = Rendering([("p", {})])
         hub.ring({"overview"})
         await until(lambda: bool(page.got))
 

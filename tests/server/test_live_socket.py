@@ -14,7 +14,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from perfect_site.dashboard.topics import draw
+from perfect_site.dashboard.topics import render
 from perfect_site.sockets import pages
 from perfect_site.sockets.hub import hub
 from perfect_site.sockets.pages import FORBIDDEN, MALFORMED, OVERFLOW, SIGNED_OUT, LiveConsumer
@@ -260,7 +260,7 @@ def test_a_change_reaches_the_page_as_numbers_and_as_a_fragment(pass_of: str) ->
     def finish() -> None:
         TaskRun.objects.filter(pk=training.pk).update(state="COMPLETED", finished_at=timezone.now())
         Run.objects.filter(pk=run.pk).update(version=1)
-        events.ring(frozenset({events.run_topic(run.pk)}))
+        events.deliver(frozenset({events.run_topic(run.pk)}))
 
     async def story() -> None:
         tab = await Tab(pass_of).open(**{f"run__{run.pk}": 0})
@@ -293,7 +293,7 @@ def test_a_page_far_behind_gets_the_end_of_the_log(db: None) -> None:
     run = make_run(make_flow(timezone.now()), timezone.now())
     make_lines(run, 3000)
 
-    drawing = draw(f"run:{run.pk}:log", None, whole=True, since=0)
+    drawing = render(f"run:{run.pk}:log", None, whole=True, since=0)
 
     assert drawing.lines is not None and drawing.lines[0][0] == 2501 and drawing.lines[-1][0] == 3000
 
@@ -303,7 +303,7 @@ def test_every_topic_draws_and_nothing_in_it_is_anybodys_own(viewer: Any) -> Non
     run = Run.objects.filter(state="RUNNING").get()
 
     for name in ["overview", "runs", f"flow:{flow.slug}", f"run:{run.pk}", "workers", "schedules", "flow:nope"]:
-        drawing = draw(name, None, whole=True, since=-1)
+        drawing = render(name, None, whole=True, since=-1)
         text = json.dumps(drawing.messages)
         assert drawing.messages or name in {"runs", "flow:nope"}, name
         assert "csrf" not in text and viewer.username not in text and "hush" not in text
@@ -311,9 +311,9 @@ def test_every_topic_draws_and_nothing_in_it_is_anybodys_own(viewer: Any) -> Non
 
 def test_nothing_new_means_no_new_fragment(db: None) -> None:
     run = make_run(make_flow(timezone.now()), timezone.now(), "PAUSED")
-    first = draw(f"run:{run.pk}", None, whole=True, since=-1)
+    first = render(f"run:{run.pk}", None, whole=True, since=-1)
 
-    again = draw(f"run:{run.pk}", first.memory, whole=True, since=0)
+    again = render(f"run:{run.pk}", first.memory, whole=True, since=0)
 
     assert {key for key, _ in first.messages} >= {"#run-hero", "#run-timeline"}
     assert [key for key, _ in again.messages] == [f"p:{run.pk}"]
@@ -322,15 +322,15 @@ def test_nothing_new_means_no_new_fragment(db: None) -> None:
 def test_the_page_that_was_just_made_is_not_drawn_again(db: None) -> None:
     run = make_run(make_flow(timezone.now()), timezone.now(), version=7)
 
-    assert [key for key, _ in draw(f"run:{run.pk}", None, whole=True, since=7).messages] == [f"p:{run.pk}"]
+    assert [key for key, _ in render(f"run:{run.pk}", None, whole=True, since=7).messages] == [f"p:{run.pk}"]
 
 
 def test_the_history_asks_for_its_list_only_when_a_run_came_or_moved(db: None) -> None:
     flow = make_flow(timezone.now())
     make_run(flow, timezone.now())
-    first = draw("runs", None, whole=True, since=0)
-    same = draw("runs", first.memory, whole=True, since=0)
+    first = render("runs", None, whole=True, since=0)
+    same = render("runs", first.memory, whole=True, since=0)
     make_run(flow, timezone.now() + timedelta(seconds=1))
 
     assert first.messages == same.messages == []
-    assert [key for key, _ in draw("runs", first.memory, whole=True, since=0).messages] == ["changed"]
+    assert [key for key, _ in render("runs", first.memory, whole=True, since=0).messages] == ["changed"]

@@ -34,7 +34,7 @@ def test_topics_come_through_or_stand_for_everything(topics: frozenset[str]) -> 
 def test_a_repeated_cancel_is_told_again(worker: FakeWorker, run: Run, django_capture_on_commit_callbacks) -> None:
     worker.take()
     heard: list[frozenset[str]] = []
-    stop = events.listen(heard.append)
+    stop = events.subscribe(heard.append)
     for _ in range(2):
         with django_capture_on_commit_callbacks(execute=True):
             requests.cancel(run_id=run.pk, now=NOW, who="ana")
@@ -78,7 +78,7 @@ def test_processes_hear_each_other_and_not_themselves(processes: tuple[Process, 
 
 def test_a_command_tells_after_its_commit(processes: tuple[Process, Process]) -> None:
     with transaction.atomic():
-        events.touch(events.CANCELS)
+        events.publish(events.CANCELS)
         assert processes[0].heard.empty()
     for process in processes:
         process.hears(events.CANCELS)

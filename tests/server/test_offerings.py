@@ -129,7 +129,7 @@ def test_the_list_of_workers_takes_as_many_queries_for_many_as_for_one(call, wor
 
 def test_its_page_hears_of_it_by_the_bell(worker, flow, django_capture_on_commit_callbacks):
     heard: set[str] = set()
-    stop = events.listen(heard.update)
+    stop = events.subscribe(heard.update)
     with django_capture_on_commit_callbacks(execute=True):
         reports.leave(worker=worker.id, boot=worker.boot, now=NOW, why="gone")
     stop()

@@ -410,7 +410,7 @@ def test_a_line_that_has_not_ended_is_shown_below_the_log_and_pushed(see: Client
     Run.objects.filter(pk=run.pk).update(fence=attempt.pk)
 
     page = see.get(f"/runs/{run.pk}/").content.decode()
-    drawing = topics.draw(f"run:{run.pk}:log", None, whole=True, since=3)
+    drawing = topics.render(f"run:{run.pk}:log", None, whole=True, since=3)
 
     shown = '<span class="a31"> 50%</span> &lt;b&gt;</span>'
     assert shown in page and page.count('id="log-open"') == 1

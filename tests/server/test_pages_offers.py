@@ -16,7 +16,7 @@ from perfect_client.wire import messages as p
 from flows import services
 from flows.models import Flow
 from perfect_site.dashboard import attention, overview
-from perfect_site.dashboard.topics import draw
+from perfect_site.dashboard.topics import render
 from runs.db import threads
 from runs.ingest import reports
 from runs.models import Offering, Worker
@@ -75,7 +75,7 @@ def troubles() -> list[tuple[str, str, str]]:
 
 def drawn(topic: str) -> dict[str, str]:
     """What a page that watches gets, by the element whose place it takes."""
-    messages = draw(topic, None, whole=True, since=0).messages
+    messages = render(topic, None, whole=True, since=0).messages
     return {message["target"]: message["html"] for _, message in messages if message["t"] == "html"}
 
 

@@ -57,7 +57,7 @@ def test_the_page_shows_the_form_and_no_secret(act: Client, paused: Run) -> None
 
 
 def test_the_form_is_drawn_for_all_who_watch(act: Client, paused: Run) -> None:
-    drawn = topics.draw(f"run:{paused.pk}", None, whole=True, since=0)
+    drawn = topics.render(f"run:{paused.pk}", None, whole=True, since=0)
 
     (form,) = [message for key, message in drawn.messages if key == "#run-pause"]
     assert 'name="p-ok"' in form["html"] and "csrfmiddlewaretoken" not in form["html"]

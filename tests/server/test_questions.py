@@ -106,7 +106,7 @@ def test_a_question_that_no_server_knows_gets_a_sentence(code):
 
 def test_the_same_question_twice_is_asked_once(code, db_limit):
     code.slots("db")
-    ledger.shelf.clear()
+    ledger.ledgers.clear()
     fact = p.Asked(seconds(), 1, "concurrency", {"names": ["db"], "occupy": 1, "strict": False})
 
     code.say(fact)
@@ -255,7 +255,7 @@ def test_the_clock_is_told_of_a_wait_for_a_rate_by_others_alone(code, django_cap
     """Else each of its steps, and those of other clocks, would call for the next one at once."""
     limits.create_limit(name="api", slots=1, per_second=0.01, now=NOW)
     heard = []
-    stop = events.listen(lambda topics: heard.append(events.RATES in topics))
+    stop = events.subscribe(lambda topics: heard.append(events.RATES in topics))
     with django_capture_on_commit_callbacks(execute=True):
         for _ in range(2):
             code.slots("api", kind="rate_limit")

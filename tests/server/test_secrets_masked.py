@@ -97,7 +97,7 @@ def test_no_address_shows_a_secret_to_anybody(run: Run, schedule: Schedule, role
 
 def test_no_socket_message_shows_a_secret(run: Run) -> None:
     for topic in ("overview", "runs", "schedules", f"run:{run.pk}", f"flow:{run.flow.slug}", f"run:{run.pk}:log"):
-        drawing = topics.draw(topic, None, whole=True, since=0)
+        drawing = topics.render(topic, None, whole=True, since=0)
         assert "hunter2" not in repr(drawing), topic
 
 

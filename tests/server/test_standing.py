@@ -23,22 +23,22 @@ def running(worker, run):
 
 
 def test_who_asks_at_once_gets_the_same_answer_without_a_query(running, django_assert_num_queries):
-    first = queries.standing(running, NOW)
+    first = queries.progress_and_eta(running, NOW)
 
     with django_assert_num_queries(0):
-        assert queries.standing(running, NOW) == first
+        assert queries.progress_and_eta(running, NOW) == first
 
 
 def test_it_is_worked_out_anew_a_moment_later(running):
-    before, _ = queries.standing(running, NOW)
+    before, _ = queries.progress_and_eta(running, NOW)
 
-    after, _ = queries.standing(running, NOW + timedelta(seconds=1))
+    after, _ = queries.progress_and_eta(running, NOW + timedelta(seconds=1))
 
     assert after > before
 
 
 def test_it_never_says_less_than_what_was_shown(running):
-    queries.standing(running, NOW)
+    queries.progress_and_eta(running, NOW)
     running.progress = 40.0
 
-    assert queries.standing(running, NOW)[0] >= 40.0
+    assert queries.progress_and_eta(running, NOW)[0] >= 40.0

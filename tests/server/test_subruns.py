@@ -155,7 +155,7 @@ def test_between_reports_the_call_moves_as_its_run_does(worker, run):
     )
     run.refresh_from_db()
 
-    rows = subruns.live_rows(run, queries.task_runs_of(run), NOW + timedelta(seconds=1))
+    rows = subruns.rows_with_live_subruns(run, queries.task_runs_of(run), NOW + timedelta(seconds=1))
 
     # fetch (1 of 2 units of inner) is half done by its usual second; inner is 1 of 3 of outer
     share = next(row.share for row in rows if row.subrun == outer)
@@ -167,7 +167,7 @@ def test_a_sub_flow_without_tasks_moves_by_its_learned_time(worker, run):
     worker.say(order, BEGIN, *calls(1, pk, flow="Made Here", ends=""))
     run.refresh_from_db()
 
-    (row,) = [row for row in subruns.live_rows(run, queries.task_runs_of(run), NOW) if row.subrun]
+    (row,) = [row for row in subruns.rows_with_live_subruns(run, queries.task_runs_of(run), NOW) if row.subrun]
 
     assert row.share is None
 
@@ -179,7 +179,7 @@ def test_a_sub_flow_whose_tasks_have_not_begun_has_done_nothing(worker, run):
     worker.say(order, p.Logged(seconds(1), "x"), p.TaskProgressed(seconds(1), 2, 0.0), first=7)
     run.refresh_from_db()
 
-    (row,) = [row for row in subruns.live_rows(run, queries.task_runs_of(run), NOW) if row.subrun]
+    (row,) = [row for row in subruns.rows_with_live_subruns(run, queries.task_runs_of(run), NOW) if row.subrun]
 
     assert row.share == 0
     assert run.progress == pytest.approx(100 / 5)
@@ -300,7 +300,7 @@ def nothing_open(run: Run) -> bool:
 def test_whatever_ends_the_run_ends_what_it_has_called(worker, run, last, state, on_the_shelf):
     order, outer, inner = going_on(worker)
     if not on_the_shelf:
-        ledger.shelf.clear()
+        ledger.ledgers.clear()
 
     worker.say(order, last, first=7)
 
@@ -483,7 +483,7 @@ def test_however_the_facts_arrive_the_rows_say_the_same(worker, run, cuts, repea
             for _ in range(1 + (index in repeats)):
                 worker.say(order, *facts[start:end], first=start + 1)
             if index in restarts:
-                ledger.shelf.clear()
+                ledger.ledgers.clear()
         found = picture(made, names)
         Run.objects.filter(state="COMPLETED").delete()  # nothing is to be learned for the next one
         return found
@@ -515,7 +515,7 @@ def test_many_at_once_end_together(worker, run):
     for index, pk in enumerate(pks):
         facts += calls(1 + index, pk, call=index, ends="")
     worker.say(order, *facts)
-    ledger.shelf.clear()
+    ledger.ledgers.clear()
 
     worker.say(order, p.ProcessExited(seconds(5), "killed", signal=9), first=len(facts) + 1)
 

@@ -177,20 +177,20 @@ def test_a_parent_that_is_no_id_is_refused(ask, run):
 
 def test_the_caller_is_drawn_anew_when_its_call_becomes_a_run(worker, run, order):
     worker.say(order, BEGIN, p.TaskStarted(seconds(0), 1, "child", "Child", kind="flow"))
-    before = topics.draw(f"run:{run.pk}", None, whole=True, since=0)
+    before = topics.render(f"run:{run.pk}", None, whole=True, since=0)
     worker.say(order, p.SubRunStarted(seconds(0), str(uuid7()), 1, "Child"), first=3)
 
-    after = topics.draw(f"run:{run.pk}", before.memory, whole=False, since=0)
+    after = topics.render(f"run:{run.pk}", before.memory, whole=False, since=0)
 
     assert "#run-timeline" in dict(after.messages)
 
 
 def test_the_log_of_a_sub_run_comes_line_by_line(worker, run, order, sub):
-    first = topics.draw(f"run:{sub}:log", None, whole=True, since=0)
+    first = topics.render(f"run:{sub}:log", None, whole=True, since=0)
     assert first.lines and [(row[0], row[4]) for row in first.lines] == [(2, "told by the child")]
     worker.say(order, p.Logged(seconds(1), "not its own"), p.Logged(seconds(1), "more", 20, 2), first=8)
 
-    then = topics.draw(f"run:{sub}:log", first.memory, whole=False, since=2)
+    then = topics.render(f"run:{sub}:log", first.memory, whole=False, since=2)
 
     assert then.lines and [(row[0], row[3], row[4]) for row in then.lines] == [(4, "fetch", "more")]
 

@@ -27,7 +27,7 @@ def told(worker: Any, run: Run) -> Run:
         p.TaskStarted(seconds(1), 2, "load", "load", crucial=False),
         p.TaskEnded(seconds(2), 2, "FAILED", "ValueError: no"),
     )  # fmt: skip
-    ledger.shelf.clear()
+    ledger.ledgers.clear()
     worker.say(order, p.RunEnded(seconds(3), "COMPLETED", reason="all quiet", state="All quiet"), first=7)
     return Run.objects.get(pk=run.pk)
 

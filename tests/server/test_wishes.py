@@ -113,7 +113,7 @@ def test_a_missing_parameter_is_named_with_its_kind(db):
 
 
 def test_many_are_all_or_none(flow):
-    good, bad = requests.Wish(flow), requests.Wish(flow, parameters={"nope": 1})
+    good, bad = requests.RunRequest(flow), requests.RunRequest(flow, parameters={"nope": 1})
 
     with pytest.raises(Refused):
         requests.trigger_many(items=[good, bad], now=NOW, trigger="api", who="bot")
@@ -124,7 +124,7 @@ def test_many_are_all_or_none(flow):
 
 def test_a_thousand_at_once_are_the_limit(flow):
     with pytest.raises(Refused, match=r"1,001 runs at once are too many; 1,000 are allowed"):
-        requests.trigger_many(items=[requests.Wish(flow)] * 1001, now=NOW, trigger="api", who="bot")
+        requests.trigger_many(items=[requests.RunRequest(flow)] * 1001, now=NOW, trigger="api", who="bot")
 
 
 def test_run_all_takes_each_flow_that_needs_nothing(flow):
