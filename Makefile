@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # pip compiles one file after another, tests of scikit-learn included, for longer than all the rest takes.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary --no-compile
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+DJADE := $(BIN)/djade --target-version 5.2
 TARGET ?= examples/workflows/example_flows.py
 
 .PHONY: run test test-fast test-others test-postgres test-sdk lint types types-js format bench chaos soak clean
@@ -35,10 +36,12 @@ test-sdk: $(VENV)/.dev  ## the SDK's tests on every Python from 3.8 to 3.13 that
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	find perfect_site/templates -name '*.html' -exec $(DJADE) --check {} +
 
 format: $(VENV)/.dev
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+	find perfect_site/templates -name '*.html' -exec $(DJADE) {} +
 
 types: $(VENV)/.dev types-js
 	$(BIN)/python -m mypy
