@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # pip compiles one file after another, tests of scikit-learn included, for longer than all the rest takes.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary --no-compile
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+DJADE := $(BIN)/djade --target-version 5.2
 TARGET ?= examples/workflows/example_flows.py
 
 .PHONY: run install test test-fast test-others test-postgres test-sdk lint types types-js format docs bench chaos soak lock clean
@@ -38,10 +39,12 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	find perfect_site/templates -name '*.html' -exec $(DJADE) --check {} +
 
 format: $(VENV)/.dev
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+	find perfect_site/templates -name '*.html' -exec $(DJADE) {} +
 
 types: $(VENV)/.dev types-js
 	$(BIN)/python -m mypy

@@ -259,7 +259,9 @@ def record(*, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledg
         return _record(ledgers.open(message.fence), worker, message, now)
 
 
-def _record(ledger: Ledger | None, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledge | Resend | DropRun:
+def _record(
+    ledger: Ledger | None, worker: UUID, message: FactsRecorded, now: datetime
+) -> Acknowledge | Resend | DropRun:
     if ledger is None:
         return DropRun(message.fence, "the server does not know this attempt")
     if not ledger.belongs_to(worker, message.run) or ledger.attempt.claimed_at is None:
