@@ -78,9 +78,11 @@ $(VENV)/.dev: requirements-dev.txt requirements-postgres.txt $(VENV)/.run
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
 
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock"
 lock: $(VENV)/.dev  ## requirements.lock anew: the newest versions in the ranges, for every Python from 3.11 on
-	@grep -hv '^-' requirements.txt requirements-build.txt examples/requirements.txt | $(BIN)/uv pip compile --quiet --upgrade \
-	    --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --output-file requirements.lock -
+	@grep -hv '^-' requirements*.txt examples/requirements.txt | $(LOCK) --upgrade --output-file $(VENV)/tested.txt -
+	@grep -hv '^-' requirements.txt requirements-build.txt examples/requirements.txt \
+	    | $(LOCK) --upgrade --generate-hashes --constraint $(VENV)/tested.txt --output-file requirements.lock -
 
 clean:
 	rm -rf $(VENV) .venvs site .mypy_cache .ruff_cache .pytest_cache
