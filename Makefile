@@ -9,7 +9,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || tru
 DJADE := $(BIN)/djade --target-version 5.2
 TARGET ?= examples/workflows/example_flows.py
 
-.PHONY: run install test test-fast test-others test-postgres test-sdk lint types types-js format docs bench chaos soak lock clean
+.PHONY: run install test coverage test-fast test-others test-postgres test-sdk lint types types-js format docs bench chaos soak lock clean
 
 install: $(VENV)/.run  ## what the server needs, into .venv
 
@@ -20,6 +20,11 @@ run: $(VENV)/.run
 test: $(VENV)/.dev  ## everything, on this Python; what cannot run here is named, and CI=true makes that a failure
 	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/examples tests/test_*.py
 	$(BIN)/python -m pytest -n 3 --dist loadfile tests/chaos tests/modes tests/servers tests/worker tests/journeys tests/browser
+
+# From Python 3.12 on it costs little (sys.monitoring), on 3.11 nearly as much as the tests: so it is not part of `make test`.
+coverage: export COVERAGE_CORE = $(shell $(BIN)/python -c 'import sys; print("ctrace" if sys.version_info < (3, 12) else "sysmon")')
+coverage: $(VENV)/.dev  ## the first half of the tests, with the floor that pyproject.toml has
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term tests/rules tests/wire tests/sdk tests/server
 
 test-others: $(VENV)/.dev  ## the SDK's tests on the other Pythons from 3.8 to 3.13
 	$(BIN)/python tests/interpreters.py --others
@@ -81,9 +86,11 @@ $(VENV)/.dev: requirements-dev.txt requirements-postgres.txt $(VENV)/.run
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
 
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock"
 lock: $(VENV)/.dev  ## requirements.lock anew: the newest versions in the ranges, for every Python from 3.11 on
-	@grep -hv '^-' requirements.txt requirements-build.txt examples/requirements.txt | $(BIN)/uv pip compile --quiet --upgrade \
-	    --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --output-file requirements.lock -
+	@grep -hv '^-' requirements*.txt examples/requirements.txt | $(LOCK) --upgrade --output-file $(VENV)/tested.txt -
+	@grep -hv '^-' requirements.txt requirements-build.txt examples/requirements.txt \
+	    | $(LOCK) --upgrade --generate-hashes --constraint $(VENV)/tested.txt --output-file requirements.lock -
 
 clean:
 	rm -rf $(VENV) .venvs site .mypy_cache .ruff_cache .pytest_cache
