@@ -1,4 +1,4 @@
-"""The roof: settings, the console, addresses, the server."""
+"""What people and programs talk to: settings, addresses, accounts, and the folders of pages, API and sockets."""
 
 from perfect_client import __version__
 

@@ -146,3 +146,33 @@ def test_the_environment_is_read_in_one_place():
     assert readers <= commands | {
         f"perfect_site.{name}" for name in ("settings", "env", "checks", "asgi", "server.local")
     }
+
+
+QUESTIONS = re.findall(
+    r"^\| ([A-Z][^|]+\?) \| `([^`]+)` \| `([^`]+)` \|$", (ROOT / "ARCHITECTURE.md").read_text(), re.M
+)
+
+
+def test_the_map_answers_ten_questions():
+    assert len(QUESTIONS) == 10
+
+
+@pytest.mark.parametrize(("question", "file", "symbol"), QUESTIONS, ids=[question for question, _, _ in QUESTIONS])
+def test_the_file_that_answers_a_question_has_what_the_map_says(question, file, symbol):
+    assert re.search(rf"\b{symbol}\b", (ROOT / file).read_text()), question
+
+
+@pytest.mark.parametrize(
+    "document", [ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs" / "design").glob("*.md"))], ids=str
+)
+def test_the_files_and_modules_that_a_document_names_are_there(document):
+    named = re.findall(
+        r"`((?:perfect_site|runs|flows|core|engine|worker|execution|journal|dashboard)/[\w/]+\.py)",
+        document.read_text(),
+    )
+    roots = (ROOT, ROOT / "client_sdk", ROOT / "client_sdk" / "perfect_client", ROOT / "perfect_site")
+    assert [file for file in named if not any((root / file).exists() for root in roots)] == []
+
+
+def test_the_map_is_read_in_fifteen_minutes():
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 250

@@ -27,7 +27,7 @@ from runs import events
 from runs.access import Token
 from runs.db import threads
 from runs.db.outages import log_failure
-from runs.ingest import dispatch, reports
+from runs.ingest import dispatch, ledger, reports
 from runs.rules.states import OFFER_LASTS
 from runs.services import questions
 
@@ -422,11 +422,11 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         assert self.worker is not None
         now = timezone.now()
         try:
-            answer: object = await threads.write(reports.record, worker=self.worker, message=message, now=now)
+            answer: object = await threads.write(ledger.record, worker=self.worker, message=message, now=now)
         except (DataError, IntegrityError) as wrong:
             if len(message.facts) == 1:
                 answer = await threads.write(
-                    reports.set_aside, worker=self.worker, message=message, now=now, why=str(wrong)
+                    ledger.set_aside, worker=self.worker, message=message, now=now, why=str(wrong)
                 )
             else:
                 logger.exception("a batch of %d facts could not be applied", len(message.facts))

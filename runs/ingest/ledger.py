@@ -1,6 +1,6 @@
-"""One attempt's page in the ledger: facts are applied to rows in memory, and written together once a batch.
+"""The ledger of an attempt: check a batch of facts, apply it to rows in memory, and write it in one go.
 
-The shelf keeps the ledgers of running attempts between batches, so that a batch costs what it says and not what the
+The cache keeps the ledgers of running attempts between batches, so that a batch costs what it says and not what the
 run has said so far. A batch is written only if the attempt still stands where its ledger does; a ledger whose
 transaction fails is never put back.
 """
@@ -15,15 +15,26 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from perfect_client.schema import masking
 from perfect_client.wire import messages
-from perfect_client.wire.messages import FACTS, MAX_NAME, MAX_PARAMETERS_BYTES, clean_text, dumps
+from perfect_client.wire.messages import (
+    FACTS,
+    MAX_NAME,
+    MAX_PARAMETERS_BYTES,
+    Acknowledge,
+    DropRun,
+    FactsRecorded,
+    Resend,
+    clean_text,
+    dumps,
+)
 
 from flows.services import flow_called
 from flows.statements import find, insert, insert_values, swap
 from runs import events
 from runs.ingest.artifact_parts import ArtifactParts
 from runs.ingest.run_rows import RunRows
-from runs.models import Attempt, LogLine, Run, TaskRun
+from runs.models import Attempt, LogLine, Quarantine, Run, TaskRun
 from runs.rules.states import FINAL, SUB_RUN_ENDS, TASK_FINAL, RunState, TaskState, left_open
 from runs.services import questions
 from runs.services.closing import CANCELLED, around, cancel_reasons, end
@@ -52,12 +63,15 @@ def check_count(number: int) -> int:
     return number
 
 
+Answer = Acknowledge | Resend | DropRun
+
+
 class Outdated(Exception):
     """The rows have moved on since the ledger was opened: open it anew and apply the batch again."""
 
 
 class Ledger:
-    """The rows of one attempt, in memory: a sheet for its run, and one for each sub-run that goes on."""
+    """The rows of one attempt, in memory: those of its run, and of each sub-run that goes on."""
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
@@ -114,6 +128,52 @@ class Ledger:
 
     def last(self, stream: str) -> int:
         return self.attempt.facts_seq if stream == FACTS else self.attempt.output_seq
+
+    # ----------------------------------------------------------------------------------------------------- recording
+
+    def record(self, worker: UUID, message: FactsRecorded, now: datetime) -> Answer:
+        """Apply what is new of one batch and write it. Raises ``Outdated``."""
+        if not self.belongs_to(worker, message.run) or self.attempt.claimed_at is None:
+            return DropRun(message.fence, "the run is no longer this attempt's")
+        last = self.last(message.stream)
+        if message.first > last + 1:
+            return Resend(message.fence, last + 1, message.stream)
+        fresh = message.facts[last + 1 - message.first :]
+        for seq, data in enumerate(fresh, start=last + 1):
+            self._apply_or_set_aside(message.stream, seq, data, now)
+        if fresh:
+            self.save(message.stream, last + len(fresh), now)
+        ledgers.put_back(self)
+        return Acknowledge(message.fence, last + len(fresh), message.stream)
+
+    def set_aside(self, worker: UUID, message: FactsRecorded, now: datetime, why: str) -> Answer:
+        """Quarantine the one fact of ``message``. Raises ``Outdated``."""
+        if not self.belongs_to(worker, message.run):
+            return DropRun(message.fence, "the run is no longer this attempt's")
+        if message.first != self.last(message.stream) + 1:
+            return Resend(message.fence, self.last(message.stream) + 1, message.stream)
+        self._quarantine(message.stream, message.first, message.facts[0], why, now)
+        self.save(message.stream, message.first, now)
+        return Acknowledge(message.fence, message.first, message.stream)
+
+    def _apply_or_set_aside(self, stream: str, seq: int, data: object, now: datetime) -> None:
+        """One fact that cannot be applied is set aside with its reason; the stream goes on."""
+        try:
+            self.apply(messages.decode_fact(data), now)
+        except (ValueError, TypeError) as wrong:  # a ProtocolError is a ValueError
+            self._quarantine(stream, seq, data, str(wrong), now)
+
+    def _quarantine(self, stream: str, seq: int, data: object, why: str, now: datetime) -> None:
+        if isinstance(data, dict) and "body" in data:  # what the code asked; a variable or a form's input may be secret
+            data = {**data, "body": masking.MASK}
+        Quarantine.objects.create(
+            attempt_id=self.attempt.pk,
+            stream=stream,
+            seq=seq,
+            time=now,
+            fact=clean_text(repr(data), 4_000),
+            reason=clean_text(why, 1_000),
+        )
 
     # ------------------------------------------------------------------------------------------------------ applying
 
@@ -422,9 +482,9 @@ class LedgerCache:
         self._ledgers.clear()
 
     def take(self, fence: int) -> Ledger | None:
-        """The attempt's ledger, from the shelf or else from the rows; None if there is no attempt.
+        """The attempt's ledger, from the cache or else from the rows; None if there is no attempt.
 
-        A ledger from the shelf may be outdated; ``Book.save`` finds out, by compare-and-swap.
+        A ledger from the cache may be outdated; ``Ledger.save`` finds out, by compare-and-swap.
         """
         ledger = self._ledgers.pop(fence, None)
         return ledger if ledger is not None else self.open(fence)
@@ -448,3 +508,28 @@ class LedgerCache:
 
 
 ledgers = LedgerCache()
+
+
+def record(*, worker: UUID, message: FactsRecorded, now: datetime) -> Answer:
+    """Apply one batch of one stream of one attempt; the answer is to be sent after the commit."""
+    if message.stream not in messages.STREAMS:
+        return DropRun(message.fence, f"there is no stream {message.stream!r}")
+    try:
+        with transaction.atomic():
+            return _record(ledgers.take(message.fence), worker, message, now)
+    except Outdated:
+        return _record(ledgers.open(message.fence), worker, message, now)
+
+
+def _record(ledger: Ledger | None, worker: UUID, message: FactsRecorded, now: datetime) -> Answer:
+    if ledger is None:
+        return DropRun(message.fence, "the server does not know this attempt")
+    return ledger.record(worker, message, now)
+
+
+def set_aside(*, worker: UUID, message: FactsRecorded, now: datetime, why: str) -> Answer:
+    """Quarantine the one fact of ``message``, which the database refuses however often it is sent."""
+    ledger = ledgers.take(message.fence)
+    if ledger is None:
+        return DropRun(message.fence, "the run is no longer this attempt's")
+    return ledger.set_aside(worker, message, now, why)

@@ -10,16 +10,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import QuerySet
-from perfect_client.schema import masking
 from perfect_client.wire import messages
-from perfect_client.wire.messages import Accept, Acknowledge, DropRun, FactsRecorded, Resend, Verdict, clean_text
+from perfect_client.wire.messages import Accept, Verdict, clean_text
 
 from runs import events, notifications
 from runs.ingest import dispatch
-from runs.ingest.ledger import Ledger, Outdated, ledgers
-from runs.models import Attempt, Quarantine, Run, RunQuerySet, Worker
+from runs.models import Attempt, Run, RunQuerySet, Worker
 from runs.rules.states import HELD, RunState
 from runs.services import offerings, questions
 from runs.services.announcements import announce as announce_flows
@@ -248,44 +246,6 @@ def leave(*, worker: UUID, boot: str, now: datetime, why: str, joined: datetime 
         events.publish(events.WORKERS, events.OVERVIEW, *offerings.topics_of(worker))
 
 
-def record(*, worker: UUID, message: FactsRecorded, now: datetime) -> Acknowledge | Resend | DropRun:
-    """Apply one batch of one stream of one attempt; the answer is to be sent after the commit."""
-    if message.stream not in messages.STREAMS:
-        return DropRun(message.fence, f"there is no stream {message.stream!r}")
-    try:
-        with transaction.atomic():
-            return _record(ledgers.take(message.fence), worker, message, now)
-    except Outdated:
-        return _record(ledgers.open(message.fence), worker, message, now)
-
-
-def _record(
-    ledger: Ledger | None, worker: UUID, message: FactsRecorded, now: datetime
-) -> Acknowledge | Resend | DropRun:
-    if ledger is None:
-        return DropRun(message.fence, "the server does not know this attempt")
-    if not ledger.belongs_to(worker, message.run) or ledger.attempt.claimed_at is None:
-        return DropRun(message.fence, "the run is no longer this attempt's")
-    last = ledger.last(message.stream)
-    if message.first > last + 1:
-        return Resend(message.fence, last + 1, message.stream)
-    fresh = message.facts[last + 1 - message.first :]
-    for seq, data in enumerate(fresh, start=last + 1):
-        _apply(ledger, message.stream, seq, data, now)
-    if fresh:
-        ledger.save(message.stream, last + len(fresh), now)
-    ledgers.put_back(ledger)
-    return Acknowledge(message.fence, last + len(fresh), message.stream)
-
-
-def _apply(ledger: Ledger, stream: str, seq: int, data: object, now: datetime) -> None:
-    """One fact that cannot be applied is set aside with its reason; the stream goes on."""
-    try:
-        ledger.apply(messages.decode_fact(data), now)
-    except (ValueError, TypeError) as wrong:  # a ProtocolError is a ValueError
-        _quarantine(ledger, stream, seq, data, str(wrong), now)
-
-
 def show_open(*, worker: UUID, message: messages.LinesOpen) -> None:
     """What an attempt has written of lines that have not ended. No fact: it may be lost, and the last word counts."""
     lines = [
@@ -295,24 +255,3 @@ def show_open(*, worker: UUID, message: messages.LinesOpen) -> None:
     attempt = Attempt.objects.filter(pk=message.fence, worker_id=worker, revoked_at=None)
     if attempt.update(open_lines=lines):
         events.publish(*[events.log_topic(pk) for pk in attempt.values_list("run_id", flat=True)])
-
-
-def set_aside(*, worker: UUID, message: FactsRecorded, now: datetime, why: str) -> Acknowledge | Resend | DropRun:
-    """Quarantine the one fact of ``message``, which the database refuses however often it is sent."""
-    ledger = ledgers.take(message.fence)
-    if ledger is None or not ledger.belongs_to(worker, message.run):
-        return DropRun(message.fence, "the run is no longer this attempt's")
-    if message.first != ledger.last(message.stream) + 1:
-        return Resend(message.fence, ledger.last(message.stream) + 1, message.stream)
-    _quarantine(ledger, message.stream, message.first, message.facts[0], why, now)
-    ledger.save(message.stream, message.first, now)
-    return Acknowledge(message.fence, message.first, message.stream)
-
-
-def _quarantine(ledger: Ledger, stream: str, seq: int, data: object, why: str, now: datetime) -> None:
-    if isinstance(data, dict) and "body" in data:  # what the code asked; a variable or a form's input may be secret
-        data = {**data, "body": masking.MASK}
-    Quarantine.objects.create(
-        attempt_id=ledger.attempt.pk, stream=stream, seq=seq, time=now,
-        fact=clean_text(repr(data), 4_000), reason=clean_text(why, 1_000),
-    )  # fmt: skip

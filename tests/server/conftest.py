@@ -64,7 +64,7 @@ class FakeWorker:
     ) -> object:  # fmt: skip
         rows = [fact if isinstance(fact, dict) else {"type": type(fact).__name__, **fact.__dict__} for fact in facts]
         message = messages.FactsRecorded(order.fence, order.run, first, rows, stream)
-        return reports.record(worker=self.id, message=message, now=now)
+        return ledger.record(worker=self.id, message=message, now=now)
 
 
 SPEC = messages.FlowSpec(

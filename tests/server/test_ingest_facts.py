@@ -217,9 +217,9 @@ def test_one_malformed_fact_is_set_aside_and_the_stream_goes_on(worker, run, bad
     message = p.FactsRecorded(
         order.fence, order.run, 3, [bad, {"type": "Logged", "time": seconds(1), "message": "still here"}]
     )
-    from runs.ingest import reports
+    from runs.ingest import ledger
 
-    answer = reports.record(worker=worker.id, message=message, now=NOW)
+    answer = ledger.record(worker=worker.id, message=message, now=NOW)
 
     assert answer == p.Acknowledge(order.fence, 4)
     assert Quarantine.objects.get().seq == 3
