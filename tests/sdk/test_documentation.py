@@ -78,7 +78,7 @@ def test_each_command_is_one_that_exists(line: str) -> None:
         cli.add_arguments(parser)
         parser.parse_args(words[words.index(command) + 1 :])
     else:
-        folder = ROOT / "runs" / "management" / "commands"
+        folder = ROOT / "perfect_site" / "management" / "commands"
         assert command + ".py" in os.listdir(str(folder))
 
 

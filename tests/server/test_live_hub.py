@@ -161,7 +161,7 @@ def artist(monkeypatch: pytest.MonkeyPatch) -> Artist:
         return fn(*args, **kwargs)
 
     artist = Artist()
-    monkeypatch.setattr(hubs, "draw", artist)
+    monkeypatch.setattr(hubs, "render", artist)
     monkeypatch.setattr(threads, "read", read)
     return artist
 
@@ -285,7 +285,7 @@ def test_a_failing_drawing_is_tried_again_at_the_next_bell(artist: Artist, monke
         page = Page()
         hub.enter(page)
         with monkeypatch.context() as broken:
-            broken.setattr(hubs, "draw", None)
+            broken.setattr(hubs, "render", None)
             hub.subscribe(page, "overview", 0)
             await until(lambda: not hub.topics["overview"].pace.waiting and not hub.topics["overview"].pace.drawing)
         artist.drawing = Rendering([("p", {})])
