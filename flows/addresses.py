@@ -1,4 +1,4 @@
-"""The address that each flow has for ever, and which flow a text means: the one that is named, and never another."""
+"""The address that each flow has for ever, and which flow a string means: the one that is named, and never another."""
 
 from __future__ import annotations
 

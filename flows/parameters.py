@@ -131,7 +131,7 @@ def _check_size(parameters: Mapping[str, Any]) -> None:
     size = 2
     for name, value in parameters.items():
         if not isinstance(name, str) or not name:
-            raise Refused("parameters", "a parameter's name must be a text")
+            raise Refused("parameters", "a parameter's name must be a string")
         try:
             size += len(dumps(clean_json({name: value})).encode("utf-8", "backslashreplace"))
         except (ProtocolError, RecursionError) as wrong:

@@ -23,7 +23,7 @@ NO_KEY = (
 
 
 class Unreadable(str):
-    """An encrypted value for which there is no key. As a text it is what stands in the row, and is written back so."""
+    """An encrypted value for which there is no key. Its string is what stands in the row, and is written back."""
 
 
 def seal(value: Any, schema: masking.Schema) -> Any:

@@ -69,7 +69,7 @@ class OfferedQueries(ModelAdmin):  # type: ignore[type-arg]
             if name not in offered:
                 return f"This list is not narrowed by {name[:100]!r}. Known: {', '.join(sorted(offered))}."
             if any("\0" in value or len(value) > MAX_NAME for value in values):
-                return f"{name} must be a text of at most {MAX_NAME} characters without NUL."
+                return f"{name} must be a string of at most {MAX_NAME} characters without NUL."
         for key in request.POST.getlist(ACTION_CHECKBOX_NAME):
             try:
                 self.opts.pk.clean(key, None)  # type: ignore[union-attr]

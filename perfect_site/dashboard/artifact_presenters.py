@@ -102,7 +102,7 @@ class ArtifactPresenter:
 
     @property
     def is_cut(self) -> bool:
-        """Whether a text has more than is shown."""
+        """Whether a string has more than is shown."""
         return self.row.kind == artifact_content.MARKDOWN and len(self.text.encode()) < self.row.size
 
     @property

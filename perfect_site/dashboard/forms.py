@@ -1,6 +1,6 @@
 """A flow's parameters as a form: one field a property of the JSON Schema, and back to JSON values.
 
-An empty field is not sent: then the configuration's value counts, else the default in the code. What a text means,
+An empty field is not sent: then the configuration's value counts, else the default in the code. What a string means,
 ``flows.parameters`` says, as it does for every other door; here only JSON is read.
 """
 
@@ -115,7 +115,7 @@ class Field:
 
     @property
     def rule(self) -> str:
-        """What an empty field means, and how a time or a text is taken."""
+        """What an empty field means, and how a time or a string is taken."""
         said = RULES.get(self.kind, "")
         if self.kind == "datetime":
             said = "In UTC." if self.zone else "Without a time zone, as written."
@@ -276,7 +276,7 @@ def _in_utc(field: Field) -> Field:
 
 
 def _utc(text: str) -> str | None:
-    """The same moment in UTC, without saying so; None for a text that is no time with a zone."""
+    """The same moment in UTC, without saying so; None for a string that is no time with a zone."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -299,7 +299,7 @@ def _json(field: Field, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as wrong:
-        if "a text" in field.words or field.words == "any value":
+        if "a string" in field.words or field.words == "any value":
             return text
         reason = f"{wrong}"
     raise Refused(field.name, f"Parameter {field.name!r} must be JSON for {field.words}: {reason}.")

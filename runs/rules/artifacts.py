@@ -13,7 +13,7 @@ from perfect_client.wire.artifact_content import IMAGE, LINK, PLOT, PROGRESS, TA
 
 M = TypeVar("M")
 Cell = str | int | float | bool | None
-HEAD_BYTES, TABLE_BYTES = 16 * 1024, 32 * 1024  # of a text and of a table on its run's page
+HEAD_BYTES, TABLE_BYTES = 16 * 1024, 32 * 1024  # of a string and of a table on its run's page
 HEAD_ROWS, HEAD_COLUMNS = 100, 50
 CELL_COSTS = 16  # bytes of markup for each cell
 OPENED = ("http://", "https://", "mailto:")

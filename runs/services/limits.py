@@ -131,7 +131,7 @@ def check_wanted(body: Mapping[str, Any]) -> bool:
         or not 0 < len(names) <= MAX_LIMITS_AT_ONCE
         or not all(isinstance(n, str) for n in names)
     ):
-        raise Refused("names", f"names of limits must be a list of 1 to {MAX_LIMITS_AT_ONCE} texts")
+        raise Refused("names", f"names of limits must be a list of 1 to {MAX_LIMITS_AT_ONCE} strings")
     if type(occupy) is not int or not 1 <= occupy <= MAX_SLOTS:
         raise Refused("occupy", f"occupy must be a whole number of slots from 1 to {MAX_SLOTS:,}")
     known = set(Limit.objects.filter(name__in=names).values_list("name", flat=True))
@@ -179,7 +179,7 @@ def checked_rate(per_second: float | None) -> float | None:
 def create_limit(*, name: str, slots: int, per_second: float | None, now: datetime) -> Limit:
     """Raises ``Conflict`` if there is one of that name."""
     if name != clean_text(name, 800):
-        raise Refused("name", "a limit's name must be a text without control characters")
+        raise Refused("name", "a limit's name must be a string without control characters")
     if Limit.objects.count() >= MOST_LIMITS:
         raise Conflict("limits", f"there are {MOST_LIMITS:,} limits already")
     try:
@@ -213,7 +213,7 @@ def remove_limit(*, name: str, now: datetime) -> None:
 def variable_name(name: Any) -> str:
     """The name, if it is one."""
     if not isinstance(name, str) or not 0 < len(name) <= 200 or name != clean_text(name, 800):
-        raise Refused("name", "a variable's name must be a text of 1 to 200 characters")
+        raise Refused("name", "a variable's name must be a string of 1 to 200 characters")
     return name
 
 

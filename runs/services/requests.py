@@ -114,7 +114,7 @@ def _known(keys: Sequence[str]) -> dict[str, Run]:
 
 def _checked_key(key: Any) -> str:
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_NAME or key != clean_text(key):
-        raise Refused("idempotency_key", f"idempotency_key must be a text of 1 to {MAX_NAME} characters, without NUL")
+        raise Refused("idempotency_key", f"idempotency_key must be a string of 1 to {MAX_NAME} characters, without NUL")
     return key
 
 
@@ -167,7 +167,7 @@ def _build(wish: RunRequest, now: datetime, trigger: str, who: str) -> Run:
 def _tags(tags: Sequence[Any]) -> list[str]:
     for tag in tags:
         if not isinstance(tag, str) or not tag.strip() or len(tag) > MAX_NAME:
-            raise Refused("tags", f"a tag must be a text of 1 to {MAX_NAME} characters, not {str(tag)[:80]!r}")
+            raise Refused("tags", f"a tag must be a string of 1 to {MAX_NAME} characters, not {str(tag)[:80]!r}")
     if len(tags) > TAG_LIMIT:
         raise Refused("tags", f"{len(tags)} tags are too many; {TAG_LIMIT} are allowed")
     return list(dict.fromkeys(clean_text(tag.strip()) for tag in tags))

@@ -157,7 +157,7 @@ def _line_faults(database: Database, runs: dict[str, Row]) -> list[str]:
 
 
 def _ledger_faults(database: Database, ledger: Path, runs: dict[str, Row]) -> list[str]:
-    """The ledger's lines are JSON: a run's id with ``start``, ``step`` (a number), ``line`` (a text) or ``end``."""
+    """The ledger's lines are JSON: a run's id with ``start``, ``step`` (a number), ``line`` (a string) or ``end``."""
     found = []
     entries = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
     begun: dict[tuple[str, str], int] = {}

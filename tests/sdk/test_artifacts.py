@@ -220,10 +220,10 @@ def test_a_key_is_lowercase_letters_numbers_and_dashes(key: Any) -> None:
     [
         (
             lambda: create_markdown_artifact(None),
-            "create_markdown_artifact.. takes a markdown that is a text, not NoneType",
+            "create_markdown_artifact.. takes a markdown that is a string, not NoneType",
         ),  # type: ignore[arg-type]
-        (lambda: create_link_artifact(7), "takes a link that is a text, not int"),  # type: ignore[arg-type]
-        (lambda: create_image_artifact(b"x"), "takes an image_url that is a text, not bytes"),  # type: ignore[arg-type]
+        (lambda: create_link_artifact(7), "takes a link that is a string, not int"),  # type: ignore[arg-type]
+        (lambda: create_image_artifact(b"x"), "takes an image_url that is a string, not bytes"),  # type: ignore[arg-type]
         (lambda: create_table_artifact(7), "takes a dict of lists, a list of dicts or a list of lists, not int"),
         (lambda: create_table_artifact({"a": 7}), "the column 'a' of create_table_artifact.. must be a list, not int"),
         (lambda: create_table_artifact(["ab"]), "row 1 of create_table_artifact.. must be a list, not str"),

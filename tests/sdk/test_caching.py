@@ -338,7 +338,7 @@ def test_a_key_function_decides_alone(execute: Execute) -> None:
 def test_a_key_that_is_no_text_is_an_error_that_names_the_task(execute: Execute) -> None:
     story = execute(calling(counted([], cache_key_fn=lambda context, parameters: 5), 1))
 
-    assert "the cache_key_fn of task 'work' must return a text or None, not 5" in story.ended.error
+    assert "the cache_key_fn of task 'work' must return a string or None, not 5" in story.ended.error
 
 
 def test_the_key_function_that_people_know(execute: Execute) -> None:
@@ -507,7 +507,7 @@ def test_a_folder_that_cannot_be_made_hurts_nobody(execute: Execute, home: Path)
         ({"cache_expiration": timedelta(0)}, "cache_expiration is a timedelta above 0"),
         ({"result_serializer": "yaml"}, "a result serializer is 'pickle', 'json'"),
         ({"result_storage": 5}, "a result storage is a folder's path or an object"),
-        ({"result_storage_key": ""}, "result_storage_key is a text like"),
+        ({"result_storage_key": ""}, "result_storage_key is a string like"),
     ],
 )
 def test_wrong_use_is_one_sentence_with_the_function_and_its_line(options: Dict[str, Any], sentence: str) -> None:

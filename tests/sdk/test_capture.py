@@ -272,7 +272,7 @@ def pieces_of(text: str, cuts: List[int]) -> List[str]:
 
 
 def collapsed(text: str) -> List[str]:
-    """What a text is in lines, said in one go: the law that the capture keeps piece by piece."""
+    """What a string is in lines, said in one go: the law that the capture keeps piece by piece."""
     *whole, rest = text.split("\n")
     shown = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in [*whole, rest]]
     return [messages.clean_text(line) for line in (shown if shown[-1] else shown[:-1])]

@@ -218,7 +218,7 @@ def test_tags_are_kept_once() -> None:
 
 
 def test_a_description_is_a_text() -> None:
-    assert "description must be a text" in refused(flow(description=5))
+    assert "description must be a string" in refused(flow(description=5))
 
 
 def test_a_class_or_a_value_is_no_flow() -> None:

@@ -1,4 +1,4 @@
-"""A known secret is found however a program writes it, whatever stands around it, and where a text was cut in it."""
+"""A known secret is found however a program writes it, whatever stands around it, and where a string was cut in it."""
 
 from __future__ import annotations
 

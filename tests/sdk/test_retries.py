@@ -164,7 +164,7 @@ def test_backing_off_doubles() -> None:
         ({"crucial": "no"}, "crucial must be True or False, not 'no'"),
         ({"on_failure": print}, "Expected iterable for 'on_failure'; got builtin_function_or_method instead."),
         ({"on_failure": [5]}, "Expected callables in 'on_failure'; got int instead."),
-        ({"task_run_name": 5}, "task_run_name must be a text or a function that makes one, not 5"),
+        ({"task_run_name": 5}, "task_run_name must be a string or a function that makes one, not 5"),
     ],
 )
 def test_nonsense_is_refused_where_it_is_written(options: Any, sentence: str) -> None:

@@ -363,7 +363,7 @@ def test_a_json_value_becomes_what_the_hint_says(hint: Any, value: Any, expected
 @pytest.mark.parametrize(
     ("hint", "value", "right"),
     [
-        (str, 5, "a text"), (str, None, "a text"), (int, "many", "a whole number"), (int, 1.5, "a whole number"),
+        (str, 5, "a string"), (str, None, "a string"), (int, "many", "a whole number"), (int, 1.5, "a whole number"),
         (int, True, "a whole number"), (int, math.inf, "a whole number"), (int, "1" * 5000, "a whole number"),
         (float, "x", "a number"), (float, True, "a number"), (bool, "maybe", "true or false"),
         (bool, 2, "true or false"),
@@ -401,7 +401,7 @@ def test_what_does_not_fit_is_refused_with_what_would(hint: Any, value: Any, rig
         ),
         (
             Set[Any], [[1]],
-            "Parameter 'value' must be a list of which each is a text or a number or true or false or null, not [[1]].",
+            "Parameter 'value' must be a list of which each is a string or a number or true or false or null, not [[1]].",
         ),
     ],
 )  # fmt: skip

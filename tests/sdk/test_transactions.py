@@ -394,7 +394,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="SERIALIZABLE takes a folder"):
         with transaction(key="k", store=Store(), isolation_level=IsolationLevel.SERIALIZABLE):
             pass
-    with pytest.raises(ConfigurationError, match=r"transaction\(key=…\) takes a text, not 5"):
+    with pytest.raises(ConfigurationError, match=r"transaction\(key=…\) takes a string, not 5"):
         transaction(key=5)  # type: ignore[arg-type]
     with transaction() as txn:
         with pytest.raises(RuntimeError, match="entered once"):

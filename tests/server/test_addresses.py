@@ -1,4 +1,4 @@
-"""Each flow has an address of its own, for ever; and a text means the flow that is named, never a similar one."""
+"""Each flow has an address of its own, for ever; and a string means the flow that is named, never a similar one."""
 
 from __future__ import annotations
 

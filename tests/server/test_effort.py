@@ -98,7 +98,7 @@ def test_an_ordinary_pattern_refuses_at_the_door_with_the_sentence_of_the_run() 
     with pytest.raises(validation.Unfit) as unfit:
         validation.fit("x", schema, "Daily Sales")
     assert said_of(schema, "Daily Sales") == str(unfit.value) == (
-        "Parameter 'x' must be a text that matches '^[a-z]+(-[a-z0-9]+)*$', not 'Daily Sales'."
+        "Parameter 'x' must be a string that matches '^[a-z]+(-[a-z0-9]+)*$', not 'Daily Sales'."
     )  # fmt: skip
 
 

@@ -126,13 +126,13 @@ def test_the_door_keeps_what_a_text_stands_for(hint: Any, value: Any, kept: Any)
     ("hint", "value", "sentence"),
     [
         (Annotated[int, Field(ge=1, le=5)], 9, "must be a whole number of at least 1 and at most 5, not 9."),
-        (Annotated[str, Field(min_length=2, max_length=4)], "x", "must be a text of 2 to 4 characters, not 'x'."),
+        (Annotated[str, Field(min_length=2, max_length=4)], "x", "must be a string of 2 to 4 characters, not 'x'."),
         (
             Annotated[list[int], Field(max_length=1)], [1, 2],
             "must be a list of at most 1 item of which each is a whole number, not [1, 2].",
         ),
-        (Annotated[str, Field(pattern="^a+$")], "b", "must be a text that matches '^a+$', not 'b'."),
-        (Secret[str], 5, "must be a text; what was given is not shown."),
+        (Annotated[str, Field(pattern="^a+$")], "b", "must be a string that matches '^a+$', not 'b'."),
+        (Secret[str], 5, "must be a string; what was given is not shown."),
     ],
 )  # fmt: skip
 def test_both_say_the_same(hint: Any, value: Any, sentence: str) -> None:

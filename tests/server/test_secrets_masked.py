@@ -165,10 +165,10 @@ def test_a_schedule_saved_in_the_console_keeps_its_secrets(run: Run, schedule: S
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"key": 5}, "Parameter 'key' must be a text; what was given is not shown."),
-        ({"db_password": 5}, "Parameter 'db_password' must be a text; what was given is not shown."),
+        ({"key": 5}, "Parameter 'key' must be a string; what was given is not shown."),
+        ({"db_password": 5}, "Parameter 'db_password' must be a string; what was given is not shown."),
         ({"login": ["hunter2"]}, "Parameter 'login' must be an object with user, pin, not ['hunter2']."),
-        ({"login": {"pin": 77}}, "Parameter 'login.pin' must be a text; what was given is not shown."),
+        ({"login": {"pin": 77}}, "Parameter 'login.pin' must be a string; what was given is not shown."),
     ],
 )
 def test_a_refusal_does_not_show_a_secret(run: Run, parameters: Any, sentence: str) -> None:

@@ -62,7 +62,7 @@ def test_the_same_idempotency_key_is_the_same_run(flow):
         ({"parameters": {"limt": 3}}, "limt", "Did you mean 'limit'?"),
         ({"parameters": {"limit": "many"}}, "limit", "must be a whole number, not 'many'"),
         ({"parameters": {"limit": float("nan")}}, "limit", "must be a whole number"),
-        ({"parameters": {"path": 5}}, "path", "must be a text, not 5"),
+        ({"parameters": {"path": 5}}, "path", "must be a string, not 5"),
         ({"parameters": {"path": "a\x00b"}}, "path", "Parameter 'path' holds a NUL character"),
         ({"parameters": {"path": "\ud800"}}, "path", "Parameter 'path' holds half of a character (a lone surrogate)"),
         ({"parameters": {"limit": float("inf")}}, "limit", "must be a whole number, not inf"),

@@ -1,4 +1,4 @@
-"""Whether a text lets a secret out: everything that may be encoded is decoded, and eight characters are too many."""
+"""Whether a string lets a secret out: everything that may be encoded is decoded, and eight characters are too many."""
 
 from __future__ import annotations
 

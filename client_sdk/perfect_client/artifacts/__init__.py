@@ -1,6 +1,6 @@
 """Artifacts: what code shows on its run's page, and keeps with the run.
 
-``create_markdown_artifact("# Done")`` keeps a text; the others keep links, tables, pictures, plots and progress.
+``create_markdown_artifact("# Done")`` keeps a string; the others keep links, tables, pictures, plots and progress.
 Each function returns the artifact's id, and so does its awaitable twin (``acreate_…``). Outside a run they check what
 they are given, and nothing else happens.
 """
@@ -242,7 +242,7 @@ def _is_id(value: Any) -> bool:
 
 def _text(value: Any, function: str, what: str) -> str:
     if not isinstance(value, str):
-        raise TypeError("%s takes %s that is a text, not %s" % (function, what, type(value).__name__))
+        raise TypeError("%s takes %s that is a string, not %s" % (function, what, type(value).__name__))
     return value
 
 

@@ -81,7 +81,7 @@ def _refuse_too_wide(count: int) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """As JSON has it: None, true, a number, or a text of at most 4 KiB; NaN is nothing. No secret stands in it."""
+    """As JSON has it: None, true, a number, or a string of at most 4 KiB; NaN is nothing. No secret stands in it."""
     plain = _plain(value)
     if isinstance(plain, str):
         return short(plain, MAX_CELL_BYTES)

@@ -316,7 +316,7 @@ def _policy(option: Dict[str, Any], explicit: bool) -> Optional[CachePolicy]:
 
 def _template(given: Any) -> Optional[str]:
     if given is not None and not (isinstance(given, str) and given.strip()):
-        raise ConfigurationError("result_storage_key is a text like 'sales-{parameters[day]}', not %r" % (given,))
+        raise ConfigurationError("result_storage_key is a string like 'sales-{parameters[day]}', not %r" % (given,))
     return given
 
 

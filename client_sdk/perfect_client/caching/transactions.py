@@ -73,7 +73,7 @@ class Transaction:
         logger: Any = None,
     ) -> None:  # fmt: skip
         if key is not None and not (isinstance(key, str) and key.strip()):
-            raise ConfigurationError("transaction(key=…) takes a text, not %.200r" % (key,))
+            raise ConfigurationError("transaction(key=…) takes a string, not %.200r" % (key,))
         self.key, self.overwrite, self.write_on_commit, self.logger = key, overwrite, write_on_commit, logger
         self.store: Any = None if key is None else default_store() if store is None else store_of(store)
         self.commit_mode = None if commit_mode is None else CommitMode(commit_mode)

@@ -145,7 +145,7 @@ def _handlers_of(stream: Any) -> List[Any]:
 
 
 def width_of(text: str) -> int:
-    """The columns that a text takes: East Asian characters two, combining ones none."""
+    """The columns that a string takes: East Asian characters two, combining ones none."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)

@@ -105,7 +105,7 @@ class tags:
     def __init__(self, *new: str) -> None:
         for tag in new:
             if not isinstance(tag, str) or not tag.strip():
-                raise ConfigurationError("tags() takes texts, as tags('nightly', 'sales'), not %.200r" % (tag,))
+                raise ConfigurationError("tags() takes strings, such as tags('nightly', 'sales'), not %.200r" % (tag,))
         self._new = tuple(tag.strip() for tag in new)
         self._tokens: List[Any] = []
 

@@ -1,6 +1,6 @@
 """The lines of loguru and structlog: their own levels, and each record once.
 
-Neither is imported here. What loguru writes is a text that carries its record; structlog's lines say their level.
+Neither is imported here. What loguru writes is a string that carries its record; structlog's lines say their level.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Said(NamedTuple):
 
 
 def loguru_record(text: str) -> Optional[Said]:
-    """The record that a text carries; None for any other text. A format that the program chose is kept."""
+    """The record that a string carries; None for any other text. A format that the program chose is kept."""
     record = getattr(text, "record", None)
     if not isinstance(record, dict) or "level" not in record:
         return None

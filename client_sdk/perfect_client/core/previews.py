@@ -134,7 +134,7 @@ def _rebuilt(kind: Any, base: Any, module: str, name: str, text: str, args: Tupl
             made = type(name.rpartition(".")[2], (parent,), told)(text)
             made.__dict__.update(state)
             return made
-        except Exception:  # some of Python's own classes want more than a text
+        except Exception:  # some of Python's own classes want more than a string
             continue
 
 

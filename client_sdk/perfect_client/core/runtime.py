@@ -2,7 +2,7 @@
 
 Outside a run everything is empty, but for the configuration of a flow that is being called directly. What Prefect's
 programs ask and Perfect has nothing for is None. A test may set ``PERFECT__RUNTIME__FLOW_RUN__NAME`` and its like in
-the environment: that answers in place of a text, number or date.
+the environment: that answers in place of a string, number or date.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _options(
 ) -> Dict[str, Any]:
     for label, value in (("timezone", timezone), ("name", name), ("configuration", configuration)):
         if not isinstance(value, str) or len(value) > MAX_NAME:
-            raise ConfigurationError("a schedule's %s must be a text of at most %d characters" % (label, MAX_NAME))
+            raise ConfigurationError("a schedule's %s must be a string of at most %d characters" % (label, MAX_NAME))
     if not timezone.strip():
         raise ConfigurationError('a schedule\'s timezone must be a name such as "UTC" or "Europe/Berlin"')
     for label, value, choices in (("catch_up", catch_up, CATCH_UP), ("overlap", overlap, OVERLAP)):

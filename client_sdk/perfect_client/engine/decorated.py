@@ -173,7 +173,7 @@ class Decorated(Generic[P, R]):
         if name is None:
             name = getattr(self.fn, "__name__", None) or type(_innermost(self.fn)).__name__
         if not isinstance(name, str) or not name.strip():
-            raise self._error("name must be a text that is not empty, not %r" % (name,))
+            raise self._error("name must be a non-empty string, not %r" % (name,))
         if len(name) > MAX_NAME:
             raise self._error("name may have %d characters, not %d" % (MAX_NAME, len(name)))
         return " ".join(name.split())
@@ -182,13 +182,13 @@ class Decorated(Generic[P, R]):
         if description is None:
             description = _summary(getattr(self.fn, "__doc__", None) or "")
         if not isinstance(description, str):
-            raise self._error("description must be a text, not %r" % (description,))
+            raise self._error("description must be a string, not %r" % (description,))
         return description.strip()[:MAX_DESCRIPTION]
 
     def _checked_tags(self, tags: Iterable[str]) -> Tuple[str, ...]:
         listed = [tags] if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable) else list(tags)
         if isinstance(tags, (str, bytes)) or not all(isinstance(tag, str) and tag.strip() for tag in listed):
-            raise self._error("tags must be a list of texts, not %r" % (tags,))
+            raise self._error("tags must be a list of strings, not %r" % (tags,))
         if len(listed) > MAX_TAGS or any(len(tag) > MAX_NAME for tag in listed):
             raise self._error("at most %d tags of at most %d characters are possible" % (MAX_TAGS, MAX_NAME))
         return tuple(dict.fromkeys(tag.strip() for tag in listed))

@@ -185,9 +185,9 @@ class Flow(Decorated[P, R]):
         checked: Dict[str, Dict[str, Any]] = {}
         for name, values in pairs:
             if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME:
-                raise self._error("a configuration's name is a text of 1 to %d characters, not %r" % (MAX_NAME, name))
+                raise self._error("a configuration's name is a string of 1 to %d characters, not %r" % (MAX_NAME, name))
             if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
-                raise self._error("configuration %r must be a dict with texts as keys, not %.200r" % (name, values))
+                raise self._error("configuration %r must be a dict with strings as keys, not %.200r" % (name, values))
             try:
                 json.dumps(values)
                 checked[name] = dict(values)

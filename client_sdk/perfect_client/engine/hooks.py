@@ -56,6 +56,6 @@ def name_from(template: Any, parameters: Any) -> str:
     else:
         made = template.format(**parameters())
     if not isinstance(made, str):
-        raise TypeError("a run's name must be a text, not %r" % (made,))
+        raise TypeError("a run's name must be a string, not %r" % (made,))
     name = clean_text(" ".join(made.split()))
     return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "\u2026"

@@ -52,7 +52,7 @@ def _truth(value: Any) -> Any:
 
 def _text(value: Any) -> Any:
     if value is not None and not isinstance(value, str):
-        raise ValueError("must be a text, not %r" % (value,))
+        raise ValueError("must be a string, not %r" % (value,))
     return value
 
 
@@ -64,7 +64,7 @@ def _function(value: Any) -> Any:
 
 def _name_template(value: Any) -> Any:
     if value is not None and not callable(value) and not (isinstance(value, str) and value.strip()):
-        raise ValueError("must be a text or a function that makes one, not %r" % (value,))
+        raise ValueError("must be a string or a function that makes one, not %r" % (value,))
     return value
 
 

@@ -111,7 +111,7 @@ def body(names: Names, occupy: int, strict: bool) -> Dict[str, Any]:
     listed = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     if len(listed) > MAX_LIMITS_AT_ONCE or not all(isinstance(name, str) and 0 < len(name) <= 200 for name in listed):
         raise ValueError(
-            "names of limits are up to %d texts of 1 to 200 characters, not %s" % (MAX_LIMITS_AT_ONCE, preview(names))
+            "names of limits are up to %d strings of 1 to 200 characters, not %s" % (MAX_LIMITS_AT_ONCE, preview(names))
         )
     if isinstance(occupy, bool) or not isinstance(occupy, int) or not 1 <= occupy <= MAX_SLOTS:
         raise ValueError("occupy is a whole number of slots, 1 or more, not %r" % (occupy,))

@@ -1,4 +1,4 @@
-"""What a cut through a text left of a secret: its beginning before the cut, its end behind it.
+"""What a cut through a string left of a secret: its beginning before the cut, its end behind it.
 
 Pure. Texts are cut in many places of this package and in the standard library's ``reprlib``; all of them mark the cut
 by an ellipsis, so that it is found here, and nobody else has to think of it.

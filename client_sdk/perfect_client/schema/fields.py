@@ -20,7 +20,7 @@ class Field:
     """What a parameter must keep to, and what is said of it. Raises ``ConfigurationError`` for what cannot be kept.
 
     ``ge``, ``gt``, ``le``, ``lt``: at least, above, at most, below; numbers, dates, times, durations in seconds.
-    ``min_length``, ``max_length``: characters of a text, items of a list. ``pattern`` is searched for in the text.
+    ``min_length``, ``max_length``: characters of a string, items of a list. ``pattern`` is searched for in the text.
     """
 
     __slots__ = (
@@ -51,7 +51,7 @@ class Field:
         if multiple_of is not None and not (isinstance(multiple_of, (int, float)) and multiple_of > 0):
             raise ConfigurationError("Field: multiple_of must be a number above 0, not %r" % (multiple_of,))
         if not isinstance(description, str):
-            raise ConfigurationError("Field: description must be a text, not %r" % (description,))
+            raise ConfigurationError("Field: description must be a string, not %r" % (description,))
         self._check_pattern()
         self._check_room()
 

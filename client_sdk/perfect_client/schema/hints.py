@@ -138,7 +138,7 @@ def _mapping(annotation: Any, busy: _Busy) -> Hint:
 
 
 def _read_key(hint: Hint, name: Any) -> Any:
-    """A key as its hint says; in JSON it is a text, whatever it stands for."""
+    """A key as its hint says; in JSON it is a string, whatever it stands for."""
     try:
         return hint.read(name)
     except Wrong:
@@ -197,7 +197,7 @@ if sys.version_info >= (3, 10):
 
 
 def _secret(annotation: Any, busy: _Busy) -> Hint:
-    """``Secret[X]``, and ``Secret`` alone for a text: X, never shown."""
+    """``Secret[X]``, and ``Secret`` alone for a string: X, never shown."""
     inner = hint_of((_arguments(annotation) or (str,))[0], busy)
     marks: Schema = {"writeOnly": True}
     if "format" not in inner.schema:

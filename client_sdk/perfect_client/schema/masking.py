@@ -1,7 +1,7 @@
 """What must not be shown: which parameters are secret, by their schema or by their name, and values with it masked.
 
 Pure, and the same on both sides: the server masks what it shows, a run's process what it writes. A secret by schema
-(``writeOnly`` or ``format: password``) is one whatever its value; a secret by name is a text, a list or an object
+(``writeOnly`` or ``format: password``) is one whatever its value; a secret by name is a string, a list or an object
 under a name such as ``db_password``, and a number too, unless the name only speaks of tokens, as ``max_tokens`` does.
 """
 

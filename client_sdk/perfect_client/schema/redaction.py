@@ -1,4 +1,4 @@
-"""Known secrets taken out of texts, however they are written there, and also where a text was cut within one.
+"""Known secrets taken out of texts, however they are written there, and also where a string was cut within one.
 
 Pure: a process keeps its secrets out of its facts by it, the supervisor keeps them out of a run's output, and the
 server out of its sentences.

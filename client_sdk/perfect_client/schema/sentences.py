@@ -15,7 +15,7 @@ MAX_COMPARED = 100  # names that are compared with a wrong one, if they are not 
 MAX_COMPARED_NAME = 60  # characters
 
 _FORMATS: Dict[Tuple[str, Any], str] = {
-    ("string", None): "a text",
+    ("string", None): "a string",
     ("string", "date"): 'a date such as "2024-01-31"',
     ("string", "date-time"): 'a time such as "2024-01-31T09:00:00+00:00"',
     ("string", "time"): 'a time of day such as "09:00:00"',

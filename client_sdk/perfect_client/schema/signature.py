@@ -102,7 +102,7 @@ def _annotations(fn: Callable[..., Any]) -> Dict[str, Any]:
         found = dict(getattr(target, "__annotations__", {}))
     resolved = {}
     for name, annotation in found.items():
-        if isinstance(annotation, typing.ForwardRef):  # Python 3.8 leaves a text within a text unread
+        if isinstance(annotation, typing.ForwardRef):  # Python 3.8 leaves a string within a string unread
             annotation = annotation.__forward_arg__
         try:
             resolved[name] = _evaluate(annotation, scope) if isinstance(annotation, str) else annotation

@@ -1,4 +1,4 @@
-"""The ways in which programs write a text: escaped, quoted for an address, in base64, line by line.
+"""The ways in which programs write a string: escaped, quoted for an address, in base64, line by line.
 
 Pure. ``redaction`` looks for all of them, so that a secret is found in whatever way it was printed.
 """
@@ -13,7 +13,7 @@ from typing import Dict, FrozenSet, Iterable, Iterator, List, Tuple, Union
 
 from perfect_client.wire import artifact_content
 
-Written = Union[str, bytes]  # a secret as it is: a text, or bytes
+Written = Union[str, bytes]  # a secret as it is: a string, or bytes
 
 _UNRESERVED = string.ascii_letters + string.digits + "_.-~"
 # What is left as it is: by quote(), by quote(safe=""), by encodeURIComponent(), in a whole address.
@@ -32,12 +32,12 @@ _MARKUP = {
 
 
 def plain(value: Written) -> str:
-    """Bytes as a text: what is not UTF-8 as escapes, as in a line of a log."""
+    """Bytes as a string: what is not UTF-8 as escapes, as in a line of a log."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def spellings(value: Written) -> List[str]:
-    """How the value may stand in a text, but for base64; the value itself is the first."""
+    """How the value may stand in a string, but for base64; the value itself is the first."""
     text = plain(value)
     found = [text, *_escaped(text)]
     for raw in _raw(value):
@@ -102,7 +102,7 @@ def _character(char: str, slashes: int) -> str:
 
 
 def _raw(value: Written) -> Tuple[bytes, ...]:
-    """The bytes of a text: in UTF-8, and in Latin-1, in which many programs write Basic headers."""
+    """The bytes of a string: in UTF-8, and in Latin-1, in which many programs write Basic headers."""
     if isinstance(value, bytes):
         return (value,)
     raw = value.encode("utf-8", "backslashreplace")

@@ -172,7 +172,7 @@ class CacheKeyFnPolicy(CachePolicy):
         key = self.cache_key_fn(task_ctx, inputs)
         if key is not None and not isinstance(key, str):
             raise ConfigurationError(
-                "the cache_key_fn of task %r must return a text or None, not %.100r" % (task_ctx.task.name, key)
+                "the cache_key_fn of task %r must return a string or None, not %.100r" % (task_ctx.task.name, key)
             )
         return key
 

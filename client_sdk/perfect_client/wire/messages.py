@@ -667,7 +667,7 @@ def _flag(value: Any) -> bool:
 
 def _texts(value: Any) -> List[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise TypeError("a list of texts")
+        raise TypeError("a list of strings")
     return [clean_text(item, MAX_FRAME_BYTES) for item in value]
 
 
@@ -803,7 +803,7 @@ def _loads(text: Union[str, bytes]) -> Dict[str, Any]:
     except (ValueError, RecursionError) as wrong:
         raise ProtocolError("the frame is not JSON: %s" % str(wrong)[:200]) from None
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
-        raise ProtocolError("the frame must be a JSON object with a text field 'type'")
+        raise ProtocolError("the frame must be a JSON object with a string field 'type'")
     return data
 
 
@@ -820,6 +820,6 @@ def decode_fact(data: Any) -> Message:
     """One fact (or message) from decoded JSON. Raises ``ProtocolError``; an unknown type is ``Unknown``."""
     kind = data.get("type") if isinstance(data, dict) else None
     if not isinstance(kind, str):
-        raise ProtocolError("a fact must be an object with a text field 'type'")
+        raise ProtocolError("a fact must be an object with a string field 'type'")
     cls = TYPES.get(kind)
     return Unknown(clean_text(kind, MAX_NAME)) if cls is None else from_dict(cls, data)
