@@ -20,8 +20,14 @@ from perfect_client.schema.validation import Effort, TooCostly
 from perfect_client.wire.messages import dumps
 
 LEFT_TO_THE_RUN = (
-    '"$schema"', '"$id"', '"$anchor"', '"$dynamicRef"', '"$dynamicAnchor"', '"$recursiveRef"', '"unevaluated',
-)  # fmt: skip
+    '"$schema"',
+    '"$id"',
+    '"$anchor"',
+    '"$dynamicRef"',
+    '"$dynamicAnchor"',
+    '"$recursiveRef"',
+    '"unevaluated',
+)
 
 # Keywords within keywords. Not Python's own limit: a library in Rust below jsonschema ends the thread when it meets it.
 MAX_DEPTH = 100

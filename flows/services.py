@@ -14,8 +14,16 @@ from flows.signals import flow_changed
 from flows.statements import find
 
 ANNOUNCED = (
-    "description", "tags", "parameters", "configurations", "file", "line", "fingerprint", "archived", "updated_at",
-)  # fmt: skip
+    "description",
+    "tags",
+    "parameters",
+    "configurations",
+    "file",
+    "line",
+    "fingerprint",
+    "archived",
+    "updated_at",
+)
 
 
 def flow_called(*, name: str, now: datetime) -> Flow:
@@ -55,12 +63,18 @@ def _register_tasks(flow: Flow, spec: FlowSpec) -> None:
     Task.objects.bulk_create(
         [
             Task(
-                flow=flow, key=task.key[:MAX_NAME], name=task.name[:MAX_NAME], position=position, weight=task.weight,
-                estimated_ms=task.estimated_ms, in_loop=task.in_loop, description=clean_text(task.description),
+                flow=flow,
+                key=task.key[:MAX_NAME],
+                name=task.name[:MAX_NAME],
+                position=position,
+                weight=task.weight,
+                estimated_ms=task.estimated_ms,
+                in_loop=task.in_loop,
+                description=clean_text(task.description),
             )
             for position, task in enumerate(t for t in spec.tasks if first[t.key] is t)
         ]
-    )  # fmt: skip
+    )
 
 
 def _register_schedules(flow: Flow, specs: Sequence[ScheduleSpec], now: datetime) -> None:

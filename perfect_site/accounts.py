@@ -125,17 +125,20 @@ def remember_device(response: HttpResponseBase, user: Any) -> None:
     """Let the browser be known as one that the user was signed in with."""
     value = signing.dumps([account_of(user.get_username()), secrets.token_urlsafe(12)], salt=DEVICE_SALT)
     response.set_cookie(
-        DEVICE_COOKIE, value, max_age=DEVICE_LASTS, path=reverse("login"), httponly=True,
-        secure=settings.SESSION_COOKIE_SECURE, samesite="Lax",
-    )  # fmt: skip
+        DEVICE_COOKIE,
+        value,
+        max_age=DEVICE_LASTS,
+        path=reverse("login"),
+        httponly=True,
+        secure=settings.SESSION_COOKIE_SECURE,
+        samesite="Lax",
+    )
 
 
 def _device_of(request: HttpRequest, account: str) -> str:
     """The device's name, if it is known for this account."""
     try:
-        known, device = signing.loads(
-            request.COOKIES.get(DEVICE_COOKIE, ""), salt=DEVICE_SALT, max_age=DEVICE_LASTS
-        )  # fmt: skip
+        known, device = signing.loads(request.COOKIES.get(DEVICE_COOKIE, ""), salt=DEVICE_SALT, max_age=DEVICE_LASTS)
     except (signing.BadSignature, ValueError, TypeError):
         return ""
     return str(device) if known == account else ""

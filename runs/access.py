@@ -28,9 +28,14 @@ class TokenQuerySet(models.QuerySet["Token"]):
         secret = PREFIX + secrets.token_urlsafe(32)
         expires = now + timedelta(days=days) if days else None
         row = self.create(
-            name=name, scope=scope, digest=digest_of(secret), prefix=secret[:12],
-            created_at=now, expires_at=expires, user=user,
-        )  # fmt: skip
+            name=name,
+            scope=scope,
+            digest=digest_of(secret),
+            prefix=secret[:12],
+            created_at=now,
+            expires_at=expires,
+            user=user,
+        )
         return row, secret
 
     def valid(self, secret: str, now: datetime) -> Token | None:

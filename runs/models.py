@@ -23,9 +23,22 @@ from runs.access import SignInLink, Token
 from runs.rules.states import FINAL, HELD, LIVE, MOVES, RunState, TaskState, seen, sources
 
 __all__ = [
-    "Artifact", "Attempt", "Event", "Holding", "Limit", "LogLine", "Offering", "Quarantine", "Question", "Run",
-    "SignInLink", "TaskRun", "Token", "Variable", "Worker",
-]  # fmt: skip
+    "Artifact",
+    "Attempt",
+    "Event",
+    "Holding",
+    "Limit",
+    "LogLine",
+    "Offering",
+    "Quarantine",
+    "Question",
+    "Run",
+    "SignInLink",
+    "TaskRun",
+    "Token",
+    "Variable",
+    "Worker",
+]
 
 
 _uuid7_lock = threading.Lock()
@@ -76,9 +89,13 @@ class Worker(models.Model):
     left_reason = models.CharField(max_length=500, blank=True)
     forgotten_at = models.DateTimeField(null=True, blank=True)
     token = models.ForeignKey(
-        Token, null=True, blank=True, on_delete=models.SET_NULL, related_name="workers",
+        Token,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="workers",
         help_text="With which it joined: its identity is this token's while that is valid",
-    )  # fmt: skip
+    )
     draining = models.JSONField(
         default=dict, blank=True, help_text="Connected processes of it that take no new run: boot → runs they wait for"
     )
@@ -202,13 +219,23 @@ class Run(models.Model):
     resume_from = models.CharField(max_length=200, blank=True, help_text="Key of the task from which all run again")
     resume_before = models.PositiveIntegerField(default=0, help_text="Its number in resume_of; 0: all may be answered")
     parent = models.ForeignKey(
-        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="subruns", db_index=False,
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="subruns",
+        db_index=False,
         help_text="The run that called it",
-    )  # fmt: skip
+    )
     root = models.ForeignKey(
-        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="family", db_index=False,
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="family",
+        db_index=False,
         help_text="The outermost run around it",
-    )  # fmt: skip
+    )
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -271,9 +298,16 @@ class Run(models.Model):
         return reverse("run", args=[self.pk])
 
     def move(
-        self, to: RunState, *, now: datetime, who: str, why: str = "", where: Mapping[str, Any] | None = None,
-        grow: Mapping[str, int] | None = None, **values: Any,
-    ) -> bool:  # fmt: skip
+        self,
+        to: RunState,
+        *,
+        now: datetime,
+        who: str,
+        why: str = "",
+        where: Mapping[str, Any] | None = None,
+        grow: Mapping[str, int] | None = None,
+        **values: Any,
+    ) -> bool:
         """The only writer of a state: compare-and-swap, with the event that explains it, in one transaction.
 
         False if the row is no longer in the state that this instance knows, if ``where`` does not hold, or if the

@@ -99,9 +99,16 @@ class Site:
         raw = self.connect()
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [
-            f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", "Upgrade: websocket", "Connection: Upgrade",
-            f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", *headers, "", "",
-        ]  # fmt: skip
+            f"GET {path} HTTP/1.1",
+            f"Host: 127.0.0.1:{self.port}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Key: {key}",
+            "Sec-WebSocket-Version: 13",
+            *headers,
+            "",
+            "",
+        ]
         raw.sendall("\r\n".join(lines).encode())
         answer = b""
         while b"\r\n\r\n" not in answer and (more := raw.recv(1)):
@@ -326,10 +333,20 @@ def dribblers(site: Site, seconds: float) -> int:
 CLIENTS: dict[str, Client] = {
     each.__name__: each
     for each in (
-        page_flood, tiny_flood, worker_flood, worker_echoes, halves, deaf_pages, deaf_readers, deaf_downloads, uploads,
-        large_bodies, connections, dribblers,
+        page_flood,
+        tiny_flood,
+        worker_flood,
+        worker_echoes,
+        halves,
+        deaf_pages,
+        deaf_readers,
+        deaf_downloads,
+        uploads,
+        large_bodies,
+        connections,
+        dribblers,
     )
-}  # fmt: skip
+}
 
 
 # -------------------------------------------------------------------------------------------------------- measurement

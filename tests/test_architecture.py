@@ -17,8 +17,12 @@ MOST_MODULES = 20  # in a folder: what can be held in one's head
 LEAST_TOLD = {"migrations", "management", "commands", "templatetags"}  # Django's own names say what they hold
 IMPURE = {"socket", "ssl", "asyncio", "threading", "time", "subprocess", "django", "selectors", "sqlite3"}
 # Who alone may import what: each concern has one home.
-SOLE = {"croniter": {"flows.schedules"}, "channels.layers": set(), "jsonschema": {"flows.handwritten"},
-        "prometheus_client": {"perfect_site.server.health"}}  # fmt: skip
+SOLE = {
+    "croniter": {"flows.schedules"},
+    "channels.layers": set(),
+    "jsonschema": {"flows.handwritten"},
+    "prometheus_client": {"perfect_site.server.health"},
+}
 # What the SDK uses where it is installed, and never needs.
 IF_INSTALLED = {
     "perfect_client.console.display": {"rich"},

@@ -36,24 +36,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the worker's name on its machine and on the pages (default: the host's name)")
     parser.add_argument("--slots", type=_slots, metavar="N", help="runs at the same time (default: 2 per processor)")
     parser.add_argument(
-        "--drain", type=_seconds, metavar="SECONDS",
+        "--drain",
+        type=_seconds,
+        metavar="SECONDS",
         help="when the worker is told to stop, let runs go on for so long before they are asked to stop (default: 0 "
         "after Ctrl+C, no limit after SIGTERM); a second signal stops them, a third one kills them",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--grace", type=_seconds, default=STOP_GRACE_S, metavar="SECONDS",
+        "--grace",
+        type=_seconds,
+        default=STOP_GRACE_S,
+        metavar="SECONDS",
         help="what a run gets to tidy up when it misses its own deadline or the worker stops (default: %(default)g)",
-    )  # fmt: skip
+    )
     parser.add_argument("--pool", action="append", default=[], metavar="NAME", help="serve this pool; can be repeated")
     parser.add_argument(
         "--url", help="the server (default: PERFECT_URL, else the one of PERFECT_HOME, else %s)" % DEFAULT_URL
     )
     parser.add_argument("--token", help="default: PERFECT_TOKEN, else what the server on this machine wrote for it")
     parser.add_argument(
-        "--start", choices=options.STARTS, default="auto",
+        "--start",
+        choices=options.STARTS,
+        default="auto",
         help="how runs start: by a fork of a process that has imported the flows, fresh in an interpreter of their "
         "own, or as fits what the imports left (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--no-reload", dest="reload", action="store_false", help="do not import files again when they change"
     )

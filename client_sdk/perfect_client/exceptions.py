@@ -28,9 +28,27 @@ ReservedArgumentError = InvalidNameError = ConfigurationError
 ParameterBindError = SignatureMismatchError = TypeError  # Python's own, of a call that a signature has no place for
 
 __all__ = [
-    "BadParameter", "CancelledRun", "ConfigurationError", "CrashedRun", "FailedRun", "FlowPauseTimeout",
-    "FlowRunTimeoutError", "HashError", "InvalidNameError", "MappingLengthMismatch", "MappingMissingIterable",
-    "MissingContextError", "MissingResult", "NotPausedError", "ParameterBindError", "ParameterTypeError",
-    "PausedRun", "PrefectException", "ReservedArgumentError", "SignatureMismatchError", "TaskRunTimeoutError",
-    "UnfinishedRun", "UpstreamTaskError",
-]  # fmt: skip
+    "BadParameter",
+    "CancelledRun",
+    "ConfigurationError",
+    "CrashedRun",
+    "FailedRun",
+    "FlowPauseTimeout",
+    "FlowRunTimeoutError",
+    "HashError",
+    "InvalidNameError",
+    "MappingLengthMismatch",
+    "MappingMissingIterable",
+    "MissingContextError",
+    "MissingResult",
+    "NotPausedError",
+    "ParameterBindError",
+    "ParameterTypeError",
+    "PausedRun",
+    "PrefectException",
+    "ReservedArgumentError",
+    "SignatureMismatchError",
+    "TaskRunTimeoutError",
+    "UnfinishedRun",
+    "UpstreamTaskError",
+]

@@ -23,7 +23,7 @@ from flows.models import Flow, Schedule
 from flows.parameters import Missing
 from perfect_site.api import answers, pagination
 from perfect_site.api.auth import Gate, caller_of
-from perfect_site.api.bodies import (  # fmt: skip
+from perfect_site.api.bodies import (
     CancelIn,
     FlowChange,
     LimitChange,
@@ -41,7 +41,7 @@ from perfect_site.api.bodies import (  # fmt: skip
 )
 from perfect_site.api.error_handlers import answer_errors
 from perfect_site.api.problems import Problem, problem
-from perfect_site.api.serializers import (  # fmt: skip
+from perfect_site.api.serializers import (
     flow_detail_json,
     flow_json,
     limit_json,
@@ -153,9 +153,12 @@ async def list_flows(request: HttpRequest, archived: bool = False) -> HttpRespon
 async def run_all(request: HttpRequest, wish: RunAllIn | None = None) -> HttpResponse:
     """One run of each flow that can start without parameters."""
     runs = await threads.write(
-        requests.trigger_all, now=timezone.now(), trigger=Run.Trigger.API, who=caller_of(request),
+        requests.trigger_all,
+        now=timezone.now(),
+        trigger=Run.Trigger.API,
+        who=caller_of(request),
         configuration=wish.configuration if wish else None,
-    )  # fmt: skip
+    )
     return items([created(run) for run in runs], status=201)
 
 
@@ -224,9 +227,16 @@ async def list_runs(
     Runs that were called inside another are listed with ``parent``: the id of the run that called them, or ``any``.
     """
     wanted = pagination.Wanted(
-        states=pagination.states_of(state), flow=flow, q=q, since=since, until=until, tag=tag,
-        parent=pagination.parent_of(parent), cursor=pagination.cursor_of(cursor), limit=limit,
-    )  # fmt: skip
+        states=pagination.states_of(state),
+        flow=flow,
+        q=q,
+        since=since,
+        until=until,
+        tag=tag,
+        parent=pagination.parent_of(parent),
+        cursor=pagination.cursor_of(cursor),
+        limit=limit,
+    )
     now = timezone.now()
 
     def page() -> HttpResponse:

@@ -45,8 +45,13 @@ def flow_detail_json(flow: Flow) -> dict[str, Any]:
         "line": flow.line,
         "tasks": [
             {
-                "key": task.key, "name": task.name, "index": task.position, "weight": task.weight,
-                "estimated_ms": task.estimated_ms, "in_loop": task.in_loop, "description": task.description,
+                "key": task.key,
+                "name": task.name,
+                "index": task.position,
+                "weight": task.weight,
+                "estimated_ms": task.estimated_ms,
+                "in_loop": task.in_loop,
+                "description": task.description,
             }
             for task in flow.tasks.all()
         ],
@@ -57,7 +62,7 @@ def flow_detail_json(flow: Flow) -> dict[str, Any]:
             for row in offers
         ],
         "changes": [{"time": iso(row.time), "who": row.who, "what": row.what} for row in flow.changes.all()[:10]],
-    }  # fmt: skip
+    }
 
 
 def said(row: Offering) -> dict[str, Any]:

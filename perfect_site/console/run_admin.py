@@ -316,9 +316,12 @@ class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def save_model(self, request: HttpRequest, obj: Token, form: Any, change: bool) -> None:
         row, secret = Token.objects.issue(
-            name=obj.name, scope=obj.scope, now=timezone.now(), days=form.cleaned_data["days"],
+            name=obj.name,
+            scope=obj.scope,
+            now=timezone.now(),
+            days=form.cleaned_data["days"],
             user=request.user if isinstance(request.user, User) else None,
-        )  # fmt: skip
+        )
         obj.__dict__.update(row.__dict__)
         obj._state.adding = False
         text = format_html("This is the token. It is shown this once: <code>{}</code>", secret)
@@ -365,10 +368,18 @@ class LimitAdmin(SharedAdmin):
     @admin.display(description="held by")
     def holders(self, limit: Limit) -> str:
         rows = limit.holdings.select_related("question__attempt__run__flow")[:50] if limit.pk else []
-        return format_html_join(
-            mark_safe("<br>"), '<a href="{}">{}</a>: {} since {}',
-            ((run.get_absolute_url(), run, row.slots, row.since) for row in rows for run in [row.question.attempt.run]),
-        ) or "nobody"  # fmt: skip
+        return (
+            format_html_join(
+                mark_safe("<br>"),
+                '<a href="{}">{}</a>: {} since {}',
+                (
+                    (run.get_absolute_url(), run, row.slots, row.since)
+                    for row in rows
+                    for run in [row.question.attempt.run]
+                ),
+            )
+            or "nobody"
+        )
 
     @admin.display(description="waiting")
     def waiting(self, limit: Limit) -> int:

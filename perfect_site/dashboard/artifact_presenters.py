@@ -33,8 +33,12 @@ KINDS = {
     artifact_content.PLOT: "plot",
 }
 EXTENSIONS = {
-    "image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp", artifact_content.SVG: "svg"
-}  # fmt: skip
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/gif": "gif",
+    "image/webp": "webp",
+    artifact_content.SVG: "svg",
+}
 
 # No user, no blanks, no backslash: what this matches every browser reads alike, and it fits into a policy.
 _PICTURE = re.compile(r"(https?://[a-z0-9.-]+(?::[0-9]{1,5})?)(?:[/?#][^\s\\]*)?", re.I)

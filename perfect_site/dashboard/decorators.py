@@ -85,9 +85,15 @@ def came_from(request: HttpRequest) -> str:
 
 
 def say(
-    request: HttpRequest, sentence: str, *, to: str, link: str = "", link_text: str = "", bad: bool = False,
+    request: HttpRequest,
+    sentence: str,
+    *,
+    to: str,
+    link: str = "",
+    link_text: str = "",
+    bad: bool = False,
     status: int = 200,
-) -> HttpResponse:  # fmt: skip
+) -> HttpResponse:
     """Answer an action: a note on the page that is open, or, without JavaScript, on the page ``to`` that follows."""
     if not getattr(request, "htmx", False):
         if bad:

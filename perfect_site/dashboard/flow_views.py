@@ -136,16 +136,29 @@ def run(request: HttpRequest, slug: str) -> HttpResponse:
     before = origin.parameters if origin else {}
     try:
         made = wish(
-            runs_services.trigger, flow=found, now=timezone.now(), trigger=Run.Trigger.PAGE, who=who(request),
-            parameters=forms.kept(found, forms.read(found, request.POST), before), before=before,
+            runs_services.trigger,
+            flow=found,
+            now=timezone.now(),
+            trigger=Run.Trigger.PAGE,
+            who=who(request),
+            parameters=forms.kept(found, forms.read(found, request.POST), before),
+            before=before,
             configuration=request.POST.get("configuration") or None,
-            run_at=_later(request.POST.get("run_at", "")), tags=_tags(request.POST.get("tags", "")),
-        )  # fmt: skip
+            run_at=_later(request.POST.get("run_at", "")),
+            tags=_tags(request.POST.get("tags", "")),
+        )
     except Refused as refused:
         if "form" not in request.POST or request.htmx:  # type: ignore[attr-defined]
             form = f"{found.get_absolute_url()}#run-form" if refused.field in found.properties else ""
-            return say(request, refused.sentence, bad=True, status=status_of(refused), to=form or came_from(request),
-                       link=form, link_text="Fill it in")  # fmt: skip
+            return say(
+                request,
+                refused.sentence,
+                bad=True,
+                status=status_of(refused),
+                to=form or came_from(request),
+                link=form,
+                link_text="Fill it in",
+            )
         return _again(request, found, refused, origin)
     if "form" in request.POST:
         return HttpResponseRedirect(made.get_absolute_url())
@@ -186,9 +199,12 @@ def _tags(text: str) -> list[str]:
 @action("flows.trigger_flow")
 def run_all(request: HttpRequest) -> HttpResponse:
     made = wish(
-        runs_services.trigger_all, now=timezone.now(), trigger=Run.Trigger.PAGE, who=who(request),
+        runs_services.trigger_all,
+        now=timezone.now(),
+        trigger=Run.Trigger.PAGE,
+        who=who(request),
         configuration=request.POST.get("configuration") or None,
-    )  # fmt: skip
+    )
     count = f"{len(made)} run{'s' if len(made) != 1 else ''} queued, one of each flow that needs no parameters."
     return say(request, count if made else "No flow can run without parameters.", to=came_from(request))
 

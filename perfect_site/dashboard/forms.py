@@ -23,9 +23,13 @@ PREFIX = "p-"
 NULL, ZONE = "-null", "-zone"  # what a field's own small controls are named after it
 LINES = 3  # of a box for JSON
 INPUT_TYPES = {
-    "integer": "number", "number": "number", "date": "date", "datetime": "datetime-local", "time": "time",
+    "integer": "number",
+    "number": "number",
+    "date": "date",
+    "datetime": "datetime-local",
+    "time": "time",
     "secret": "password",
-}  # fmt: skip
+}
 # What an input of the type can hold; a browser empties it of anything else, and what was typed would be lost.
 HOLDS = {
     "number": re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?"),
@@ -132,9 +136,13 @@ class Field:
 
 
 RULES = {
-    "json": "JSON.", "group": "JSON with these names:", "text": "", "integer": "", "number": "",
+    "json": "JSON.",
+    "group": "JSON with these names:",
+    "text": "",
+    "integer": "",
+    "number": "",
     "secret": "Never shown again.",
-}  # fmt: skip
+}
 
 
 # --------------------------------------------------------------------------------------------------------- describing
@@ -188,22 +196,34 @@ def fields(flow: Flow, values: Mapping[str, Any] | None = None, configuration: s
 
 
 def _field(
-    name: str, declared: Mapping[str, Any], defs: Mapping[str, Any], *, required: bool, shown: Mapping[str, Any],
+    name: str,
+    declared: Mapping[str, Any],
+    defs: Mapping[str, Any],
+    *,
+    required: bool,
+    shown: Mapping[str, Any],
     known: Mapping[str, Any],
-) -> Field:  # fmt: skip
+) -> Field:
     schema, nullable = _plain(declared, defs)
     kind = _kind(name, schema)
     null = nullable and name in shown and shown[name] is None
     value = None if kind == "secret" or null else shown.get(name)
     default = "" if name not in known else MASK if kind == "secret" else _text(kind, known[name])
     made = Field(
-        name=name, kind=kind, required=required, default=default, null=null,
+        name=name,
+        kind=kind,
+        required=required,
+        default=default,
+        null=null,
         text=_text(kind, value) if name in shown and kind != "secret" and not null else "",
-        choices=_choices(kind, schema), help=_help(declared, schema), words=sentences.describe(schema, defs),
+        choices=_choices(kind, schema),
+        help=_help(declared, schema),
+        words=sentences.describe(schema, defs),
         parts=_parts(schema, defs) if kind == "group" else (),
         unit=UNITS.get(str(schema.get("format")), ""),
-        nullable=nullable and not (name in known and known[name] is None), **_bounds(kind, schema),
-    )  # fmt: skip
+        nullable=nullable and not (name in known and known[name] is None),
+        **_bounds(kind, schema),
+    )
     return _in_utc(made) if kind == "datetime" else made
 
 
@@ -240,10 +260,14 @@ def _label(choice: str) -> str:
 def _parts(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> tuple[Part, ...]:
     needed = set(schema.get("required") or ())
     return tuple(
-        Part(name, sentences.describe(part, defs), name in needed,
-             "" if "default" not in part or is_secret(name, part) else _text("json", part["default"], indent=None))
+        Part(
+            name,
+            sentences.describe(part, defs),
+            name in needed,
+            "" if "default" not in part or is_secret(name, part) else _text("json", part["default"], indent=None),
+        )
         for name, part in schema["properties"].items()
-    )  # fmt: skip
+    )
 
 
 def _bounds(kind: str, schema: Mapping[str, Any]) -> dict[str, str]:
@@ -270,9 +294,13 @@ def _in_utc(field: Field) -> Field:
     if text is None and default is None:
         return field
     return replace(
-        field, zone="UTC", text=text or field.text, default=default or field.default, low=_utc(field.low) or "",
+        field,
+        zone="UTC",
+        text=text or field.text,
+        default=default or field.default,
+        low=_utc(field.low) or "",
         high=_utc(field.high) or "",
-    )  # fmt: skip
+    )
 
 
 def _utc(text: str) -> str | None:
@@ -315,8 +343,11 @@ def _as_written(field: Field, text: str) -> Any:
 
 
 _READERS: dict[str, Callable[[Field, str], Any]] = {
-    "choice": _json, "json": _json, "group": _json, "datetime": _moment,
-}  # fmt: skip
+    "choice": _json,
+    "json": _json,
+    "group": _json,
+    "datetime": _moment,
+}
 
 
 def read(flow: Flow, data: Mapping[str, str]) -> dict[str, Any]:

@@ -20,9 +20,7 @@ DOWNLOADED_AT_ONCE = 1000
 DOWNLOADED_CHARACTERS = 500_000  # at once, and one line
 Piece = tuple[str, str]  # classes, text
 Writer = Callable[[LogLine, dict[tuple[int, int], str]], str]
-LEVELS: dict[str, tuple[int, int]] = {
-    "debug": (0, 20), "info": (20, 30), "warning": (30, 40), "error": (40, 1000)
-}  # fmt: skip
+LEVELS: dict[str, tuple[int, int]] = {"debug": (0, 20), "info": (20, 30), "warning": (30, 40), "error": (40, 1000)}
 
 _SGR = re.compile(r"\x1b\[([0-9;]*)m")
 _OTHER = re.compile(

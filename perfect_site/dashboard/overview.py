@@ -128,11 +128,18 @@ def _last_runs(flows: Sequence[Flow]) -> dict[int, list[dict[str, Any]]]:
     found: dict[int, list[dict[str, Any]]] = {flow.pk: [] for flow in flows}
     for flow_id, pk, state, started, finished, error, parent in rows:
         seconds = (finished - started).total_seconds() if started and finished else None
-        found[flow_id].append({
-            "id": pk, "state": str(state), "seconds": seconds, "finished_at": finished, "error": first_error(error),
-            "called": parent is not None,
-            "word": SHOWN[state][1], "took": dur(seconds) or "not ended" if finished is None else dur(seconds) or "–",
-        })  # fmt: skip
+        found[flow_id].append(
+            {
+                "id": pk,
+                "state": str(state),
+                "seconds": seconds,
+                "finished_at": finished,
+                "error": first_error(error),
+                "called": parent is not None,
+                "word": SHOWN[state][1],
+                "took": dur(seconds) or "not ended" if finished is None else dur(seconds) or "–",
+            }
+        )
     for last in found.values():
         last.sort(key=lambda row: row["id"])
     return found

@@ -144,18 +144,23 @@ class RunPresenter:
 
     @cached_property
     def segments(self) -> list[geometry.Segment]:
-        return geometry.segments([
-            BarSegment(task.pk, task.label, task.part.whole, task.part.done / task.part.whole, task.state)
-            for task in self.tasks
-            if task.part is not None and task.part.whole > 0
-        ])  # fmt: skip
+        return geometry.segments(
+            [
+                BarSegment(task.pk, task.label, task.part.whole, task.part.done / task.part.whole, task.state)
+                for task in self.tasks
+                if task.part is not None and task.part.whole > 0
+            ]
+        )
 
     @property
     def is_longer(self) -> bool:
         """Whether it runs longer than such runs usually do."""
-        return self.is_held and self.duration is not None and self.longest is not None and (
-            self.duration.total_seconds() > self.longest
-        )  # fmt: skip
+        return (
+            self.is_held
+            and self.duration is not None
+            and self.longest is not None
+            and (self.duration.total_seconds() > self.longest)
+        )
 
     @property
     def duration(self) -> timedelta | None:
@@ -182,8 +187,17 @@ class RunPresenter:
         """What a drawing of the run depends on besides its numbers; equal shapes need no new drawing."""
         run = self.run
         widths = tuple(round(segment.width) for segment in self.segments if segment.state == TaskState.RUNNING)
-        return (run.pk, run.state, run.name, run.attempt, run.cancel_requested_at, self.waits, self.is_longer, widths,
-                tuple((task.pk, task.state, task.row.subrun) for task in self.tasks))  # fmt: skip
+        return (
+            run.pk,
+            run.state,
+            run.name,
+            run.attempt,
+            run.cancel_requested_at,
+            self.waits,
+            self.is_longer,
+            widths,
+            tuple((task.pk, task.state, task.row.subrun) for task in self.tasks),
+        )
 
     def numbers(self) -> dict[str, Any]:
         """The hot message: what moves while nothing happens."""
@@ -264,10 +278,19 @@ class Reader:
     def _plan(self, run: Run) -> list[TaskRun]:
         """What a run that waits will do, as far as the code says."""
         return [
-            TaskRun(pk=-task.pk, run=run, attempt=0, key=task.key, name=task.name, position=task.position,
-                    state=TaskState.PENDING, weight=task.weight, estimated_ms=task.estimated_ms)
+            TaskRun(
+                pk=-task.pk,
+                run=run,
+                attempt=0,
+                key=task.key,
+                name=task.name,
+                position=task.position,
+                state=TaskState.PENDING,
+                weight=task.weight,
+                estimated_ms=task.estimated_ms,
+            )
             for task in run.flow.tasks.all()
-        ]  # fmt: skip
+        ]
 
     def _waits(self, run: Run) -> str:
         if run.state == RunState.RUNNING:
@@ -307,8 +330,10 @@ def choose_drawn(tasks: Sequence[TaskPresenter]) -> tuple[list[TaskPresenter], i
     if len(tasks) <= TASKS_DRAWN:
         return list(tasks), 0
     rank = {TaskState.FAILED: 0, TaskState.CRASHED: 0, TaskState.RUNNING: 1, TaskState.RETRYING: 1}
-    kept = sorted(sorted(tasks, key=lambda task: rank.get(TaskState(task.state), 2))[:TASKS_DRAWN],
-                  key=lambda task: (task.row.position, task.pk))  # fmt: skip
+    kept = sorted(
+        sorted(tasks, key=lambda task: rank.get(TaskState(task.state), 2))[:TASKS_DRAWN],
+        key=lambda task: (task.row.position, task.pk),
+    )
     return kept, len(tasks) - TASKS_DRAWN
 
 
@@ -351,9 +376,12 @@ class FlowPresenter:
 
     @property
     def bars(self) -> list[geometry.Bar]:
-        return geometry.bars([
-            (row["state"], row["seconds"], f"{row['word']}, {row['took']}", f"/runs/{row['id']}/") for row in self.last
-        ])  # fmt: skip
+        return geometry.bars(
+            [
+                (row["state"], row["seconds"], f"{row['word']}, {row['took']}", f"/runs/{row['id']}/")
+                for row in self.last
+            ]
+        )
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -390,10 +418,17 @@ class FlowPresenter:
         """The tasks found in the code, with the weight each has in a run."""
         tasks = list(self.flow.tasks.all())
         rows = [
-            TaskRun(pk=task.pk, key=task.key, name=task.name, position=task.position, state=TaskState.PENDING,
-                    weight=task.weight, estimated_ms=task.estimated_ms)
+            TaskRun(
+                pk=task.pk,
+                key=task.key,
+                name=task.name,
+                position=task.position,
+                state=TaskState.PENDING,
+                weight=task.weight,
+                estimated_ms=task.estimated_ms,
+            )
             for task in tasks
-        ]  # fmt: skip
+        ]
         return [
             TaskPresenter(row, progress.weight_of(history.item_of(row)), 0.0, _estimated(row), None) for row in rows
         ]

@@ -80,9 +80,10 @@ class RunFilter(django_filters.FilterSet):
         if flows:
             return runs.filter(flow__in=flows)
         texts = self._newest(runs).annotate(
-            parameter_text=Cast("parameters", TextField()), tag_text=Cast("tags", TextField()),
+            parameter_text=Cast("parameters", TextField()),
+            tag_text=Cast("tags", TextField()),
             id_text=Cast("pk", TextField()),
-        )  # fmt: skip
+        )
         found = self._in_parameters(texts, text) | Q(error__icontains=text) | Q(tag_text__icontains=text)
         found |= Q(name__icontains=text)
         if re.fullmatch("[0-9a-fA-F]{4,}", text):

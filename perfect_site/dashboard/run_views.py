@@ -55,8 +55,12 @@ def _workers(now: datetime) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[datetime], dict[str, Any]]] = {
-    "tiles": _tiles, "running": _running, "attention": _attention, "next": _next, "workers": _workers,
-}  # fmt: skip
+    "tiles": _tiles,
+    "running": _running,
+    "attention": _attention,
+    "next": _next,
+    "workers": _workers,
+}
 
 
 @page("runs.view_run")
@@ -202,8 +206,10 @@ def _parameters(shown: RunPresenter) -> dict[str, Any]:
 
 
 _TABS: dict[str, Callable[[RunPresenter], dict[str, Any]]] = {
-    "timeline": timeline_of, "events": _events, "parameters": _parameters
-}  # fmt: skip
+    "timeline": timeline_of,
+    "events": _events,
+    "parameters": _parameters,
+}
 
 
 @page("runs.view_run", "tab", *LOG_ASKS)
@@ -215,11 +221,16 @@ def _page(request: HttpRequest, found: Run) -> dict[str, Any]:
     shown = Reader(timezone.now()).shown([found])[0]
     tab = _one_of(request, "tab", TABS) or "timeline"
     return {
-        **hero_of(shown), **pause_of(shown.run), **_TABS[tab](shown), **_log(request, shown.run),
+        **hero_of(shown),
+        **pause_of(shown.run),
+        **_TABS[tab](shown),
+        **_log(request, shown.run),
         "wall": artifact_presenters.panel_of(shown.run),
-        "tab": tab, "tabs": TABS, "origin": request.build_absolute_uri("/").rstrip("/"),
+        "tab": tab,
+        "tabs": TABS,
+        "origin": request.build_absolute_uri("/").rstrip("/"),
         "traceback": shown.run.traceback,
-    }  # fmt: skip
+    }
 
 
 @page("runs.view_run")
@@ -256,14 +267,20 @@ def _log(request: HttpRequest, run: Run) -> dict[str, Any]:
     level = _one_of(request, "level", logs.LEVELS)
     q = request.GET.get("find", "")[:200]
     window = logs.window(
-        run, before=_number(request, "before"), after=_number(request, "after"), around=_number(request, "line"),
-        level=level, q=q,
-    )  # fmt: skip
+        run,
+        before=_number(request, "before"),
+        after=_number(request, "after"),
+        around=_number(request, "line"),
+        level=level,
+        q=q,
+    )
     plain = run.log_count - run.warning_count - run.error_count
     chips = [
-        ("", "all", run.log_count), ("info", "info", plain), ("warning", "warning", run.warning_count),
+        ("", "all", run.log_count),
+        ("info", "info", plain),
+        ("warning", "warning", run.warning_count),
         ("error", "error", run.error_count),
-    ]  # fmt: skip
+    ]
     shown = {"run": run, "window": window, "level": level, "find": q, "chips": chips}
     return {**shown, "unfinished": logs.unfinished(run) if not q else []}
 
@@ -302,9 +319,14 @@ def resume(request: HttpRequest, pk: UUID) -> HttpResponse:
     """From its failure on; with ``from_task`` and ``call`` from that call of a task."""
     call = request.POST.get("call", "0")
     made = wish(
-        requests.resume, run_id=pk, now=timezone.now(), trigger=Run.Trigger.PAGE, who=who(request),
-        from_task=request.POST.get("from_task"), call=int(call) if call.isdecimal() and len(call) < 10 else 0,
-    )  # fmt: skip
+        requests.resume,
+        run_id=pk,
+        now=timezone.now(),
+        trigger=Run.Trigger.PAGE,
+        who=who(request),
+        from_task=request.POST.get("from_task"),
+        call=int(call) if call.isdecimal() and len(call) < 10 else 0,
+    )
     return _to_the_new_one(request, made)
 
 

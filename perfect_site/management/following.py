@@ -43,9 +43,13 @@ def look(run_id: str, after: int | None) -> Moment:
 
 
 def moments(
-    run_id: str, look: Look = look, *, log: bool, every: float = LOOK_EVERY,
+    run_id: str,
+    look: Look = look,
+    *,
+    log: bool,
+    every: float = LOOK_EVERY,
     pause: Callable[[float], None] = time.sleep,
-) -> Iterator[Moment]:  # fmt: skip
+) -> Iterator[Moment]:
     """``(run's JSON, new log lines)`` again and again until the run is over.
 
     Output is a stream of its own and may come a moment after the outcome: with ``log`` the end is looked at again.

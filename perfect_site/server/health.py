@@ -28,8 +28,14 @@ from runs.rules.states import LIVE
 
 PLAIN = "text/plain; charset=utf-8"
 # What proxies add to a request that they pass on.
-PASSED_ON = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_FORWARDED_HOST",
-             "HTTP_X_FORWARDED_PROTO")  # fmt: skip
+PASSED_ON = (
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_FORWARDED",
+    "HTTP_VIA",
+    "HTTP_X_REAL_IP",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PROTO",
+)
 
 
 @login_not_required

@@ -380,7 +380,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         fleet.drains(self)
         await threads.write(
             reports.drains, worker=self.worker, boot=self.boot, running=len(self.fences), now=timezone.now()
-        )  # fmt: skip
+        )
 
     async def _flows_announced(self, message: messages.FlowsAnnounced) -> None:
         assert self.worker is not None
@@ -414,9 +414,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         self._forgive()
         self.offered.pop(message.fence, None)
         why = messages.clean_text(message.reason, 500) or "the worker declined it"
-        await threads.write(
-            dispatch.release, worker=self.worker, now=timezone.now(), why=why, fences=[message.fence]
-        )  # fmt: skip
+        await threads.write(dispatch.release, worker=self.worker, now=timezone.now(), why=why, fences=[message.fence])
 
     async def _recorded(self, message: messages.FactsRecorded) -> None:
         assert self.worker is not None

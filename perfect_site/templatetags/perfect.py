@@ -108,9 +108,14 @@ def state_tag(state: str) -> SafeString:
 
 
 FALLBACKS = {
-    "clock": "%H:%M:%S", "ago": "%Y-%m-%d %H:%M", "age": "%d %b %H:%M", "until": "%Y-%m-%d %H:%M",
-    "stamp": "%Y-%m-%d %H:%M:%S", "day": "%a %H:%M", "since": "%H:%M:%S",
-}  # fmt: skip
+    "clock": "%H:%M:%S",
+    "ago": "%Y-%m-%d %H:%M",
+    "age": "%d %b %H:%M",
+    "until": "%Y-%m-%d %H:%M",
+    "stamp": "%Y-%m-%d %H:%M:%S",
+    "day": "%a %H:%M",
+    "since": "%H:%M:%S",
+}
 
 
 @register.simple_tag
@@ -122,9 +127,11 @@ def at(moment: datetime | None, form: str = "stamp") -> SafeString | str:
     utc = moment.astimezone(UTC)
     return format_html(
         '<time datetime="{}" data-f="{}" title="{} UTC">{}</time>',
-        utc.isoformat(timespec="milliseconds"), form, utc.strftime("%Y-%m-%d %H:%M:%S"),
+        utc.isoformat(timespec="milliseconds"),
+        form,
+        utc.strftime("%Y-%m-%d %H:%M:%S"),
         utc.strftime(FALLBACKS[form]) + ("" if form in {"clock", "day"} else " UTC"),
-    )  # fmt: skip
+    )
 
 
 @register.inclusion_tag("runs/_wbar.html")

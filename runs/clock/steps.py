@@ -240,8 +240,11 @@ def _bring_back(schedule: Schedule, now: datetime) -> None:
         logger.warning(
             "schedule %s of %s was to fire next at %s, later than it is due: the clock was wrong when that was set, or "
             "another server's is%s",
-            schedule.name, schedule.flow.name, before, more,
-        )  # fmt: skip
+            schedule.name,
+            schedule.flow.name,
+            before,
+            more,
+        )
 
 
 def _kept(schedule: Schedule, timing: schedules.Timing, now: datetime) -> list[datetime]:

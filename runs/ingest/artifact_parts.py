@@ -56,12 +56,17 @@ class ArtifactParts:
             raise ValueError(f"{fact.task} is not the number of a task run")
         words = clean_text(fact.description, artifact_content.MAX_DESCRIPTION_BYTES)
         return Artifact(
-            run_id=self._run_id, attempt=self._attempt, uid=uid, kind=fact.kind, parts=fact.parts,
+            run_id=self._run_id,
+            attempt=self._attempt,
+            uid=uid,
+            kind=fact.kind,
+            parts=fact.parts,
             key=known.key if known else clean_text(fact.key, artifact_content.MAX_KEY),
             description=words or (known.description if known else ""),
-            task=known.task if known else fact.task, subrun=known.subrun if known else subrun,
+            task=known.task if known else fact.task,
+            subrun=known.subrun if known else subrun,
             created_at=known.created_at if known else at,
-        )  # fmt: skip
+        )
 
     def _continued(self, fact: ArtifactWritten, uid: UUID, known: Artifact | None) -> Artifact:
         if known is None or (known.kind, known.parts, known.parts_seen) != (fact.kind, fact.parts, fact.part - 1):

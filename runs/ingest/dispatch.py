@@ -59,8 +59,9 @@ def offer(*, free: Mapping[UUID, int], now: datetime) -> list[Offer]:
         home = run.resume_of.worker_id if run.resume_of else None
         worker = max(
             (pk for pk in able[run.flow_id] if left[pk] > 0 and _takes(pk, run)),
-            key=lambda pk: (pk == home, left[pk]), default=None,
-        )  # fmt: skip
+            key=lambda pk: (pk == home, left[pk]),
+            default=None,
+        )
         if worker is not None and not _queued(run) and (made := _offer(run, worker, now)):
             left[worker] -= 1
             offers.append(made)
@@ -202,9 +203,14 @@ def _claim(ledger: Ledger, worker: UUID, run_id: str, now: datetime) -> StartRun
     if not swap(Attempt, {"id": attempt.pk, "worker_id": worker, "revoked_at": None}, claimed):
         return None
     if not run.move(
-        RunState.RUNNING, now=now, who="worker", why=f"not the newest code: {problem}" if problem else "",
-        where={"fence": attempt.pk}, started_at=run.started_at or now, attempt=attempt.number,
-    ):  # fmt: skip
+        RunState.RUNNING,
+        now=now,
+        who="worker",
+        why=f"not the newest code: {problem}" if problem else "",
+        where={"fence": attempt.pk},
+        started_at=run.started_at or now,
+        attempt=attempt.number,
+    ):
         return None
     attempt.claimed_at, attempt.problem = now, problem
     events.publish(events.OVERVIEW, events.run_topic(run.pk), events.flow_topic(run.flow.slug))

@@ -291,12 +291,21 @@ class Ledger:
         if pk in self.subs or any(pk == ended.run.pk for ended in self._ended) or find(Run, id=pk) is not None:
             raise ValueError(f"there is a run {pk} already")
         run = Run(
-            pk=pk, flow=flow_called(name=fact.flow, now=at), state=RunState.RUNNING,
-            parameters=fact.parameters, configuration=clean_text(fact.configuration, MAX_NAME),
-            tags=[clean_text(tag, MAX_NAME) for tag in fact.tags[:TAG_LIMIT]], trigger=Run.Trigger.FLOW,
-            triggered_by=sheet.run.flow.name, parent=sheet.run, root=self.run, created_at=at, started_at=at,
-            attempt=self.attempt.number, name=clean_text(fact.name, MAX_NAME),
-        )  # fmt: skip
+            pk=pk,
+            flow=flow_called(name=fact.flow, now=at),
+            state=RunState.RUNNING,
+            parameters=fact.parameters,
+            configuration=clean_text(fact.configuration, MAX_NAME),
+            tags=[clean_text(tag, MAX_NAME) for tag in fact.tags[:TAG_LIMIT]],
+            trigger=Run.Trigger.FLOW,
+            triggered_by=sheet.run.flow.name,
+            parent=sheet.run,
+            root=self.run,
+            created_at=at,
+            started_at=at,
+            attempt=self.attempt.number,
+            name=clean_text(fact.name, MAX_NAME),
+        )
         self.subs[pk] = made = RunRows(run, self.attempt.number, above=sheet, call=row, is_new=True)
         made.plan()
         row.subrun = pk

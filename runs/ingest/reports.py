@@ -98,13 +98,24 @@ def join(*, message: messages.Joined, now: datetime, token: int | None = None) -
     Worker.objects.update_or_create(
         pk=identity,
         defaults={
-            "name": clean_text(message.name, 200) or "worker", "boot": message.boot[:64], "host": message.host[:255],
-            "pid": max(0, message.pid), "python": message.python[:32], "sdk": message.sdk[:32],
-            "slots": max(0, message.slots), "pools": message.pools[:50], "connected": True, "joined_at": now,
-            "last_seen_at": now, "left_reason": "", "forgotten_at": None, "draining": draining,
-            "server": notifications.SERVER, "token_id": token,
+            "name": clean_text(message.name, 200) or "worker",
+            "boot": message.boot[:64],
+            "host": message.host[:255],
+            "pid": max(0, message.pid),
+            "python": message.python[:32],
+            "sdk": message.sdk[:32],
+            "slots": max(0, message.slots),
+            "pools": message.pools[:50],
+            "connected": True,
+            "joined_at": now,
+            "last_seen_at": now,
+            "left_reason": "",
+            "forgotten_at": None,
+            "draining": draining,
+            "server": notifications.SERVER,
+            "token_id": token,
         },
-    )  # fmt: skip
+    )
     dispatch.forget(identity)
     dispatch.release(worker=identity, now=now, why="the worker came back and had not claimed it")
     _settle_missing(identity, {item.fence for item in message.held} | set(message.beside), now)
@@ -149,10 +160,13 @@ def _accept(worker: UUID, message: messages.Joined, now: datetime) -> Accept:
     questions.send_again(worker=worker)
     dispatch.tell_holds_again(worker=worker)
     events.publish(
-        events.WORKERS, events.OVERVIEW, events.WORK, events.ANSWERS,
+        events.WORKERS,
+        events.OVERVIEW,
+        events.WORK,
+        events.ANSWERS,
         *(events.joined_topic(worker, boot) for boot in (message.boot, *message.dead[:DEAD_TOLD])),
         *offerings.topics_of(worker),
-    )  # fmt: skip
+    )
     verdicts = [_verdict(worker, item, now) for item in {item.fence: item for item in message.held}.values()]
     return Accept(server_time=now.timestamp(), attempts=verdicts, draining=True)
 

@@ -19,9 +19,14 @@ class RunRows:
     """What a ledger knows of one run: the attempt's own, or a sub-run, which is the ``call`` in the sheet ``above``."""
 
     def __init__(
-        self, run: Run, attempt: int, rows: Iterable[TaskRun] = (), above: RunRows | None = None,
-        call: TaskRun | None = None, is_new: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        run: Run,
+        attempt: int,
+        rows: Iterable[TaskRun] = (),
+        above: RunRows | None = None,
+        call: TaskRun | None = None,
+        is_new: bool = False,
+    ) -> None:
         self.run, self.attempt, self.above, self.call, self.is_new = run, attempt, above, call, is_new
         self.by_call = {(row.key, row.call): row for row in rows}
         self.has_rows = bool(self.by_call)  # or may have

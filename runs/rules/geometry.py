@@ -12,8 +12,13 @@ from typing import Protocol
 
 SEGMENTS = 80  # more would be thinner than the line between them; neighbours are then drawn as one
 FILLS = {
-    "COMPLETED": "ok", "CACHED": "ok", "SKIPPED": "bg", "FAILED": "failed", "CRASHED": "failed", "CANCELLED": "off",
-}  # fmt: skip
+    "COMPLETED": "ok",
+    "CACHED": "ok",
+    "SKIPPED": "bg",
+    "FAILED": "failed",
+    "CRASHED": "failed",
+    "CANCELLED": "off",
+}
 
 
 class Part(Protocol):

@@ -189,9 +189,7 @@ def _coming(items: Sequence[Item], now: float) -> list[bool]:
     not need, are given up once a task is under way that only begins after them, and none of their kind is at work."""
     passed = _passed(items, now)
     busy = {item.key for item in items if item.state not in TASK_FINAL and item.state != _PENDING}
-    return [
-        item.state != _PENDING or item.rank is None or item.rank >= passed or item.key in busy for item in items
-    ]  # fmt: skip
+    return [item.state != _PENDING or item.rank is None or item.rank >= passed or item.key in busy for item in items]
 
 
 def _passed(items: Iterable[Item], now: float) -> float:

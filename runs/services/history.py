@@ -31,9 +31,18 @@ BROKEN = {TaskState.FAILED, TaskState.CRASHED, TaskState.CANCELLED}
 KEPT = 2_000  # as many as a run may have of sub-runs at once, without reading the same again and again
 # The columns that an item is made of.
 MOVING = (
-    "key", "parent", "weight", "estimated_ms", "learned_ms", "extent_ms", "state", "share", "started_at", "finished_at",
+    "key",
+    "parent",
+    "weight",
+    "estimated_ms",
+    "learned_ms",
+    "extent_ms",
+    "state",
+    "share",
+    "started_at",
+    "finished_at",
     "subrun",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -149,11 +158,13 @@ def _past(runs: Mapping[UUID, datetime]) -> list[dict[str, learning.Calls]]:
         .values("run_id", "key")
         .order_by()
         .annotate(
-            calls=Count("pk"), measured=Count("pk", filter=measured),
+            calls=Count("pk"),
+            measured=Count("pk", filter=measured),
             spent=Sum(_Milliseconds("finished_at", "started_at"), filter=measured),
-            began=Min("started_at"), ended=Max("finished_at"),
+            began=Min("started_at"),
+            ended=Max("finished_at"),
         )
-    )  # fmt: skip
+    )
     for row in rows:
         zero = runs[row["run_id"]]
         spent = row["spent"] / row["measured"] * row["calls"] if row["measured"] else None
@@ -177,12 +188,18 @@ def plan_of(run: Run) -> list[TaskRun]:
     names = {task.key: task.name for task in tasks}
     return [
         _row(
-            key=call.key, call=call.index, name=names.get(call.key, call.key), position=position,
-            state=TaskState.PENDING, weight=call.weight, estimated_ms=call.estimated_ms, learned_ms=call.learned_ms,
+            key=call.key,
+            call=call.index,
+            name=names.get(call.key, call.key),
+            position=position,
+            state=TaskState.PENDING,
+            weight=call.weight,
+            estimated_ms=call.estimated_ms,
+            learned_ms=call.learned_ms,
             extent_ms=call.extent_ms,
         )
         for position, call in enumerate(learning.plan(_declared(tasks), lessons.calls, lessons.runs))
-    ]  # fmt: skip
+    ]
 
 
 _BLANK = TaskRun().__dict__

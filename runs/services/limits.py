@@ -227,7 +227,7 @@ def find_variable(name: str) -> Variable:
 
 def set_variable(
     *, name: str, value: Any, tags: Sequence[Any] = (), now: datetime, who: str, overwrite: bool = True
-) -> Variable:  # fmt: skip
+) -> Variable:
     """Keep a value under a name. Raises ``Refused``."""
     known = Variable.objects.filter(name=variable_name(name)).exists()
     if known and not overwrite:
@@ -235,9 +235,11 @@ def set_variable(
     if not known and Variable.objects.count() >= MOST_VARIABLES:
         raise Conflict("variables", f"there are {MOST_VARIABLES:,} variables already")
     defaults = {
-        "value": checked_value(name, value), "changed_at": now, "changed_by": clean_text(who, 200),
+        "value": checked_value(name, value),
+        "changed_at": now,
+        "changed_by": clean_text(who, 200),
         "tags": [clean_text(tag, 200) for tag in list(tags)[:50] if isinstance(tag, str)],
-    }  # fmt: skip
+    }
     row, _ = Variable.objects.update_or_create(name=name, defaults=defaults)
     return row
 

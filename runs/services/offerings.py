@@ -27,8 +27,15 @@ MOST_WORKERS = 5_000  # that one token may have made
 SAID = ("version_id", "start", "start_reason", "problem", "notes")
 NOTES_KEPT = 20
 FORGOTTEN: dict[str, Any] = {
-    "connected": False, "token": None, "host": "", "pid": 0, "python": "", "sdk": "", "pools": [], "problems": []
-}  # fmt: skip
+    "connected": False,
+    "token": None,
+    "host": "",
+    "pid": 0,
+    "python": "",
+    "sdk": "",
+    "pools": [],
+    "problems": [],
+}
 OCCUPYING = sorted({*HELD, RunState.OFFERED})
 
 
@@ -105,7 +112,7 @@ def forget_worker(*, worker_id: UUID, now: datetime, who: str) -> Worker:
         raise Conflict("runs", f"worker {worker.name} has {_runs(left)} that may go on there; give up or wait first")
     forgotten = Worker.objects.filter(pk=worker.pk, joined_at=worker.joined_at).update(
         forgotten_at=now, left_reason=clean_text(f"forgotten by {who}", 500), **FORGOTTEN
-    )  # fmt: skip
+    )
     if not forgotten:
         raise Conflict("connected", f"worker {worker.name} has just come back")
     _withdraw(worker.offerings.all(), now)

@@ -51,8 +51,14 @@ def _ask(run: Run, attempt: Attempt, fact: Asked, now: datetime) -> bool:
     own.filter(number__lte=fact.heard, answer__isnull=False, holdings=None).delete()
     if own.filter(number=fact.ask).exists():
         return False
-    question = Question(attempt=attempt, number=fact.ask, kind=clean_text(fact.kind, 64)[:20], body=fact.body,
-                        task=fact.task, asked_at=now)  # fmt: skip
+    question = Question(
+        attempt=attempt,
+        number=fact.ask,
+        kind=clean_text(fact.kind, 64)[:20],
+        body=fact.body,
+        task=fact.task,
+        asked_at=now,
+    )
     try:
         if own.count() >= MOST_OPEN:
             raise Refused("ask", f"the code keeps {MOST_OPEN:,} questions open")
@@ -199,9 +205,13 @@ def _get_variable(run: Run, question: Question, now: datetime) -> Body:
 def _set_variable(run: Run, question: Question, now: datetime) -> Body:
     body, question.body = question.body, {"name": question.body.get("name")}
     limits.set_variable(
-        name=body.get("name"), value=body.get("value"), tags=body.get("tags") or [], now=now, who=_called(run),
+        name=body.get("name"),
+        value=body.get("value"),
+        tags=body.get("tags") or [],
+        now=now,
+        who=_called(run),
         overwrite=bool(body.get("overwrite")),
-    )  # fmt: skip
+    )
     return {}
 
 

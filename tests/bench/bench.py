@@ -65,17 +65,23 @@ def start_latency(house: House, runs: int) -> None:
     p50, p95, noop = quantile(starts[3:], 0.5) * 1e3, quantile(starts[3:], 0.95) * 1e3, quantile(noops[3:], 0.5) * 1e3
     note(
         f"trigger by API → first line of user code, idle, p50 / p95 of {runs}",
-        f"{p50:.1f} / {p95:.1f} ms", "≤ 20 / ≤ 50 ms", p50 <= 20 and p95 <= 50,
-    )  # fmt: skip
+        f"{p50:.1f} / {p95:.1f} ms",
+        "≤ 20 / ≤ 50 ms",
+        p50 <= 20 and p95 <= 50,
+    )
     note(
         "the same beside an authenticated no-op API request (p50)",
-        f"{noop:.1f} ms, × {p50 / noop:.1f}", "≤ × 3", p50 <= 3 * noop,
-    )  # fmt: skip
+        f"{noop:.1f} ms, × {p50 / noop:.1f}",
+        "≤ × 3",
+        p50 <= 3 * noop,
+    )
     alone, alone95 = quantile(fresh[3:], 0.5) * 1e3, quantile(fresh[3:], 0.95) * 1e3
     note(
         "the same in a process that imports its file itself (fresh), p50 / p95",
-        f"{alone:.1f} / {alone95:.1f} ms, × {alone / p50:.1f}", "≤ × 2", alone <= 2 * p50,
-    )  # fmt: skip
+        f"{alone:.1f} / {alone95:.1f} ms, × {alone / p50:.1f}",
+        "≤ × 2",
+        alone <= 2 * p50,
+    )
 
 
 def start_of(house: House, flow: str, path: Path) -> float:
@@ -99,8 +105,10 @@ def thousand_tasks(house: House, times: int) -> None:
     value = statistics.median(took)
     note(
         f"one run of 1,000 no-op tasks until COMPLETED is readable by API, median of {times}",
-        f"{value:.2f} s", "≤ 0.5 s", value <= 0.5,
-    )  # fmt: skip
+        f"{value:.2f} s",
+        "≤ 0.5 s",
+        value <= 0.5,
+    )
     per_task = statistics.median(overheads)
     note("time added inside the flow, a task", f"{per_task:.3f} ms", "≤ 0.1 ms", per_task <= 0.1)
 
@@ -146,8 +154,10 @@ def own_flow_file(home: Path) -> None:
         best.append(min(map(float, done.stdout.split())) * 1e6)
     note(
         "a no-op task in a flow file that is run by itself, shown / not shown",
-        f"{best[0]:.0f} / {best[1]:.0f} µs", "≤ 40 µs", best[0] <= 40,
-    )  # fmt: skip
+        f"{best[0]:.0f} / {best[1]:.0f} µs",
+        "≤ 40 µs",
+        best[0] <= 40,
+    )
 
 
 def hundred_runs(house: House, times: int) -> None:
@@ -169,8 +179,10 @@ def all_final(house: House, ids: list[str]) -> None:
     """Until no run of the flow waits or runs, asked 20 times a second; then each must have completed."""
     until(
         lambda: not house.get("/api/runs?flow=one-task&state=PENDING,RUNNING&limit=1")["items"],
-        within=60, what="all runs final", every=0.05,
-    )  # fmt: skip
+        within=60,
+        what="all runs final",
+        every=0.05,
+    )
     runs = house.get("/api/runs?flow=one-task&state=COMPLETED&limit=100")["items"]
     assert set(ids) <= {run["id"] for run in runs}
 
@@ -272,8 +284,12 @@ def idle_watching(home: Path, seconds: float, files: int) -> None:
         before = sum(map(cpu_seconds, pids))
         threading.Event().wait(seconds)
         used = (sum(map(cpu_seconds, pids)) - before) / seconds * 100
-        note(f"idle: CPU of a worker that watches {files} flow files, over {seconds:.0f} s", f"{used:.2f} %", "≤ 0.5 %",
-             used <= 0.5)  # fmt: skip
+        note(
+            f"idle: CPU of a worker that watches {files} flow files, over {seconds:.0f} s",
+            f"{used:.2f} %",
+            "≤ 0.5 %",
+            used <= 0.5,
+        )
 
 
 def import_time(cache: Path, times: int) -> None:
@@ -296,9 +312,14 @@ def make_run(home: Path) -> None:
     env["PERFECT_HOME"] = str(home / "home")
     begun = time.perf_counter()
     process = subprocess.Popen(
-        ["make", "run", "PORT=0"], cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        ["make", "run", "PORT=0"],
+        cwd=clone,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     try:
         for line in process.stdout:
@@ -322,8 +343,12 @@ def honest_progress(seeds: int) -> None:
     for earlier, goal in ((0, 12), (5, 5)):
         ours, counts, weights = progress.means(earlier, range(seeds))
         value = f"{ours:.1f} points ({counts:.1f}, {weights:.1f})"
-        note(f"bar against clock, {earlier} earlier runs (tasks done ÷ tasks, declared weights)", value,
-             f"≤ {goal} points", ours <= goal)  # fmt: skip
+        note(
+            f"bar against clock, {earlier} earlier runs (tasks done ÷ tasks, declared weights)",
+            value,
+            f"≤ {goal} points",
+            ours <= goal,
+        )
 
 
 # -------------------------------------------------------------------------------------------------------------- report

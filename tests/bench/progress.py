@@ -161,38 +161,62 @@ def reporting(run: Recording, number: int) -> None:
 
 
 SCENARIOS = (
-    Scenario("steady pipeline, weights declared in proportion",
-             (Planned("extract", 2), Planned("clean", 1), Planned("join", 3), Planned("load", 2), Planned("report", 1)),
-             pipeline),
-    Scenario("the same, weights declared the wrong way round",
-             (Planned("extract", 1), Planned("clean", 3), Planned("join", 1), Planned("load", 1), Planned("report", 3)),
-             pipeline),
-    Scenario("the same, nothing declared",
-             tuple(map(Planned, ("extract", "clean", "join", "load", "report"))), pipeline),
-    Scenario("one long task, its time estimated too low by a quarter",
-             (Planned("fetch"), Planned("train", None, 180_000), Planned("publish")), one_long),
-    Scenario("loop of 200 ± 20 items", (Planned("list_files"), Planned("convert", in_loop=True), Planned("upload")),
-             loop),
-    Scenario("two tasks in turn, 15–25 times",
-             (Planned("download", in_loop=True), Planned("parse", in_loop=True), Planned("merge")), pairs),
-    Scenario("branch taken half of the time",
-             (Planned("check", 1), Planned("repair", 2), Planned("load", 3), Planned("report", 1)), branch),
-    Scenario("parallel map, 60 calls by 8",
-             (Planned("list_pages", None, 10_000), Planned("fetch_page", in_loop=True), Planned("index", None, 15_000)),
-             parallel),
-    Scenario("three tasks side by side",
-             (Planned("prepare", 1), Planned("images", 5), Planned("texts", 2), Planned("sounds", 3),
-              Planned("bundle", 1)), side_by_side),
-    Scenario("a task that takes 15 % longer each time",
-             (Planned("extract"), Planned("aggregate"), Planned("load")), drift),
-    Scenario("a task made of tasks",
-             (Planned("read", 1), Planned("transform", 5), Planned("write", 2)), nested),
-    Scenario("sub-flows, and code outside of tasks",
-             (Planned("setup", None, 2_000), Planned("ingest", None, 25_000), Planned("publish", None, 25_000)),
-             subflow),
-    Scenario("a task that reports its own progress",
-             (Planned("open", 1), Planned("encode", 20), Planned("close", 1)), reporting),
-)  # fmt: skip
+    Scenario(
+        "steady pipeline, weights declared in proportion",
+        (Planned("extract", 2), Planned("clean", 1), Planned("join", 3), Planned("load", 2), Planned("report", 1)),
+        pipeline,
+    ),
+    Scenario(
+        "the same, weights declared the wrong way round",
+        (Planned("extract", 1), Planned("clean", 3), Planned("join", 1), Planned("load", 1), Planned("report", 3)),
+        pipeline,
+    ),
+    Scenario(
+        "the same, nothing declared", tuple(map(Planned, ("extract", "clean", "join", "load", "report"))), pipeline
+    ),
+    Scenario(
+        "one long task, its time estimated too low by a quarter",
+        (Planned("fetch"), Planned("train", None, 180_000), Planned("publish")),
+        one_long,
+    ),
+    Scenario(
+        "loop of 200 ± 20 items", (Planned("list_files"), Planned("convert", in_loop=True), Planned("upload")), loop
+    ),
+    Scenario(
+        "two tasks in turn, 15–25 times",
+        (Planned("download", in_loop=True), Planned("parse", in_loop=True), Planned("merge")),
+        pairs,
+    ),
+    Scenario(
+        "branch taken half of the time",
+        (Planned("check", 1), Planned("repair", 2), Planned("load", 3), Planned("report", 1)),
+        branch,
+    ),
+    Scenario(
+        "parallel map, 60 calls by 8",
+        (Planned("list_pages", None, 10_000), Planned("fetch_page", in_loop=True), Planned("index", None, 15_000)),
+        parallel,
+    ),
+    Scenario(
+        "three tasks side by side",
+        (Planned("prepare", 1), Planned("images", 5), Planned("texts", 2), Planned("sounds", 3), Planned("bundle", 1)),
+        side_by_side,
+    ),
+    Scenario(
+        "a task that takes 15 % longer each time", (Planned("extract"), Planned("aggregate"), Planned("load")), drift
+    ),
+    Scenario("a task made of tasks", (Planned("read", 1), Planned("transform", 5), Planned("write", 2)), nested),
+    Scenario(
+        "sub-flows, and code outside of tasks",
+        (Planned("setup", None, 2_000), Planned("ingest", None, 25_000), Planned("publish", None, 25_000)),
+        subflow,
+    ),
+    Scenario(
+        "a task that reports its own progress",
+        (Planned("open", 1), Planned("encode", 20), Planned("close", 1)),
+        reporting,
+    ),
+)
 
 
 def record(scenario: Scenario, seed: int, number: int) -> Recording:
@@ -224,11 +248,16 @@ def expected_items(scenario: Scenario, past: Sequence[dict[str, Calls]]) -> dict
     ranks = learning.order_seen(past) if past else learning.order_in_code(scenario.code)
     return {
         (call.key, call.index): Item(
-            call.weight, call.estimated_ms, call.learned_ms, extent_ms=call.extent_ms, key=call.key,
-            rank=ranks.get(call.key), in_loop=call.in_loop,
+            call.weight,
+            call.estimated_ms,
+            call.learned_ms,
+            extent_ms=call.extent_ms,
+            key=call.key,
+            rank=ranks.get(call.key),
+            in_loop=call.in_loop,
         )
         for call in learning.plan(scenario.code, learned, len(past))
-    }  # fmt: skip
+    }
 
 
 class Replay:
@@ -251,9 +280,12 @@ class Replay:
                 ended = call.end <= now
                 said = [share for at, share in call.reports if at <= now]
                 seen[call.key, index] = replace(
-                    item, state="COMPLETED" if ended else "RUNNING", started_at=call.start,
-                    ended_at=call.end if ended else None, reported=said[-1] if said else None,
-                )  # fmt: skip
+                    item,
+                    state="COMPLETED" if ended else "RUNNING",
+                    started_at=call.start,
+                    ended_at=call.end if ended else None,
+                    reported=said[-1] if said else None,
+                )
         return progress.with_guesses(list(seen.values()))
 
     def _unplanned(self, key: str) -> Item:
@@ -262,10 +294,13 @@ class Replay:
         if like is not None:
             return replace(like, state="PENDING")
         return Item(
-            code.weight, code.estimated_ms, learned.ms if learned else None,
-            key=key, rank=self.ranks.get(key),
+            code.weight,
+            code.estimated_ms,
+            learned.ms if learned else None,
+            key=key,
+            rank=self.ranks.get(key),
             in_loop=code.in_loop,
-        )  # fmt: skip
+        )
 
 
 def of_perfect(replay: Replay, items: Sequence[Item], now: float, floor: float) -> float:
@@ -322,9 +357,11 @@ def measure(scenario: Scenario, earlier: int, seeds: range) -> Result:
     found = [errors(scenario, seed, earlier) for seed in seeds]
     of_ours = sorted(each[0] for each in found)
     return Result(
-        scenario.name, earlier, tuple(statistics.fmean(column) for column in zip(*found, strict=True)),
+        scenario.name,
+        earlier,
+        tuple(statistics.fmean(column) for column in zip(*found, strict=True)),
         of_ours[min(len(of_ours) - 1, round(0.9 * (len(of_ours) - 1)))],
-    )  # fmt: skip
+    )
 
 
 def means(earlier: int, seeds: range) -> tuple[float, ...]:

@@ -25,9 +25,14 @@ except ImportError:
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 OPTIONS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 360, "height": 780}
 WATCH_PERCENT = """() => {
   window.stayed = true; window.seen = [];
@@ -92,11 +97,12 @@ def administrator(house: House, chromium: Any) -> Any:
 def people(house: House) -> Any:
     """A viewer with a password, made as an operator would make one."""
     made = house.manage(
-        "shell", "-c",
+        "shell",
+        "-c",
         "from django.contrib.auth.models import Group, User\n"
         "viewer = User.objects.create_user('vera', password='vera-sees-all-of-it')\n"
         "viewer.groups.add(Group.objects.get(name='viewer'))",
-    )  # fmt: skip
+    )
     assert made.returncode == 0, made.stderr
     return {"viewer": ("vera", "vera-sees-all-of-it")}
 

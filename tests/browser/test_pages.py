@@ -32,13 +32,24 @@ def runs(house: House) -> Iterator[dict[str, str]]:
 
 def all_paths(runs: dict[str, str]) -> list[str]:
     return [
-        "/", "/flows/", "/flows/climb/", "/flows/typed/", "/runs/", "/runs/?q=nothing+like+it",
-        "/schedules/", "/workers/",
+        "/",
+        "/flows/",
+        "/flows/climb/",
+        "/flows/typed/",
+        "/runs/",
+        "/runs/?q=nothing+like+it",
+        "/schedules/",
+        "/workers/",
         *(f"/runs/{run}/" for run in runs.values()),
         *(f"/runs/{runs['failed']}/?tab={tab}" for tab in ("events", "parameters")),
-        "/admin/", "/admin/runs/run/", f"/admin/runs/run/{runs['failed']}/change/", "/admin/flows/flow/",
-        "/admin/flows/schedule/add/", "/admin/auth/user/", "/api/docs",
-    ]  # fmt: skip
+        "/admin/",
+        "/admin/runs/run/",
+        f"/admin/runs/run/{runs['failed']}/change/",
+        "/admin/flows/flow/",
+        "/admin/flows/schedule/add/",
+        "/admin/auth/user/",
+        "/api/docs",
+    ]
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])

@@ -202,10 +202,12 @@ def _prepare(made: Installation, network: Network, servers: int, workers: int, f
             made.clocks[-1].write_text("+0")
             house.env |= {  # with the "fix", waits for Python's interpreter lock end at once, and threads spin
                 "FAKETIME_FORCE_MONOTONIC_FIX": "0",
-                "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(made.clocks[-1]),
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_CACHE_DURATION": "1",
+                "LD_PRELOAD": str(FAKETIME),
+                "FAKETIME_TIMESTAMP_FILE": str(made.clocks[-1]),
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "FAKETIME_CACHE_DURATION": "1",
                 "PYTHONPATH": f"{house.env['PYTHONPATH']}:{FAKED}",
-            }  # fmt: skip
+            }
         command = [sys.executable, str(ROOT / "manage.py"), "serve", "--port", str(port)]
         made.servers.append(Service(f"server{number}", command, house.env, made.folder / f"server{number}.log"))
     for number in range(workers):

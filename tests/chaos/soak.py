@@ -133,9 +133,13 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="perfect-soak-"))
     print(f"{options.rate:g} runs a second for {options.minutes:g} minutes, in {folder}", flush=True)
     fine = soak(
-        folder, seconds=options.minutes * 60, rate=options.rate, warm_up_s=options.warm_up,
-        postgres=options.database == "postgres", say=lambda line: print(line, flush=True),
-    )  # fmt: skip
+        folder,
+        seconds=options.minutes * 60,
+        rate=options.rate,
+        warm_up_s=options.warm_up,
+        postgres=options.database == "postgres",
+        say=lambda line: print(line, flush=True),
+    )
     if fine:
         shutil.rmtree(folder)
     return 0 if fine else 1

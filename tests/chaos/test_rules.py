@@ -15,9 +15,14 @@ RUN = "a" * 32
 
 def row(state: str = "COMPLETED", **values: Any) -> dict[str, Any]:
     return {
-        "id": RUN, "state": state, "state_reason": "", "root_id": None, "worker_name": "w0",
-        "idempotency_key": "k1", **values,
-    }  # fmt: skip
+        "id": RUN,
+        "state": state,
+        "state_reason": "",
+        "root_id": None,
+        "worker_name": "w0",
+        "idempotency_key": "k1",
+        **values,
+    }
 
 
 def code(how: str = "return", pid: int = 7, begun: float = 10.0, ended: float = 20.0) -> list[Entry]:

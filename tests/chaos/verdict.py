@@ -133,8 +133,11 @@ def api_faults(listed: Mapping[str, str], runs: Mapping[str, Row]) -> list[str]:
     """The API tells of the same runs in the same states as the rows; ``listed``: run -> state."""
     rows = {pk: run["state"] for pk, run in runs.items() if run["root_id"] is None}
     told = {run.replace("-", ""): state for run, state in listed.items()}
-    return [f"run {pk} is {rows.get(pk)}, the API says {told.get(pk)}" for pk in rows.keys() | told.keys()
-            if rows.get(pk) != told.get(pk)]  # fmt: skip
+    return [
+        f"run {pk} is {rows.get(pk)}, the API says {told.get(pk)}"
+        for pk in rows.keys() | told.keys()
+        if rows.get(pk) != told.get(pk)
+    ]
 
 
 def worker_faults(workers: Iterable[Row]) -> list[str]:

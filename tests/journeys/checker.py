@@ -18,9 +18,18 @@ Row = Any  # a row by the names of its columns
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED", "SKIPPED"}
 TASK_FINAL = {"COMPLETED", "CACHED", "FAILED", "SKIPPED", "CANCELLED", "CRASHED"}
 MOVES = {
-    ("", "PENDING"), ("", "SCHEDULED"), ("SCHEDULED", "PENDING"), ("PENDING", "OFFERED"), ("OFFERED", "PENDING"),
-    ("OFFERED", "RUNNING"), ("RUNNING", "LOST"), ("LOST", "RUNNING"), ("RUNNING", "PAUSED"), ("PAUSED", "RUNNING"),
-    ("PAUSED", "LOST"), ("LOST", "PAUSED"),
+    ("", "PENDING"),
+    ("", "SCHEDULED"),
+    ("SCHEDULED", "PENDING"),
+    ("PENDING", "OFFERED"),
+    ("OFFERED", "PENDING"),
+    ("OFFERED", "RUNNING"),
+    ("RUNNING", "LOST"),
+    ("LOST", "RUNNING"),
+    ("RUNNING", "PAUSED"),
+    ("PAUSED", "RUNNING"),
+    ("PAUSED", "LOST"),
+    ("LOST", "PAUSED"),
     *(
         (before, after)
         for before in ("RUNNING", "LOST", "PAUSED")
@@ -29,7 +38,7 @@ MOVES = {
     *((before, "CANCELLED") for before in ("SCHEDULED", "PENDING", "OFFERED")),
     ("", "RUNNING"),  # a sub-run, and it alone
     *((before, "SKIPPED") for before in ("SCHEDULED", "PENDING")),
-}  # fmt: skip
+}
 
 
 def rows(database: Database, sql: str) -> list[Row]:

@@ -35,9 +35,12 @@ def house(tmp_path: Path) -> Iterator[House]:
     set_clock(house, timedelta())
     own = dict(house.env)
     house.env.update(
-        LD_PRELOAD=str(LIBRARIES[0]), FAKETIME_TIMESTAMP_FILE=str(tmp_path / "clock"), FAKETIME_CACHE_DURATION="1",
-        FAKETIME_DONT_FAKE_MONOTONIC="1", FAKETIME_FORCE_MONOTONIC_FIX="0",
-    )  # fmt: skip
+        LD_PRELOAD=str(LIBRARIES[0]),
+        FAKETIME_TIMESTAMP_FILE=str(tmp_path / "clock"),
+        FAKETIME_CACHE_DURATION="1",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+        FAKETIME_FORCE_MONOTONIC_FIX="0",
+    )
     try:
         house.start_server()
         house.env = {**own, "PERFECT_URL": house.env["PERFECT_URL"]}
@@ -69,16 +72,20 @@ def test_a_wall_clock_that_jumps_by_years_ends_no_run_and_stops_no_schedule(hous
         known = due_near(house, datetime.now(UTC) + ahead)
         until(
             lambda ahead=ahead, known=known: due_near(house, datetime.now(UTC) + ahead) > known,
-            within=60, what=f"the schedule going on {ahead} from now", every=0.1,
-        )  # fmt: skip
+            within=60,
+            what=f"the schedule going on {ahead} from now",
+            every=0.1,
+        )
 
     assert house.request("PATCH", f"/api/schedules/{schedule['id']}", {"paused": True})[0] == 200
     house.gate.touch()
     assert house.wait(run, within=60)["state"] == "COMPLETED"
     until(
         lambda: not rows(house.database, "SELECT 1 FROM runs_run WHERE finished_at IS NULL"),
-        within=60, what="all runs are over", every=0.1,
-    )  # fmt: skip
+        within=60,
+        what="all runs are over",
+        every=0.1,
+    )
     told = rows(house.database, f"SELECT after FROM runs_event WHERE run_id = '{run.replace('-', '')}' ORDER BY id")
     assert [row["after"] for row in told] == ["PENDING", "OFFERED", "RUNNING", "COMPLETED"]
     twice = rows(house.database, "SELECT 1 FROM runs_run GROUP BY schedule_id, due_at HAVING count(due_at) > 1")

@@ -19,8 +19,18 @@ pytestmark = pytest.mark.sqlite  # it reads the bytes of the file
 
 CANARY = "canary" + "Zq9x" * 5
 DOORS = (
-    "api", "named", "bulk-0", "bulk-1", "default", "named-default", "config", "fire", "shell", "variable", "pin",
-)  # fmt: skip
+    "api",
+    "named",
+    "bulk-0",
+    "bulk-1",
+    "default",
+    "named-default",
+    "config",
+    "fire",
+    "shell",
+    "variable",
+    "pin",
+)
 FLOWS = ROOT / "tests" / "journeys" / "flows" / "secret_flows.py"
 
 
@@ -91,17 +101,37 @@ def test_an_upgrade_leaves_no_byte_of_what_was_not_encrypted_before(tmp_path: Pa
     schema = {"properties": {"key": {"writeOnly": True, "type": "string"}, "db_password": {"default": CANARY}}}
     at = "2026-01-01 00:00:00"
     with closing(sqlite3.connect(house.database)) as database, database:
-        fill(database, "flows_flow", [{
-            "id": 1, "name": "Old", "slug": "old", "parameters": json.dumps(schema), "created_at": at, "updated_at": at,
-            "configurations": json.dumps({"live": {"db_password": CANARY}}),
-        }])  # fmt: skip
+        fill(
+            database,
+            "flows_flow",
+            [
+                {
+                    "id": 1,
+                    "name": "Old",
+                    "slug": "old",
+                    "parameters": json.dumps(schema),
+                    "created_at": at,
+                    "updated_at": at,
+                    "configurations": json.dumps({"live": {"db_password": CANARY}}),
+                }
+            ],
+        )
         fill(database, "flows_schedule", [{"flow_id": 1, "name": "nightly", "parameters": json.dumps(given)}])
         fill(database, "runs_variable", [{"name": "api_key", "value": json.dumps(CANARY), "changed_at": at}])
-        fill(database, "runs_run", [
-            {"id": f"{number:032x}", "flow_id": 1, "state": "PENDING", "created_at": at,
-             "parameters": json.dumps({**given, "count": number})}
-            for number in range(1_200)
-        ])  # fmt: skip
+        fill(
+            database,
+            "runs_run",
+            [
+                {
+                    "id": f"{number:032x}",
+                    "flow_id": 1,
+                    "state": "PENDING",
+                    "created_at": at,
+                    "parameters": json.dumps({**given, "count": number}),
+                }
+                for number in range(1_200)
+            ],
+        )
 
     house.start_server()
     house.stop()
@@ -117,8 +147,11 @@ def test_an_upgrade_leaves_no_byte_of_what_was_not_encrypted_before(tmp_path: Pa
 def fill(database: sqlite3.Connection, table: str, rows: list[dict[str, object]]) -> None:
     """Insert the rows; a column that must have a value and is not named gets an empty one of its type."""
     columns = database.execute(f"PRAGMA table_info({table})").fetchall()
-    empty = {name: 0 if re.match("int|bool|real|big", kind.lower()) else "{}" if name in JSON else ""
-             for _, name, kind, must, _, key in columns if must and not key}  # fmt: skip
+    empty = {
+        name: 0 if re.match("int|bool|real|big", kind.lower()) else "{}" if name in JSON else ""
+        for _, name, kind, must, _, key in columns
+        if must and not key
+    }
     for row in rows:
         whole = {**empty, **row}
         marks = ", ".join("?" * len(whole))

@@ -41,8 +41,14 @@ def test_every_flow_that_is_called_is_a_run_with_its_own_tasks_and_lines(calm_ho
     assert calm_house.lines(inner["id"]) == ["ledger 0", "ledger 1"]
     assert calm_house.lines(middle["id"]) == ["ledger middle"]
     assert calm_house.lines(run_id) == [
-        "ledger 0", "ledger 0", "ledger 1", "ledger outer", "ledger middle", "ledger 0", "ledger 1",
-    ]  # fmt: skip
+        "ledger 0",
+        "ledger 0",
+        "ledger 1",
+        "ledger outer",
+        "ledger middle",
+        "ledger 0",
+        "ledger 1",
+    ]
     tasks = calm_house.get(f"/api/runs/{run_id}/tasks")["items"]
     assert {(task["name"], task["state"]) for task in tasks} == {("Inner", "COMPLETED"), ("Middle", "COMPLETED")}
     assert [task["subrun"] for task in tasks if task["name"] == "Middle"] == [middle["id"]]

@@ -173,9 +173,13 @@ def test_a_flow_file_runs_as_plain_python_without_any_server(tmp_path) -> None:
 
     code = "import ledger_flows; print(ledger_flows.typed(3), ledger_flows.thousand(10))"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "tests/journeys/flows", capture_output=True, text=True, timeout=20,
+        [sys.executable, "-c", code],
+        cwd=ROOT / "tests/journeys/flows",
+        capture_output=True,
+        text=True,
+        timeout=20,
         env={"PYTHONPATH": str(ROOT / "client_sdk"), "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+    )
 
     assert done.stdout.strip() == "3 1.5 a fast 45", done.stderr
 

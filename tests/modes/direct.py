@@ -32,9 +32,12 @@ from saying import PROGRAMS, Program
 
 def engine_run(program: Program) -> Told:
     order = messages.OfferRun(
-        fence=1, run="0123456789abcdef", flow=program.flow.name, parameters=program.parameters,
+        fence=1,
+        run="0123456789abcdef",
+        flow=program.flow.name,
+        parameters=program.parameters,
         configuration=program.configuration,
-    )  # fmt: skip
+    )
     facts: List[Any] = []
     executor.execute(program.flow, order, lambda fact: facts.append(fact_without_secrets(fact)))
     return told(facts)

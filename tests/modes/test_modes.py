@@ -33,9 +33,13 @@ def _directly(how: str, home: Path) -> Told_of:
 
     def run(name: str) -> Told:
         done = subprocess.run(
-            [sys.executable, str(HERE / "direct.py"), how, name], capture_output=True, text=True, timeout=120,
-            env={**environ, "PERFECT_HOME": str(home / name)}, check=False,
-        )  # fmt: skip
+            [sys.executable, str(HERE / "direct.py"), how, name],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**environ, "PERFECT_HOME": str(home / name)},
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         told: Told = json.loads(done.stdout)
         return told
@@ -68,9 +72,13 @@ def _told(house: House, run_id: str) -> Told:
     tasks = [{**{name: row[name] for name in same}, "tries": row["attempt"]} for row in _rows(house, run_id, {})]
     lines = house.get(f"/api/runs/{run_id}/logs?limit=1000")["items"]
     return {
-        "outcome": run["state"], "reason": run["state_reason"], "error": run["error"], "result": run["result"],
-        "tasks": tasks, "lines": [line(one["level"], one["task"], one["message"]) for one in lines],
-    }  # fmt: skip
+        "outcome": run["state"],
+        "reason": run["state_reason"],
+        "error": run["error"],
+        "result": run["result"],
+        "tasks": tasks,
+        "lines": [line(one["level"], one["task"], one["message"]) for one in lines],
+    }
 
 
 def _rows(house: House, run_id: str, counts: dict[str, int]) -> list[Any]:

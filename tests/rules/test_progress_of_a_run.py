@@ -21,9 +21,19 @@ items = st.builds(
     Item, anything, anything, anything, st.sampled_from(TaskState), anything, started, st.none(), st.none(), keys
 )
 timed = st.builds(
-    Item, anything, anything, anything, st.sampled_from(TaskState), anything, started, started, anything, keys, ranks,
+    Item,
+    anything,
+    anything,
+    anything,
+    st.sampled_from(TaskState),
+    anything,
+    started,
+    started,
+    anything,
+    keys,
+    ranks,
     st.booleans(),
-)  # fmt: skip
+)
 runs = st.lists(items, max_size=12)
 
 

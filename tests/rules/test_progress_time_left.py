@@ -16,9 +16,19 @@ anything = st.one_of(st.none(), st.floats(), st.floats(0, 1), st.floats(0, 10**5
 started = st.one_of(st.none(), st.floats())
 ranks, keys = st.one_of(st.none(), st.integers(0, 4)), st.sampled_from("abc")
 items = st.builds(
-    Item, anything, anything, anything, st.sampled_from(TaskState), anything, started, started, anything, keys, ranks,
+    Item,
+    anything,
+    anything,
+    anything,
+    st.sampled_from(TaskState),
+    anything,
+    started,
+    started,
+    anything,
+    keys,
+    ranks,
     st.booleans(),
-)  # fmt: skip
+)
 
 
 def test_it_is_what_the_open_tasks_still_need() -> None:

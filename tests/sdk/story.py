@@ -53,9 +53,14 @@ def execute_flow(
     flow: Flow[Any, Any], parameters: Optional[Mapping[str, Any]] = None, *, configuration: str = "", attempt: int = 1
 ) -> Story:
     order = messages.OfferRun(
-        fence=7, run="0123456789abcdef", flow=flow.name, parameters=dict(parameters or {}),
-        configuration=configuration, tags=["from-order"], attempt=attempt,
-    )  # fmt: skip
+        fence=7,
+        run="0123456789abcdef",
+        flow=flow.name,
+        parameters=dict(parameters or {}),
+        configuration=configuration,
+        tags=["from-order"],
+        attempt=attempt,
+    )
     facts: List[Any] = []
     outcome = executor.execute(flow, order, facts.append)
     for fact in facts:
@@ -67,6 +72,10 @@ def python(*arguments: str, typed_in: str = "") -> subprocess.CompletedProcess[b
     """A fresh interpreter of this version, which must end well."""
     environment = {**os.environ, "PYTHONPATH": str(Path(perfect_client.__file__).parents[1])}
     return subprocess.run(
-        [sys.executable, *arguments], input=typed_in.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=environment, check=True,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        input=typed_in.encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        check=True,
+    )

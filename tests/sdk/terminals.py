@@ -68,9 +68,14 @@ class Terminal:
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.screen, self.raw = Screen(), ""
         self._process = subprocess.Popen(
-            [sys.executable, *arguments], stdin=other, stdout=other, stderr=other, env=program_environment(environment),
-            start_new_session=True, preexec_fn=_take_terminal,
-        )  # fmt: skip
+            [sys.executable, *arguments],
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            env=program_environment(environment),
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
         os.close(other)
 
     def until(self, seen: Callable[[str], Any], seconds: float = 20) -> None:
@@ -133,7 +138,11 @@ def program_environment(changes: Dict[str, str]) -> Dict[str, str]:
 def piped(*arguments: str, **environment: str) -> Tuple[str, str, int]:
     """Run a Python program without a terminal: its standard output, its standard error, its exit code."""
     done = subprocess.run(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        env=program_environment(environment), check=False,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env=program_environment(environment),
+        check=False,
+    )
     return done.stdout.decode(), done.stderr.decode(), done.returncode

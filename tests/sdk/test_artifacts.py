@@ -57,18 +57,25 @@ def table_of(table: Any) -> Any:
 
 
 def test_each_kind_is_told_with_its_key_and_its_words() -> None:
-    facts = told(lambda: [
-        create_link_artifact("https://example.org/x", "the report", key="a-1", description="where"),
-        create_markdown_artifact("# Done", key="b"),
-        create_table_artifact([[1]], key="c"),
-        create_progress_artifact(12.5, key="d"),
-        create_image_artifact("https://example.org/x.png", key="e"),
-        create_plot_artifact(SVG, key="f"),
-    ])  # fmt: skip
+    facts = told(
+        lambda: [
+            create_link_artifact("https://example.org/x", "the report", key="a-1", description="where"),
+            create_markdown_artifact("# Done", key="b"),
+            create_table_artifact([[1]], key="c"),
+            create_progress_artifact(12.5, key="d"),
+            create_image_artifact("https://example.org/x.png", key="e"),
+            create_plot_artifact(SVG, key="f"),
+        ]
+    )
 
     assert [(f.kind, f.key) for f in facts] == [
-        ("link", "a-1"), ("markdown", "b"), ("table", "c"), ("progress", "d"), ("image", "e"), ("plot", "f"),
-    ]  # fmt: skip
+        ("link", "a-1"),
+        ("markdown", "b"),
+        ("table", "c"),
+        ("progress", "d"),
+        ("image", "e"),
+        ("plot", "f"),
+    ]
     assert json.loads(facts[0].data) == {"link": "https://example.org/x", "text": "the report"}
     assert (facts[0].description, facts[1].data, facts[3].data, facts[5].data) == ("where", "# Done", "12.5", SVG)
     assert len({f.artifact for f in facts}) == 6
@@ -94,8 +101,11 @@ def test_threads_loops_and_processes_show_alike() -> None:
     shown = {fact.data: fact.task for fact in story.of(ArtifactWritten)}
     names = {fact.task: fact.name for fact in story.started}
     assert {data: names.get(number or 0) for data, number in shown.items()} == {
-        "thread": "in_thread", "loop": "in_loop", "process": "in_process", "75.0": "in_process",
-    }  # fmt: skip
+        "thread": "in_thread",
+        "loop": "in_loop",
+        "process": "in_process",
+        "75.0": "in_process",
+    }
 
 
 @task
@@ -307,8 +317,22 @@ class Whole:
 
 def test_a_cell_may_be_any_object() -> None:
     day = datetime.date(2026, 3, 1)
-    cells = [float("nan"), float("inf"), 2**60, 10**5000, day, decimal.Decimal("1.50"), [1, 2], Hostile(), Whole(),
-             "\x00\x07\ud800", "x" * 9000, True, None, 1.5]  # fmt: skip
+    cells = [
+        float("nan"),
+        float("inf"),
+        2**60,
+        10**5000,
+        day,
+        decimal.Decimal("1.50"),
+        [1, 2],
+        Hostile(),
+        Whole(),
+        "\x00\x07\ud800",
+        "x" * 9000,
+        True,
+        None,
+        1.5,
+    ]
 
     (row,) = table_of([cells])["rows"]
 
@@ -414,12 +438,16 @@ def test_no_secret_is_shown() -> None:
     Secret(987654321)
     Secret("a<b-and-c")
 
-    facts = told(lambda: [
-        create_markdown_artifact("the key is " + word, key=word, description=word),
-        create_table_artifact([[word, 987654321, 5, quoted, "x" * 4050 + word * 9]], description="x" * 4040 + word * 9),
-        create_link_artifact("https://example.org/", quoted),
-        create_plot_artifact("<svg><text>a&lt;b-and-c</text></svg>"),
-    ])  # fmt: skip
+    facts = told(
+        lambda: [
+            create_markdown_artifact("the key is " + word, key=word, description=word),
+            create_table_artifact(
+                [[word, 987654321, 5, quoted, "x" * 4050 + word * 9]], description="x" * 4040 + word * 9
+            ),
+            create_link_artifact("https://example.org/", quoted),
+            create_plot_artifact("<svg><text>a&lt;b-and-c</text></svg>"),
+        ]
+    )
 
     hidden = [fact_without_secrets(fact) for fact in facts]
 

@@ -355,8 +355,10 @@ def test_a_policy_of_ones_own(execute: Execute) -> None:
             return "letter-" + inputs["x"][0]
 
     assert outcomes(execute(calling(counted([], cache_policy=ByFirstLetter()), "ann", "ada", "bob"))) == [
-        "COMPLETED", "CACHED", "COMPLETED",
-    ]  # fmt: skip
+        "COMPLETED",
+        "CACHED",
+        "COMPLETED",
+    ]
     assert isinstance(CachePolicy.from_cache_key_fn(task_input_hash), CacheKeyFnPolicy)
 
 
@@ -387,8 +389,11 @@ def test_refreshing_runs_anew_and_keeps_the_new_result(execute: Execute) -> None
 
 
 def test_a_result_lies_where_its_key_says(execute: Execute, tmp_path: Path) -> None:
-    @task(result_storage=tmp_path / "mine", result_storage_key="day-{parameters[day]}-{flow_run.flow_name}.json",
-            result_serializer="json")  # fmt: skip
+    @task(
+        result_storage=tmp_path / "mine",
+        result_storage_key="day-{parameters[day]}-{flow_run.flow_name}.json",
+        result_serializer="json",
+    )
     def work(day: str) -> Any:
         return {"day": day}
 

@@ -160,9 +160,13 @@ def test_methods_can_be_called_submitted_and_mapped() -> None:
     def all_ways() -> Any:
         steps = Steps()
         return [
-            steps.times(2), steps.times.submit(2).result(), steps.times.map([1, 2]).result(),
-            steps.times_later.submit(2).result(), Steps.of_class(1), steps.times.with_options(name="x")(1),
-        ]  # fmt: skip
+            steps.times(2),
+            steps.times.submit(2).result(),
+            steps.times.map([1, 2]).result(),
+            steps.times_later.submit(2).result(),
+            Steps.of_class(1),
+            steps.times.with_options(name="x")(1),
+        ]
 
     assert all_ways() == [6, 6, [3, 6], 6, 4, 3]
     assert Steps().whole(1) == 4

@@ -58,8 +58,10 @@ def test_a_line_knows_its_task(execute: Execute) -> None:
         print("after")
 
     assert [(line.message, line.task) for line in execute(around).logged] == [
-        ("before", None), ("inside", 1), ("after", None),
-    ]  # fmt: skip
+        ("before", None),
+        ("inside", 1),
+        ("after", None),
+    ]
 
 
 def test_a_line_that_is_printed_in_parts_is_one_line() -> None:
@@ -311,8 +313,10 @@ def test_the_run_logger_keeps_the_level(execute: Execute) -> None:
         log.error("bad")
 
     assert [(line.message, line.level) for line in execute(logs).logged] == [
-        ("with arguments", 20), ("careful", 30), ("bad", 40),
-    ]  # fmt: skip
+        ("with arguments", 20),
+        ("careful", 30),
+        ("bad", 40),
+    ]
 
 
 def test_any_librarys_logger_becomes_lines() -> None:

@@ -87,17 +87,21 @@ MANY = ["    many.append(name%d.attribute%d)" % (number, number) for number in r
         (["return [g(x) for x in rows if h(x)]"], [("rows",), ("g",), ("h",)]),
         (["def inner():", "    return deep", "return inner"], [("deep",)]),
         (["class A(Base):", "    size = LIMIT", "return A"], [("Base",), ("LIMIT",)]),
-        (["with a.b() as c:", "    try:", "        return d(c)", "    except E.F:", "        raise G from None"],
-         [("a", "b"), ("d",), ("E", "F"), ("G",)]),
+        (
+            ["with a.b() as c:", "    try:", "        return d(c)", "    except E.F:", "        raise G from None"],
+            [("a", "b"), ("d",), ("E", "F"), ("G",)],
+        ),
         (["x = json", "x.load(1)", "return x.dump"], [("json",)]),
         (["return lambda x=DEFAULT: x.total"], [("DEFAULT",)]),
-        (["async def inner():", "    async for x in source():", "        yield await step(x)", "return inner"],
-         [("source",), ("step",)]),
+        (
+            ["async def inner():", "    async for x in source():", "        yield await step(x)", "return inner"],
+            [("source",), ("step",)],
+        ),
         (["return f'{a.b!r:>{width}}'"], [("a", "b"), ("width",)]),
         (["global counter", "counter = 1", "return counter"], [("counter",)]),
         (["many = []", *[line.strip() for line in MANY]], [("name%d" % n, "attribute%d" % n) for n in range(400)]),
     ],
-)  # fmt: skip
+)
 def test_the_names_that_are_taken_from_the_module(lines: List[str], chains: Any) -> None:
     found = code_objects.chains(compiled("def f():\n" + "\n".join("    " + line for line in lines)))
 

@@ -125,8 +125,10 @@ def test_workers_that_are_threads_of_this_process() -> None:
 
     assert told.tasks[1].state == "COMPLETED" and told.tasks[-1].error == "ValueError: no good"
     assert [(line.message.split("\n")[0], line.task) for line in told.logs] == [
-        ("printed 1", "talks"), ("logged 1", "talks"), ("Task 'raises' failed: ValueError: no good", "raises"),
-    ]  # fmt: skip
+        ("printed 1", "talks"),
+        ("logged 1", "talks"),
+        ("Task 'raises' failed: ValueError: no good", "raises"),
+    ]
 
 
 def test_a_cluster_of_the_runs_own_tells_its_lines_once_and_nothing_of_itself(execute: Execute, capfd: Any) -> None:

@@ -61,12 +61,22 @@ def arrives(hint: Any, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("hint", "value", "expected"),
     [
-        (int, "1", 1), (float, "1.5", 1.5), (float, 2, 2.0), (bool, "yes", True), (date, "2024-01-31", DAY),
-        (Color, "red", Color.RED), (List[int], ["1", 2], [1, 2]), (Point, {"x": "3"}, Point(3)),
-        (Optional[int], "7", 7), (Dict[str, int], {"a": "1"}, {"a": 1}), (Path, "/tmp", Path("/tmp")),
-        (Secret, "hush-hush", Secret("hush-hush")), (Set[int], ["1"], {1}), (Tuple[int, str], ["1", "a"], (1, "a")),
+        (int, "1", 1),
+        (float, "1.5", 1.5),
+        (float, 2, 2.0),
+        (bool, "yes", True),
+        (date, "2024-01-31", DAY),
+        (Color, "red", Color.RED),
+        (List[int], ["1", 2], [1, 2]),
+        (Point, {"x": "3"}, Point(3)),
+        (Optional[int], "7", 7),
+        (Dict[str, int], {"a": "1"}, {"a": 1}),
+        (Path, "/tmp", Path("/tmp")),
+        (Secret, "hush-hush", Secret("hush-hush")),
+        (Set[int], ["1"], {1}),
+        (Tuple[int, str], ["1", "a"], (1, "a")),
     ],
-)  # fmt: skip
+)
 def test_a_value_becomes_what_its_hint_says(hint: Any, value: Any, expected: Any) -> None:
     found = arrives(hint, value)
 
@@ -75,15 +85,41 @@ def test_a_value_becomes_what_its_hint_says(hint: Any, value: Any, expected: Any
 
 ITERATOR = iter([1, 2])
 RIGHT: List[Tuple[Any, Any]] = [
-    (int, 1), (int, True), (float, 1.5), (float, float("nan")), (float, Decimal("1.5")), (float, Fraction(1, 2)),
-    (str, "x"), (date, date(2024, 1, 1)), (Color, Color.RED), (Point, Point("not checked")),  # type: ignore[arg-type]
-    (Frame, Frame()), (Any, Frame()), (List[Frame], [Frame()]), (Dict[str, Frame], {"a": Frame()}), (list, [1, "x"]),
-    (List[int], [1, 2]), (Dict[str, List[int]], {"a": [1]}), (dict, OrderedDict(a=1)), (Optional[Frame], None),
-    (Dict[str, int], defaultdict(int, a=1)), (Sequence[int], (1, 2)), (Mapping[str, int], OrderedDict(a=1)),
-    (Iterable[int], ITERATOR), (List[int], ITERATOR), (Set[int], {1, 2}), (Tuple[int, ...], (1, 2)),
-    (Union[int, str], "1"), (Callable[[], int], len), (Iterator[int], ITERATOR), (object, Frame()),
-    (Secret, Secret("hush")), ("unknown.Name", 5), (List[Point], [Point(1)]), (Optional[List[Color]], [Color.RED]),
-]  # fmt: skip
+    (int, 1),
+    (int, True),
+    (float, 1.5),
+    (float, float("nan")),
+    (float, Decimal("1.5")),
+    (float, Fraction(1, 2)),
+    (str, "x"),
+    (date, date(2024, 1, 1)),
+    (Color, Color.RED),
+    (Point, Point("not checked")),  # type: ignore[arg-type]
+    (Frame, Frame()),
+    (Any, Frame()),
+    (List[Frame], [Frame()]),
+    (Dict[str, Frame], {"a": Frame()}),
+    (list, [1, "x"]),
+    (List[int], [1, 2]),
+    (Dict[str, List[int]], {"a": [1]}),
+    (dict, OrderedDict(a=1)),
+    (Optional[Frame], None),
+    (Dict[str, int], defaultdict(int, a=1)),
+    (Sequence[int], (1, 2)),
+    (Mapping[str, int], OrderedDict(a=1)),
+    (Iterable[int], ITERATOR),
+    (List[int], ITERATOR),
+    (Set[int], {1, 2}),
+    (Tuple[int, ...], (1, 2)),
+    (Union[int, str], "1"),
+    (Callable[[], int], len),
+    (Iterator[int], ITERATOR),
+    (object, Frame()),
+    (Secret, Secret("hush")),
+    ("unknown.Name", 5),
+    (List[Point], [Point(1)]),
+    (Optional[List[Color]], [Color.RED]),
+]
 
 
 @pytest.mark.parametrize(("hint", "value"), RIGHT, ids=[str(number) for number in range(len(RIGHT))])
@@ -95,7 +131,7 @@ PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.binary(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
     max_leaves=6,
-)  # fmt: skip
+)
 
 
 @settings(deadline=None)
@@ -200,9 +236,12 @@ def test_futures_and_states_are_resolved_first_and_what_is_quoted_is_not_looked_
         failed = fails.submit()
         failed.wait()
         return [
-            takes(one.submit())[0], takes(Completed(data="2"))[0], takes(quote("3"))[0], takes(unmapped("4"))[0],
+            takes(one.submit())[0],
+            takes(Completed(data="2"))[0],
+            takes(quote("3"))[0],
+            takes(unmapped("4"))[0],
             type(takes(allow_failure(failed))[0]).__name__,
-        ]  # fmt: skip
+        ]
 
     assert outer() == [1, 2, "3", "4", "KeyError"]
 

@@ -78,8 +78,12 @@ def test_calls_of_one_task_are_numbered(execute: Execute) -> None:
     told = execute(thrice)
 
     assert [(s.task, s.key, s.call, s.parent) for s in told.started] == [
-        (1, "step", 0, None), (2, "outer", 0, None), (3, "step", 1, 2), (4, "step", 2, 2), (5, "step", 3, None),
-    ]  # fmt: skip
+        (1, "step", 0, None),
+        (2, "outer", 0, None),
+        (3, "step", 1, 2),
+        (4, "step", 2, 2),
+        (5, "step", 3, None),
+    ]
 
 
 def test_a_flow_that_returns_nothing_has_no_result(execute: Execute) -> None:

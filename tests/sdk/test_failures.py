@@ -29,12 +29,14 @@ def chained() -> None:
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (ValueError("no"), "ValueError: no"), (ValueError(), "ValueError"), (KeyError("k"), "KeyError: 'k'"),
+        (ValueError("no"), "ValueError: no"),
+        (ValueError(), "ValueError"),
+        (KeyError("k"), "KeyError: 'k'"),
         (sqlite3.OperationalError("locked"), "OperationalError: locked"),
         (SystemExit(2), "SystemExit: the code called sys.exit(2)"),
         (ValueError("a\x00b\ud800"), "ValueError: a\u2400b\\ud800"),
     ],
-)  # fmt: skip
+)
 def test_an_error_is_its_type_and_message(error: BaseException, text: str) -> None:
     assert error_text(error) == text
 
@@ -94,11 +96,19 @@ def test_a_small_value_is_its_repr(value: Any, text: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "x" * 10**6, b"x" * 10**6, list(range(10**5)), {n: n for n in range(10**5)}, set(range(10**5)), 10**5000,
-        [["x" * 1000] * 100] * 100, deque(range(10**5)), OrderedDict.fromkeys(range(10**4)), bytearray(10**6),
+        "x" * 10**6,
+        b"x" * 10**6,
+        list(range(10**5)),
+        {n: n for n in range(10**5)},
+        set(range(10**5)),
+        10**5000,
+        [["x" * 1000] * 100] * 100,
+        deque(range(10**5)),
+        OrderedDict.fromkeys(range(10**4)),
+        bytearray(10**6),
     ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_a_large_value_is_cut(value: Any) -> None:
     assert 3 <= len(preview(value)) <= 500
 

@@ -62,8 +62,9 @@ def test_a_flow_that_fails_by_itself_tells_its_traceback(execute: Execute) -> No
     told = execute(careful)
 
     assert [line for line, _, _ in firsts(told)] == [
-        "Task 'load' failed: ValueError: one", "Flow 'careful' failed: KeyError: 'two'",
-    ]  # fmt: skip
+        "Task 'load' failed: ValueError: one",
+        "Flow 'careful' failed: KeyError: 'two'",
+    ]
     assert 'raise KeyError("two")' in told.lines[1]
 
 
@@ -77,8 +78,10 @@ def test_a_failed_try_is_a_warning_and_the_last_one_an_error(execute: Execute) -
         flaky()
 
     assert [(text.split(" failed")[0], level) for text, level, _ in firsts(execute(tries))] == [
-        ("Task 'flaky'", 30), ("Task 'flaky'", 40), ("Flow 'tries'", 40),
-    ]  # fmt: skip
+        ("Task 'flaky'", 30),
+        ("Task 'flaky'", 40),
+        ("Flow 'tries'", 40),
+    ]
 
 
 def test_a_sub_flow_tells_its_error_once_too(execute: Execute) -> None:
@@ -93,8 +96,9 @@ def test_a_sub_flow_tells_its_error_once_too(execute: Execute) -> None:
     told = execute(outer)
 
     assert [line for line, _, _ in firsts(told)] == [
-        "Flow 'inner' failed: ValueError: deep", "Flow 'outer' failed: ValueError: deep",
-    ]  # fmt: skip
+        "Flow 'inner' failed: ValueError: deep",
+        "Flow 'outer' failed: ValueError: deep",
+    ]
     assert ["\n" in line for line in told.lines] == [True, False]
 
 
@@ -145,13 +149,15 @@ async def _consume(code: Any) -> List[int]:
 
 
 CALLS: Dict[str, Callable[[Any], Any]] = {
-    "call": leaves, "in full": leaves_in_full, "async": lambda code: asyncio.run(leaves_later(code)),  # type: ignore[arg-type]
+    "call": leaves,
+    "in full": leaves_in_full,
+    "async": lambda code: asyncio.run(leaves_later(code)),  # type: ignore[arg-type]
     "generator": lambda code: list(yields_and_leaves(code)),
     "async generator": lambda code: asyncio.run(_consume(code)),
     "submit": lambda code: leaves.submit(code).result(),
     "submit async": lambda code: leaves_later.submit(code).result(),
     "map": lambda code: leaves.map([code]).result(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("code", [None, 0])

@@ -227,7 +227,7 @@ EDITS = [
     Edit("work.py", "LIMIT = 100", "# a comment\n\n\nLIMIT = 100  # another", False),
     Edit("work.py", "def inner(x):", "# about it\n\n        def inner(x):  # here", False),
     Edit("work.py", "def load(n):\n    return n", "def load(n):\n    return -n", False),
-    Edit("work.py", "item: \"Item\") -> int:\n    return 1", "item: \"Item\") -> int:\n    return 2", False),
+    Edit("work.py", 'item: "Item") -> int:\n    return 1', 'item: "Item") -> int:\n    return 2', False),
     Edit("work.py", "return n + self.base", "return n - self.base", False),
     Edit("calc.py", '"""Numbers."""', '"""Other words."""', False),
     Edit("calc.py", "def unrelated(n):", "def renamed(n):", False),
@@ -238,7 +238,7 @@ EDITS = [
     Edit("stars.py", "def starred", "\n\n\ndef starred", False),
     Edit("lazy.py", "def late", "\n\n# later\ndef late", False),
     Edit("pkg/inner.py", "from . import deep\n", "from . import deep\ndef also():\n    return 1\n", False),
-]  # fmt: skip
+]
 MOVED = ("calc.py", "def unrelated(n):\n    return n\n", "class Base:")  # a function changes its place in the file
 
 
@@ -643,12 +643,15 @@ def test_every_kind_of_thing_counts_alike_in_every_process(monkeypatch: pytest.M
         ({"a.py:x": "1"}, {"a.py:x": "1", "a.py:new": "1"}, "new in a.py"),
         ({"a.py:x": "1", "a.py:old": "1"}, {"a.py:x": "1"}, "old in a.py"),
         (dict.fromkeys("abcdef", "1"), dict.fromkeys("abcdef", "2"), "a, b, c and 3 more"),
-        ({"the version of Python": "3.8", "a.py:x": "1"}, {"the version of Python": "3.9", "a.py:x": "2"},
-         "the version of Python"),
+        (
+            {"the version of Python": "3.8", "a.py:x": "1"},
+            {"the version of Python": "3.9", "a.py:x": "2"},
+            "the version of Python",
+        ),
         ({}, {"the version of Python": "3.9", "a.py:x": "2"}, ""),
         ({}, {}, ""),
     ],
-)  # fmt: skip
+)
 def test_what_changed_is_named(then: Dict[str, str], now: Dict[str, str], words: str) -> None:
     assert fingerprints.changes(then, now) == words
 
@@ -665,35 +668,61 @@ CHANGING = {
     "an attribute that was not there": ("import apart", "apart.rate", "m.apart.rate = 2"),
     "a number in another module": ("import apart", "apart.LIMIT", "m.apart.LIMIT = 2"),
     "an attribute of a class": ("class Rate:\n    eur = 1", "Rate.eur", "m.Rate.eur = 2"),
-    "a method": ("class Rate:\n    def eur(self): return 1\ndef other(self): return 2", "Rate().eur()",
-                 "m.Rate.eur = m.other"),
+    "a method": (
+        "class Rate:\n    def eur(self): return 1\ndef other(self): return 2",
+        "Rate().eur()",
+        "m.Rate.eur = m.other",
+    ),
     "an attribute of an object": ("class Rate:\n    pass\nRATE = Rate()", "RATE", "m.RATE.eur = 2"),
-    "what a function closes over": ("def make(n):\n    def rate(): return n\n    return rate\nrate = make(1)", "rate()",
-                                    "m.rate.__closure__[0].cell_contents = 2"),
+    "what a function closes over": (
+        "def make(n):\n    def rate(): return n\n    return rate\nrate = make(1)",
+        "rate()",
+        "m.rate.__closure__[0].cell_contents = 2",
+    ),
     "a default": ("def rate(seen=[1]): return seen", "rate()", "m.rate.__defaults__[0].append(2)"),
     "a keyword's default": ("def rate(*, n=1): return n", "rate()", "m.rate.__kwdefaults__['n'] = 2"),
-    "an argument that is bound": ("import functools\nrate = functools.partial(max, [1])", "rate()",
-                                  "m.rate.args[0].append(2)"),
-    "a variant": ("import functools\n@functools.singledispatch\ndef rate(n): return 1\ndef other(n): return 2",
-                  "rate(1)", "m.rate.register(int)(m.other)"),
+    "an argument that is bound": (
+        "import functools\nrate = functools.partial(max, [1])",
+        "rate()",
+        "m.rate.args[0].append(2)",
+    ),
+    "a variant": (
+        "import functools\n@functools.singledispatch\ndef rate(n): return 1\ndef other(n): return 2",
+        "rate(1)",
+        "m.rate.register(int)(m.other)",
+    ),
     "a name that becomes None": ("", "rate", "m.rate = None"),
     "a None that goes": ("rate = None", "rate", "del m.rate"),
     "an attribute that becomes None": ("import apart", "apart.rate", "m.apart.rate = None"),
-    "the code of a function": ("def rate(): return 1\ndef other(): return 2", "rate()",
-                               "m.rate.__code__ = m.other.__code__"),
+    "the code of a function": (
+        "def rate(): return 1\ndef other(): return 2",
+        "rate()",
+        "m.rate.__code__ = m.other.__code__",
+    ),
     "the defaults of a function": ("def rate(n=1): return n", "rate()", "m.rate.__defaults__ = (2,)"),
-    "the keyword's defaults of a function": ("def rate(*, n=3): return n", "rate()",
-                                             "m.rate.__kwdefaults__ = {'n': 2}"),
-    "what a function wraps": ("def rate(): return 1\ndef other(): return 2", "rate()",
-                              "m.rate.__wrapped__ = m.other"),
+    "the keyword's defaults of a function": (
+        "def rate(*, n=3): return n",
+        "rate()",
+        "m.rate.__kwdefaults__ = {'n': 2}",
+    ),
+    "what a function wraps": ("def rate(): return 1\ndef other(): return 2", "rate()", "m.rate.__wrapped__ = m.other"),
     "the function of a task": ("def other(): return 2\n@task\ndef rate(): return 1", "rate()", "m.rate.fn = m.other"),
-    "what is remembered": ("import functools\n@functools.lru_cache\ndef rate(): return 1\ndef other(): return 2",
-                           "rate()", "m.rate.__wrapped__ = m.other"),
-    "a module that is found later": ("def rate():\n    import later\n    return later.f()", "rate()",
-                                     "import sys; sys.path.append(m.__file__[:-8] + 'lib')"),
-    "a class that a hint names": ("class Other:\n    eur = 2\ndef rate(n: 'Rate'): return n.eur", "rate(n)",
-                                  "m.Rate = m.Other"),
-}  # fmt: skip
+    "what is remembered": (
+        "import functools\n@functools.lru_cache\ndef rate(): return 1\ndef other(): return 2",
+        "rate()",
+        "m.rate.__wrapped__ = m.other",
+    ),
+    "a module that is found later": (
+        "def rate():\n    import later\n    return later.f()",
+        "rate()",
+        "import sys; sys.path.append(m.__file__[:-8] + 'lib')",
+    ),
+    "a class that a hint names": (
+        "class Other:\n    eur = 2\ndef rate(n: 'Rate'): return n.eur",
+        "rate(n)",
+        "m.Rate = m.Other",
+    ),
+}
 
 
 @pytest.fixture

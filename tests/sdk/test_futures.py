@@ -193,9 +193,12 @@ def test_map_goes_through_its_iterables_side_by_side() -> None:
     def body() -> Any:
         futures = add.map([1, 2, 3], b=unmapped(10))
         return [
-            futures.result(), add.map(iter([1, 2]), [10, 20]).result(), add.map(add.submit([1], [2])).result(),
-            add.map(futures, 1).result(), type(futures) is PrefectFutureList,
-        ]  # fmt: skip
+            futures.result(),
+            add.map(iter([1, 2]), [10, 20]).result(),
+            add.map(add.submit([1], [2])).result(),
+            add.map(futures, 1).result(),
+            type(futures) is PrefectFutureList,
+        ]
 
     assert inside(body) == [[11, 12, 13], [11, 22], [1, 2], [12, 13, 14], True]
 

@@ -79,11 +79,22 @@ def test_it_does_not_matter_whether_equal_texts_are_one_object() -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (1, True), (1, 1.0), ("1", 1), ([1], (1,)), ({"a"}, ["a"]), ({"a"}, frozenset("a")), (b"a", "a"), ({}, []),
-        ({"a": 1}, ("dict", ["a", 1])), (Path("a"), "a"), (OrderedDict(a=1), {"a": 1}), (Order(1, []), Order(2, [])),
-        (datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1)), (lambda: 1, lambda: 2),
+        (1, True),
+        (1, 1.0),
+        ("1", 1),
+        ([1], (1,)),
+        ({"a"}, ["a"]),
+        ({"a"}, frozenset("a")),
+        (b"a", "a"),
+        ({}, []),
+        ({"a": 1}, ("dict", ["a", 1])),
+        (Path("a"), "a"),
+        (OrderedDict(a=1), {"a": 1}),
+        (Order(1, []), Order(2, [])),
+        (datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1)),
+        (lambda: 1, lambda: 2),
     ],
-)  # fmt: skip
+)
 def test_values_that_differ_have_digests_that_differ(one: Any, other: Any) -> None:
     assert hashing.digest(one) != hashing.digest(other)
 
@@ -122,8 +133,22 @@ def test_every_process_finds_the_same_digest() -> None:
 
 
 def test_values_of_the_standard_library_have_digests() -> None:
-    for value in (Colour.RED, Decimal("1.5"), uuid.UUID(int=1), datetime.timedelta(1), range(3), slice(1, 2), Order,
-                  Path("x"), datetime.timezone.utc, float("nan"), ..., NotImplemented, len, "x".upper):  # fmt: skip
+    for value in (
+        Colour.RED,
+        Decimal("1.5"),
+        uuid.UUID(int=1),
+        datetime.timedelta(1),
+        range(3),
+        slice(1, 2),
+        Order,
+        Path("x"),
+        datetime.timezone.utc,
+        float("nan"),
+        ...,
+        NotImplemented,
+        len,
+        "x".upper,
+    ):
         assert len(hashing.digest(value)) == hashing.SIZE
 
 

@@ -40,9 +40,13 @@ def test_hooks_hear_of_each_state_of_a_task_and_a_flow(execute: Execute) -> None
 
     assert told.outcome == "FAILED"
     assert heard == [
-        ("F", "the run", "Running"), ("good", "good-0", "Running"), ("good", "good-0", "Completed"),
-        ("later", "good", "Completed"), ("bad", "bad-0", "Failed"), ("F", "the run", "Failed"),
-    ]  # fmt: skip
+        ("F", "the run", "Running"),
+        ("good", "good-0", "Running"),
+        ("good", "good-0", "Completed"),
+        ("later", "good", "Completed"),
+        ("bad", "bad-0", "Failed"),
+        ("F", "the run", "Failed"),
+    ]
 
 
 def test_a_hook_can_be_added_by_a_decorator() -> None:

@@ -12,16 +12,37 @@ from perfect_client.engine import options
 from tests.sdk.story import python
 
 WRONG: Dict[str, List[Any]] = {
-    "name": [3, "", b"x"], "description": [3], "tags": ["x", [3], 5], "version": [3], "retries": [-1, 1.5, "2", True],
-    "retry_delay_seconds": ["x", -1, [1, "x"], {}], "timeout_seconds": [0, -1, "5", True, float("nan")],
-    "log_prints": ["yes"], "persist_result": [1], "result_storage": [3, ""], "result_serializer": [3, "nope"],
-    "cache_result_in_memory": ["x"], **{event: [len, "x", [3]] for event in options.EVENTS},
-    "weight": [0, -1, "x"], "estimated_time": [0, "x"], "crucial": ["x"], "task_run_name": [3, ""],
-    "flow_run_name": [3], "retry_jitter_factor": [-1, "x"], "retry_condition_fn": [3], "cache_policy": [3, "INPUTS"],
-    "cache_key_fn": [3], "cache_expiration": [3, "1d"], "refresh_cache": ["x"], "result_storage_key": [3],
-    "schedule": ["0 0 * * *", 3], "configurations": [3, "x", [3]], "task_runner": [3, "x"],
-    "validate_parameters": ["x"], "start": ["spawn", 3],
-}  # fmt: skip
+    "name": [3, "", b"x"],
+    "description": [3],
+    "tags": ["x", [3], 5],
+    "version": [3],
+    "retries": [-1, 1.5, "2", True],
+    "retry_delay_seconds": ["x", -1, [1, "x"], {}],
+    "timeout_seconds": [0, -1, "5", True, float("nan")],
+    "log_prints": ["yes"],
+    "persist_result": [1],
+    "result_storage": [3, ""],
+    "result_serializer": [3, "nope"],
+    "cache_result_in_memory": ["x"],
+    **{event: [len, "x", [3]] for event in options.EVENTS},
+    "weight": [0, -1, "x"],
+    "estimated_time": [0, "x"],
+    "crucial": ["x"],
+    "task_run_name": [3, ""],
+    "flow_run_name": [3],
+    "retry_jitter_factor": [-1, "x"],
+    "retry_condition_fn": [3],
+    "cache_policy": [3, "INPUTS"],
+    "cache_key_fn": [3],
+    "cache_expiration": [3, "1d"],
+    "refresh_cache": ["x"],
+    "result_storage_key": [3],
+    "schedule": ["0 0 * * *", 3],
+    "configurations": [3, "x", [3]],
+    "task_runner": [3, "x"],
+    "validate_parameters": ["x"],
+    "start": ["spawn", 3],
+}
 ANYTHING = {"viz_return_value"}  # taken from programs written for Prefect, and without effect
 SAID = {"result_storage": "result storage", "result_serializer": "result serializer", "configurations": "configuration"}
 

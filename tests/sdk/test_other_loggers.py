@@ -61,8 +61,13 @@ def test_lines_of_loguru_have_their_level_and_task(when: str) -> None:
     lines = lines_of(program + "\ntell(body)")
 
     assert [(message.split("\n")[0], level, number) for message, level, number in lines] == [
-        ("fine", 10, None), ("a", 20, None), ("b", 20, None), ("c 1", 30, None), ("in a task", 40, 1), ("d", 40, None),
-    ]  # fmt: skip
+        ("fine", 10, None),
+        ("a", 20, None),
+        ("b", 20, None),
+        ("c 1", 30, None),
+        ("in a task", 40, 1),
+        ("d", 40, None),
+    ]
     assert "ZeroDivisionError" in lines[-1][0]
 
 
@@ -120,12 +125,17 @@ tell(body)
 @pytest.mark.parametrize(
     ("line", "level"),
     [
-        ("2026-01-02 03:04:05 [error    ] no luck   key=1", 40), ("[warning  ] hm", 30),
-        ("2026-01-02T03:04:05.123456Z [info     ] a", 20), ('{"event": "x", "level": "critical"}', 50),
-        ('{"level": 3}', 7), ('{"level": broken', 7), ("an [error] in the text", 7), ("", 7),
+        ("2026-01-02 03:04:05 [error    ] no luck   key=1", 40),
+        ("[warning  ] hm", 30),
+        ("2026-01-02T03:04:05.123456Z [info     ] a", 20),
+        ('{"event": "x", "level": "critical"}', 50),
+        ('{"level": 3}', 7),
+        ('{"level": broken', 7),
+        ("an [error] in the text", 7),
+        ("", 7),
         ("\x1b[2m2026-01-02 03:04:05\x1b[0m [\x1b[31m\x1b[1merror    \x1b[0m] \x1b[1mx\x1b[0m", 40),
     ],
-)  # fmt: skip
+)
 def test_a_level_is_read_from_a_line(monkeypatch: pytest.MonkeyPatch, line: str, level: int) -> None:
     monkeypatch.setitem(__import__("sys").modules, "structlog", logging)
 
@@ -153,7 +163,8 @@ def test_loggers_that_a_configuration_disabled_are_in_the_log(execute: Execute) 
     told = execute(both)
 
     assert [(line.message, line.level, line.task) for line in told.logged] == [
-        ("first", 30, None), ("in a task", 20, 1),
-    ]  # fmt: skip
+        ("first", 30, None),
+        ("in a task", 20, 1),
+    ]
     assert early.disabled
     early.disabled = False

@@ -106,16 +106,21 @@ def test_decorators_keep_the_signature_for_type_checkers(tmp_path: Path) -> None
 
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", "cache", "typed.py"],
-        cwd=str(tmp_path), env={"MYPYPATH": str(PACKAGE.parent), "PATH": ""}, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        cwd=str(tmp_path),
+        env={"MYPYPATH": str(PACKAGE.parent), "PATH": ""},
+        stdout=subprocess.PIPE,
+    )
     told = done.stdout.decode()
 
     revealed = [line.split('"')[1] for line in told.splitlines() if "Revealed type" in line]
     errors = [int(line.split(":")[1]) for line in told.splitlines() if ": error:" in line]
     assert [name.replace("builtins.", "") for name in revealed] == ["str", "float", "bytes", "str", "str"], told
     assert [TYPED.splitlines()[line - 1].strip() for line in errors] == [
-        'plain("wrong")', 'Steps().step("wrong")', "whole(y=1)", 'task(weight="heavy")',
-    ], told  # fmt: skip
+        'plain("wrong")',
+        'Steps().step("wrong")',
+        "whole(y=1)",
+        'task(weight="heavy")',
+    ], told
 
 
 # ---------------------------------------------------------------------------------------------------- what calls cost

@@ -11,12 +11,11 @@ from tests.sdk.story import python
 
 NAMES: Dict[str, str] = {
     "": "flow Flow task Task serve aserve deploy tags unmapped allow_failure get_run_logger get_client State "
-        "Transaction pause_flow_run resume_flow_run suspend_flow_run apause_flow_run aresume_flow_run "
-        "asuspend_flow_run",
-    "futures": "PrefectFuture PrefectFutureList wait as_completed resolve_futures_to_results "
-               "resolve_futures_to_states",
+    "Transaction pause_flow_run resume_flow_run suspend_flow_run apause_flow_run aresume_flow_run "
+    "asuspend_flow_run",
+    "futures": "PrefectFuture PrefectFutureList wait as_completed resolve_futures_to_results resolve_futures_to_states",
     "states": "State StateType Completed Failed Running Pending Scheduled Cancelled Cancelling Crashed Paused "
-              "Suspended AwaitingRetry Retrying Late get_state_exception raise_state_exception",
+    "Suspended AwaitingRetry Retrying Late get_state_exception raise_state_exception",
     "context": "get_run_context FlowRunContext TaskRunContext tags",
     "runtime": "flow_run task_run deployment",
     "cache_policies": "INPUTS TASK_SOURCE FLOW_PARAMETERS RUN_ID DEFAULT NONE NO_CACHE CachePolicy Inputs",
@@ -28,17 +27,17 @@ NAMES: Dict[str, str] = {
     "transactions": "transaction atransaction get_transaction Transaction CommitMode IsolationLevel",
     "testing.utilities": "prefect_test_harness exceptions_equal",
     "artifacts": "create_link_artifact create_markdown_artifact create_table_artifact create_progress_artifact "
-                 "update_progress_artifact create_image_artifact acreate_markdown_artifact",
+    "update_progress_artifact create_image_artifact acreate_markdown_artifact",
     "concurrency.sync": "concurrency rate_limit",
     "concurrency.asyncio": "concurrency rate_limit",
     "flow_runs": "pause_flow_run resume_flow_run",
     "input": "RunInput",
     "variables": "Variable",
     "exceptions": "FailedRun CrashedRun CancelledRun UnfinishedRun MissingResult ParameterTypeError "
-                  "ParameterBindError SignatureMismatchError ReservedArgumentError InvalidNameError "
-                  "MissingContextError UpstreamTaskError MappingLengthMismatch MappingMissingIterable "
-                  "NotPausedError FlowPauseTimeout HashError PrefectException",
-}  # fmt: skip
+    "ParameterBindError SignatureMismatchError ReservedArgumentError InvalidNameError "
+    "MissingContextError UpstreamTaskError MappingLengthMismatch MappingMissingIterable "
+    "NotPausedError FlowPauseTimeout HashError PrefectException",
+}
 
 WITHOUT: Dict[str, str] = {
     "aserve": "serve replaces the program: there is nothing left that could wait for it",
@@ -48,14 +47,14 @@ WITHOUT: Dict[str, str] = {
         ("suspend_flow_run", "asuspend_flow_run"),
         "a paused run keeps its process: there is none to end and to start again",
     ),
-}  # fmt: skip
+}
 
 FIELDS: Dict[str, str] = {
     "flow_run": "id tags scheduled_start_time name flow_name flow_version parameters parent_flow_run_id "
-                "parent_deployment_id root_flow_run_id run_count api_url ui_url job_variables",
+    "parent_deployment_id root_flow_run_id run_count api_url ui_url job_variables",
     "task_run": "id tags name parameters run_count task_name api_url ui_url",
     "deployment": "id flow_run_id name parameters version",
-}  # fmt: skip
+}
 
 
 def pairs(table: Dict[str, str]) -> List[Tuple[str, str]]:

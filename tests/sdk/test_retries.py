@@ -43,8 +43,9 @@ def test_a_failed_task_is_tried_again(execute: Execute) -> None:
 
     assert (told.ended.result, calls) == ("'done'", [1, 2, 3])
     assert [(f.tries, f.error) for f in told.of(TaskRetrying)] == [
-        (1, "ValueError: not yet"), (2, "ValueError: not yet"),
-    ]  # fmt: skip
+        (1, "ValueError: not yet"),
+        (2, "ValueError: not yet"),
+    ]
     assert [f.tries for f in told.of(TaskRestarted)] == [2, 3]
     assert [end.outcome for end in told.task_ends] == ["COMPLETED"]
     assert told.lines[0] == "Task 'shaky' failed (ValueError: not yet); retry 1 of 2 now"
@@ -177,10 +178,19 @@ def test_nonsense_is_refused_where_it_is_written(options: Any, sentence: str) ->
 
 def test_every_option_of_prefect_is_accepted_and_kept() -> None:
     given_options: Any = {
-        "version": "1", "log_prints": True, "persist_result": True, "result_storage": "x", "result_serializer": "json",
-        "cache_result_in_memory": False, "cache_policy": INPUTS, "cache_key_fn": print,
-        "cache_expiration": timedelta(5), "refresh_cache": True, "result_storage_key": "k", "viz_return_value": 5,
-    }  # fmt: skip
+        "version": "1",
+        "log_prints": True,
+        "persist_result": True,
+        "result_storage": "x",
+        "result_serializer": "json",
+        "cache_result_in_memory": False,
+        "cache_policy": INPUTS,
+        "cache_key_fn": print,
+        "cache_expiration": timedelta(5),
+        "refresh_cache": True,
+        "result_storage_key": "k",
+        "viz_return_value": 5,
+    }
     made = task(**given_options)(lambda: None)
     assert {name: getattr(made, name) for name in given_options} == given_options
     shared: Any = {name: given_options[name] for name in list(given_options)[:6]}

@@ -66,9 +66,12 @@ BOTH = [("in the flow", 20, None), ("in the task", 30, 1)]
 def configured(**changes: Any) -> Dict[str, Any]:
     stdout = {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "f"}
     whole: Dict[str, Any] = {
-        "version": 1, "disable_existing_loggers": True, "formatters": {"f": {"format": FORMAT}},
-        "handlers": {"h": stdout}, "root": {"level": "INFO", "handlers": ["h"]},
-    }  # fmt: skip
+        "version": 1,
+        "disable_existing_loggers": True,
+        "formatters": {"f": {"format": FORMAT}},
+        "handlers": {"h": stdout},
+        "root": {"level": "INFO", "handlers": ["h"]},
+    }
     whole.update(changes)
     return whole
 
@@ -78,10 +81,15 @@ WAYS = {
     "to stdout": configured(),
     "elsewhere": configured(handlers=NULL),
     "without the root": configured(root={}),
-    "not passed on": configured(handlers=NULL, loggers={"perfect.flow_runs": {"propagate": False, "handlers": ["h"]},
-                                                        "perfect.task_runs": {"propagate": False}}),
+    "not passed on": configured(
+        handlers=NULL,
+        loggers={
+            "perfect.flow_runs": {"propagate": False, "handlers": ["h"]},
+            "perfect.task_runs": {"propagate": False},
+        },
+    ),
     "all below perfect": configured(loggers={"perfect": {"handlers": ["h"], "level": "INFO", "propagate": False}}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -141,8 +149,10 @@ def test_a_formatter_may_name_the_run(capsys: pytest.CaptureFixture[str]) -> Non
     get_run_logger().info("outside")
 
     assert stream.getvalue().splitlines() == [
-        "Named|%s|today|||one" % id, "Named|%s|today|logs|logs-0|two" % id, "|||||outside",
-    ]  # fmt: skip
+        "Named|%s|today|||one" % id,
+        "Named|%s|today|logs|logs-0|two" % id,
+        "|||||outside",
+    ]
 
 
 def test_a_filter_of_the_program_may_drop_and_change_lines(execute: Execute) -> None:
@@ -201,8 +211,12 @@ def test_lines_from_threads_and_loops_are_there_once_with_their_task(execute: Ex
     story = execute(whole)
 
     assert sorted(told(story), key=lambda line: line[0]) == [
-        ("asked for in a pool", 20, None), ("later 1", 20, 2), ("later 2", 20, 3), ("pool", 20, 1), ("thread", 20, 1),
-    ]  # fmt: skip
+        ("asked for in a pool", 20, None),
+        ("later 1", 20, 2),
+        ("later 2", 20, 3),
+        ("pool", 20, 1),
+        ("thread", 20, 1),
+    ]
     assert all(line.time > 0 for line in story.logged)
 
 
@@ -211,8 +225,9 @@ def test_the_names_are_those_of_runs_and_tasks(caplog: pytest.LogCaptureFixture)
         logs_itself()
 
     assert [(r.name, r.getMessage(), r.levelno) for r in caplog.records] == [
-        ("perfect.flow_runs", "in the flow", 20), ("perfect.task_runs", "in the task", 30),
-    ]  # fmt: skip
+        ("perfect.flow_runs", "in the flow", 20),
+        ("perfect.task_runs", "in the task", 30),
+    ]
     assert [record.pathname for record in caplog.records] == [__file__, __file__]
 
 
@@ -250,8 +265,10 @@ def test_a_logger_can_be_had_for_a_context_and_for_a_hooks_run(caplog: pytest.Lo
         hooked()
 
     assert [(vars(r)["flow_name"], vars(r)["task_run_name"], r.getMessage()) for r in caplog.records] == [
-        ("Hooked", "named", "task hook"), ("Hooked", "named", "of the context"), ("Hooked", "", "flow hook"),
-    ]  # fmt: skip
+        ("Hooked", "named", "task hook"),
+        ("Hooked", "named", "of the context"),
+        ("Hooked", "", "flow hook"),
+    ]
 
 
 def test_a_disabled_run_logger_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -283,8 +300,10 @@ def test_a_print_is_a_record_from_its_line(
         line = prints()
 
     assert [(r.name, r.getMessage(), r.levelno) for r in caplog.records] == [
-        ("perfect.flow_runs", "one-2", 20), ("perfect.flow_runs", "no end", 20), ("perfect.flow_runs", "to stderr", 30),
-    ]  # fmt: skip
+        ("perfect.flow_runs", "one-2", 20),
+        ("perfect.flow_runs", "no end", 20),
+        ("perfect.flow_runs", "to stderr", 30),
+    ]
     assert [(r.pathname, r.lineno) for r in caplog.records] == [(__file__, line - n) for n in (5, 4, 3)]
     assert capsys.readouterr().out == ""
 

@@ -40,9 +40,14 @@ def test_a_run_knows_itself(execute: Execute) -> None:
     execute(asks, {"a": 1}, attempt=3)
 
     assert seen == {
-        "id": "0123456789abcdef", "name": "Known 01234567", "flow": "Known", "parameters": {"a": 1, "b": "x"},
-        "tags": ["own", "from-order"], "attempt": 3, "task": None,
-    }  # fmt: skip
+        "id": "0123456789abcdef",
+        "name": "Known 01234567",
+        "flow": "Known",
+        "parameters": {"a": 1, "b": "x"},
+        "tags": ["own", "from-order"],
+        "attempt": 3,
+        "task": None,
+    }
 
 
 def test_a_task_run_knows_itself(execute: Execute) -> None:
@@ -60,8 +65,9 @@ def test_a_task_run_knows_itself(execute: Execute) -> None:
     execute(twice)
 
     assert seen == [
-        ("0123456789abcdef:1:1", "Asking-0", "Asking"), ("0123456789abcdef:1:2", "Asking-1", "Asking"),
-    ]  # fmt: skip
+        ("0123456789abcdef:1:1", "Asking-0", "Asking"),
+        ("0123456789abcdef:1:2", "Asking-1", "Asking"),
+    ]
 
 
 def test_the_chosen_configuration_is_known(execute: Execute) -> None:
@@ -243,9 +249,11 @@ def test_a_context_tells_of_the_flow_and_of_the_task(execute: Execute) -> None:
     execute(outer)
 
     assert seen == [
-        ("Outer", "0123456789abcdef", "Outer 01234567", {"number": 3}, 1), True,
-        ("inner", {"number": 3}, ["t"], 1), (True, "0123456789abcdef"),
-    ]  # fmt: skip
+        ("Outer", "0123456789abcdef", "Outer 01234567", {"number": 3}, 1),
+        True,
+        ("inner", {"number": 3}, ["t"], 1),
+        (True, "0123456789abcdef"),
+    ]
 
 
 def test_a_sub_flow_in_a_task_is_the_context_inside_it() -> None:
@@ -313,9 +321,13 @@ def test_a_workers_run_knows_its_addresses(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_environment_answers_in_place_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
-        "FLOW_RUN__NAME": "made up", "FLOW_RUN__RUN_COUNT": "4", "TASK_RUN__ID": "t", "DEPLOYMENT__NAME": "d",
-        "FLOW_RUN__PARAMETERS": "{}", "FLOW_RUN__ATTEMPT": "2",
-    }.items():  # fmt: skip
+        "FLOW_RUN__NAME": "made up",
+        "FLOW_RUN__RUN_COUNT": "4",
+        "TASK_RUN__ID": "t",
+        "DEPLOYMENT__NAME": "d",
+        "FLOW_RUN__PARAMETERS": "{}",
+        "FLOW_RUN__ATTEMPT": "2",
+    }.items():
         monkeypatch.setenv("PERFECT__RUNTIME__" + name, value)
 
     assert (flow_run.name, flow_run.run_count, task_run.id, runtime.deployment.name) == ("made up", 4, "t", "d")

@@ -12,10 +12,20 @@ from perfect_client import ConfigurationError, CronSchedule, IntervalSchedule
 @pytest.mark.parametrize(
     "text",
     [
-        "0 0 * * *", "*/5 * * * *", "0 9 * * MON", "0 9 * * mon-fri", "0,30 8-18/2 1,15 jan-mar 0-7", "59 23 31 12 7",
-        "0 0 L * *", "0 0 15W * *", "0 0 * * MON#2", "0 0 * * L5", "@daily", "@HOURLY",
+        "0 0 * * *",
+        "*/5 * * * *",
+        "0 9 * * MON",
+        "0 9 * * mon-fri",
+        "0,30 8-18/2 1,15 jan-mar 0-7",
+        "59 23 31 12 7",
+        "0 0 L * *",
+        "0 0 15W * *",
+        "0 0 * * MON#2",
+        "0 0 * * L5",
+        "@daily",
+        "@HOURLY",
     ],
-)  # fmt: skip
+)
 def test_a_cron_text_is_accepted(text: str) -> None:
     assert CronSchedule(text).kind == "cron"
 
@@ -23,11 +33,28 @@ def test_a_cron_text_is_accepted(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "   ", "0 0 * *", "0 0 * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 *",
-        "* * * FOO *", "* * * * 8", "*/0 * * * *", "a b c d e", "1;2 * * * *", "@never", "@daily 5", "* * * * *" * 30,
-        "L * * * *", "-1 * * * *", "1- * * * *",
+        "",
+        "   ",
+        "0 0 * *",
+        "0 0 * * * *",
+        "60 * * * *",
+        "* 24 * * *",
+        "* * 0 * *",
+        "* * 32 * *",
+        "* * * 13 *",
+        "* * * FOO *",
+        "* * * * 8",
+        "*/0 * * * *",
+        "a b c d e",
+        "1;2 * * * *",
+        "@never",
+        "@daily 5",
+        "* * * * *" * 30,
+        "L * * * *",
+        "-1 * * * *",
+        "1- * * * *",
     ],
-)  # fmt: skip
+)
 def test_a_cron_text_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError):
         CronSchedule(text)
@@ -45,11 +72,16 @@ def test_white_space_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("made", "seconds"),
     [
-        (IntervalSchedule(300), "300"), (IntervalSchedule(minutes=5), "300"), (IntervalSchedule(1.5), "1.5"),
-        (IntervalSchedule(timedelta(hours=1)), "3600"), (IntervalSchedule(hours=1, minutes=30), "5400"),
-        (IntervalSchedule(days=1), "86400"), (IntervalSchedule("90"), "90"), (IntervalSchedule(seconds=2), "2"),
+        (IntervalSchedule(300), "300"),
+        (IntervalSchedule(minutes=5), "300"),
+        (IntervalSchedule(1.5), "1.5"),
+        (IntervalSchedule(timedelta(hours=1)), "3600"),
+        (IntervalSchedule(hours=1, minutes=30), "5400"),
+        (IntervalSchedule(days=1), "86400"),
+        (IntervalSchedule("90"), "90"),
+        (IntervalSchedule(seconds=2), "2"),
     ],
-)  # fmt: skip
+)
 def test_an_interval_is_told_in_seconds(made: IntervalSchedule, seconds: str) -> None:
     assert (made.kind, made.expression) == ("interval", seconds)
 
@@ -74,10 +106,16 @@ def test_an_interval_given_twice_is_refused() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"timezone": ""}, {"timezone": 5}, {"name": "x" * 201}, {"catch_up": "some"}, {"overlap": "kill"},
-        {"parameters": [1]}, {"parameters": {"x": object()}}, {"configuration": 1},
+        {"timezone": ""},
+        {"timezone": 5},
+        {"name": "x" * 201},
+        {"catch_up": "some"},
+        {"overlap": "kill"},
+        {"parameters": [1]},
+        {"parameters": {"x": object()}},
+        {"configuration": 1},
     ],
-)  # fmt: skip
+)
 def test_options_are_checked(options: Any) -> None:
     with pytest.raises(ConfigurationError):
         CronSchedule("@daily", **options)

@@ -113,11 +113,18 @@ def test_the_spool_and_the_raw_output_never_hold_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "secret"),
     [
-        ("db_password", "x", True), ("API-Key", "x", True), ("accessToken", "x", True), ("authorization", "x", True),
-        ("credentials", {"a": 1}, True), ("max_tokens", 500, False), ("use_password", True, False),
-        ("password", 1234, True), ("keyboard", "x", False), ("author", "x", False),
+        ("db_password", "x", True),
+        ("API-Key", "x", True),
+        ("accessToken", "x", True),
+        ("authorization", "x", True),
+        ("credentials", {"a": 1}, True),
+        ("max_tokens", 500, False),
+        ("use_password", True, False),
+        ("password", 1234, True),
+        ("keyboard", "x", False),
+        ("author", "x", False),
     ],
-)  # fmt: skip
+)
 def test_a_name_tells_a_secret(name: str, value: Any, secret: bool) -> None:
     assert is_secret(name, {}, value) is secret
 
@@ -239,9 +246,10 @@ def test_a_class_that_refuses_a_value_does_not_show_it(execute: Any) -> None:
 
     facts: List[Any] = []
     executor.execute(
-        picks, OfferRun(1, "r", "picks", {"picky": {"key": "refused-key"}}),
+        picks,
+        OfferRun(1, "r", "picks", {"picky": {"key": "refused-key"}}),
         lambda fact: facts.append(fact_without_secrets(fact)),
-    )  # fmt: skip
+    )
 
     assert "what is *** for a key?" in facts[-1].error and "refused-key" not in repr(facts)
 
@@ -250,9 +258,25 @@ def test_a_class_that_refuses_a_value_does_not_show_it(execute: Any) -> None:
 
 
 INSIDE = [
-    "print", "in pieces", "stderr", "logging", "thread", "long line", "error", "long error", "task", "task error",
-    "long result", "names", "progress", "sub-flow", "markdown", "table", "link", "exit",
-]  # fmt: skip
+    "print",
+    "in pieces",
+    "stderr",
+    "logging",
+    "thread",
+    "long line",
+    "error",
+    "long error",
+    "task",
+    "task error",
+    "long result",
+    "names",
+    "progress",
+    "sub-flow",
+    "markdown",
+    "table",
+    "link",
+    "exit",
+]
 MADE = {
     "text": lambda text: Secret(text).get(),
     "bytes": lambda text: Secret(text.encode()).get().decode(),

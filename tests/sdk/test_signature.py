@@ -153,12 +153,16 @@ def test_a_hint_is_described(hint: Any, schema: Any) -> None:
 
 def test_a_dataclass_is_an_object_of_its_fields() -> None:
     assert schema_of(Point) == {
-        "type": "object", "title": "Point", "required": ["x"], "additionalProperties": False,
+        "type": "object",
+        "title": "Point",
+        "required": ["x"],
+        "additionalProperties": False,
         "properties": {
-            "x": {"type": "integer"}, "y": {"type": "integer", "default": 0},
+            "x": {"type": "integer"},
+            "y": {"type": "integer", "default": 0},
             "tags": {"type": "array", "items": {"type": "string"}, "default": []},
         },
-    }  # fmt: skip
+    }
 
 
 def test_a_typed_dict_is_an_object_of_its_keys() -> None:
@@ -179,13 +183,15 @@ def test_the_schema_of_a_function_is_in_the_order_of_its_signature() -> None:
             "z": {"title": "z", "type": "integer"},
             "a": {"title": "a", "type": "string", "default": "x"},
             "when": {
-                "title": "when", "anyOf": [{"type": "string", "format": "date"}, {"type": "null"}], "default": None,
+                "title": "when",
+                "anyOf": [{"type": "string", "format": "date"}, {"type": "null"}],
+                "default": None,
             },
             "size": {"title": "size", "enum": [1, 10], "x-enum-varnames": ["SMALL", "LARGE"], "default": 10},
         },
         "required": ["z"],
         "additionalProperties": False,
-    }  # fmt: skip
+    }
     assert list(parameters_schema(fn)["properties"]) == ["z", "a", "when", "size"]
 
 
@@ -216,12 +222,17 @@ def test_none_as_default_allows_null_whatever_the_hint_says() -> None:
 @pytest.mark.parametrize(
     ("default", "told"),
     [
-        (date(2024, 1, 31), "2024-01-31"), (timedelta(minutes=1), 60.0), (Color.RED, "red"), (Decimal("1.50"), "1.50"),
-        ({3, 1, 2}, [1, 2, 3]), ((1, 2), [1, 2]), (Path("a/b"), str(Path("a/b"))),
+        (date(2024, 1, 31), "2024-01-31"),
+        (timedelta(minutes=1), 60.0),
+        (Color.RED, "red"),
+        (Decimal("1.50"), "1.50"),
+        ({3, 1, 2}, [1, 2, 3]),
+        ((1, 2), [1, 2]),
+        (Path("a/b"), str(Path("a/b"))),
         (Point(1), {"x": 1, "y": 0, "tags": []}),
         ({1: date(2024, 1, 1)}, {"1": "2024-01-01"}),
     ],
-)  # fmt: skip
+)
 def test_a_default_is_told_as_json(default: Any, told: Any) -> None:
     def fn(a: Any = default) -> None: ...
 
@@ -329,30 +340,58 @@ def test_a_callable_without_signature_takes_anything() -> None:
 @pytest.mark.parametrize(
     ("hint", "value", "expected"),
     [
-        (int, "1", 1), (int, " -7 ", -7), (int, 2.0, 2), (float, 1, 1.0), (float, "2.5", 2.5),
-        (float, math.inf, math.inf), (bool, "yes", True), (bool, 0, False), (bool, "Off", False),
-        (date, "2024-01-01", date(2024, 1, 1)), (date, "2024-01-01T00:00:00", date(2024, 1, 1)),
+        (int, "1", 1),
+        (int, " -7 ", -7),
+        (int, 2.0, 2),
+        (float, 1, 1.0),
+        (float, "2.5", 2.5),
+        (float, math.inf, math.inf),
+        (bool, "yes", True),
+        (bool, 0, False),
+        (bool, "Off", False),
+        (date, "2024-01-01", date(2024, 1, 1)),
+        (date, "2024-01-01T00:00:00", date(2024, 1, 1)),
         (datetime, "2024-01-01", datetime(2024, 1, 1)),
         (datetime, "2024-01-01T10:00:00Z", datetime(2024, 1, 1, 10, tzinfo=timezone.utc)),
         (datetime, "2024-01-01T10:00:00.5+02:00", datetime(2024, 1, 1, 10, 0, 0, 500000, timezone(timedelta(hours=2)))),
-        (datetime, 0, datetime(1970, 1, 1, tzinfo=timezone.utc)), (time, "09:30", time(9, 30)),
-        (timedelta, 90, timedelta(seconds=90)), (timedelta, "1.5", timedelta(seconds=1.5)),
-        (Decimal, "1.10", Decimal("1.10")), (Decimal, 0.1, Decimal("0.1")), (bytes, "é", "é".encode()),
+        (datetime, 0, datetime(1970, 1, 1, tzinfo=timezone.utc)),
+        (time, "09:30", time(9, 30)),
+        (timedelta, 90, timedelta(seconds=90)),
+        (timedelta, "1.5", timedelta(seconds=1.5)),
+        (Decimal, "1.10", Decimal("1.10")),
+        (Decimal, 0.1, Decimal("0.1")),
+        (bytes, "é", "é".encode()),
         (UUID, "12345678123456781234567812345678", UUID(int=0x12345678123456781234567812345678)),
-        (Path, "a/b", Path("a/b")), (PurePosixPath, "a/b", PurePosixPath("a/b")),
-        (Color, "red", Color.RED), (Color, "BLUE", Color.BLUE), (Size, 10, Size.LARGE), (Literal[1, "a"], "a", "a"),
-        (Optional[int], None, None), (Optional[int], "3", 3), (Union[int, str], "3", "3"), (Union[int, str], 3, 3),
-        (Union[date, int], "2024-01-01", date(2024, 1, 1)), (Union[bool, int], 2, 2), (Union[int, float], 1.5, 1.5),
-        (List[int], ["1", 2], [1, 2]), (Set[int], [1, "1"], {1}), (Tuple[int, str], [1, "a"], (1, "a")),
-        (Tuple[int, ...], [], ()), (FrozenSet[str], ["a"], frozenset("a")),
+        (Path, "a/b", Path("a/b")),
+        (PurePosixPath, "a/b", PurePosixPath("a/b")),
+        (Color, "red", Color.RED),
+        (Color, "BLUE", Color.BLUE),
+        (Size, 10, Size.LARGE),
+        (Literal[1, "a"], "a", "a"),
+        (Optional[int], None, None),
+        (Optional[int], "3", 3),
+        (Union[int, str], "3", "3"),
+        (Union[int, str], 3, 3),
+        (Union[date, int], "2024-01-01", date(2024, 1, 1)),
+        (Union[bool, int], 2, 2),
+        (Union[int, float], 1.5, 1.5),
+        (List[int], ["1", 2], [1, 2]),
+        (Set[int], [1, "1"], {1}),
+        (Tuple[int, str], [1, "a"], (1, "a")),
+        (Tuple[int, ...], [], ()),
+        (FrozenSet[str], ["a"], frozenset("a")),
         (Sequence[date], ["2024-01-01"], [date(2024, 1, 1)]),
-        (Dict[int, date], {"1": "2024-01-01"}, {1: date(2024, 1, 1)}), (list, [1, "a"], [1, "a"]),
+        (Dict[int, date], {"1": "2024-01-01"}, {1: date(2024, 1, 1)}),
+        (list, [1, "a"], [1, "a"]),
         (Point, {"x": "1"}, Point(1)),
         (Line, {"start": {"x": 1}, "end": {"x": 2, "y": 3}}, Line(Point(1), Point(2, 3))),
-        (Movie, {"title": "t", "year": "1999"}, {"title": "t", "year": 1999}), (Pair, [1, "x"], Pair(1, "x")),
-        (Pair, {"left": 2}, Pair(2, "r")), (UserId, "5", 5), (Any, {"a": [1]}, {"a": [1]}),
+        (Movie, {"title": "t", "year": "1999"}, {"title": "t", "year": 1999}),
+        (Pair, [1, "x"], Pair(1, "x")),
+        (Pair, {"left": 2}, Pair(2, "r")),
+        (UserId, "5", 5),
+        (Any, {"a": [1]}, {"a": [1]}),
     ],
-)  # fmt: skip
+)
 def test_a_json_value_becomes_what_the_hint_says(hint: Any, value: Any, expected: Any) -> None:
     got = read(hint, value)
 
@@ -363,21 +402,41 @@ def test_a_json_value_becomes_what_the_hint_says(hint: Any, value: Any, expected
 @pytest.mark.parametrize(
     ("hint", "value", "right"),
     [
-        (str, 5, "a string"), (str, None, "a string"), (int, "many", "a whole number"), (int, 1.5, "a whole number"),
-        (int, True, "a whole number"), (int, math.inf, "a whole number"), (int, "1" * 5000, "a whole number"),
-        (float, "x", "a number"), (float, True, "a number"), (bool, "maybe", "true or false"),
+        (str, 5, "a string"),
+        (str, None, "a string"),
+        (int, "many", "a whole number"),
+        (int, 1.5, "a whole number"),
+        (int, True, "a whole number"),
+        (int, math.inf, "a whole number"),
+        (int, "1" * 5000, "a whole number"),
+        (float, "x", "a number"),
+        (float, True, "a number"),
+        (bool, "maybe", "true or false"),
         (bool, 2, "true or false"),
-        (date, "2024-02-30", 'a date such as "2024-01-31"'), (date, "2024-01-01T10:00", "a date such as"),
-        (datetime, "soon", "a time such as"), (datetime, 1e300, "a time such as"), (UUID, "x", "a UUID"),
-        (timedelta, 1e300, "a number of seconds"), (timedelta, math.nan, "a number of seconds"),
-        (Decimal, "x", "a decimal number"), (Color, "green", "one of 'red', 'blue'"), (Literal["a"], "b", "one of 'a'"),
-        (Optional[int], "x", "a whole number or null"), (List[int], 5, "a list of which each is a whole number"),
-        (List[int], "12", "a list"), (Path, 5, "a path"), (float, {"$float": "inf"}, "a number"),
-        (Tuple[int, str], [1], "a list of 2 items"), (Dict[str, int], [], "an object"),
-        (Point, 5, "an object with x, y, tags"), (datetime, "2024-W01-1", "a time such as"),
-        (datetime, "20240101", "a time such as"), (float, "1_000", "a number"), (float, "nan", "a number"),
+        (date, "2024-02-30", 'a date such as "2024-01-31"'),
+        (date, "2024-01-01T10:00", "a date such as"),
+        (datetime, "soon", "a time such as"),
+        (datetime, 1e300, "a time such as"),
+        (UUID, "x", "a UUID"),
+        (timedelta, 1e300, "a number of seconds"),
+        (timedelta, math.nan, "a number of seconds"),
+        (Decimal, "x", "a decimal number"),
+        (Color, "green", "one of 'red', 'blue'"),
+        (Literal["a"], "b", "one of 'a'"),
+        (Optional[int], "x", "a whole number or null"),
+        (List[int], 5, "a list of which each is a whole number"),
+        (List[int], "12", "a list"),
+        (Path, 5, "a path"),
+        (float, {"$float": "inf"}, "a number"),
+        (Tuple[int, str], [1], "a list of 2 items"),
+        (Dict[str, int], [], "an object"),
+        (Point, 5, "an object with x, y, tags"),
+        (datetime, "2024-W01-1", "a time such as"),
+        (datetime, "20240101", "a time such as"),
+        (float, "1_000", "a number"),
+        (float, "nan", "a number"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_refused_with_what_would(hint: Any, value: Any, right: str) -> None:
     assert refusal(hint, value).startswith("Parameter 'value' must be %s" % right)
 
@@ -396,15 +455,18 @@ def test_what_does_not_fit_is_refused_with_what_would(hint: Any, value: Any, rig
         (Movie, {"title": "t"}, "Parameter 'value.year' is missing: it must be a whole number."),
         (Optional[List[int]], ["x"], "Parameter 'value[0]' must be a whole number, not 'x'."),
         (
-            Union[int, List[int]], "x",
+            Union[int, List[int]],
+            "x",
             "Parameter 'value' must be a whole number or a list of which each is a whole number, not 'x'.",
         ),
         (
-            Set[Any], [[1]],
-            "Parameter 'value' must be a list of which each is a string or a number or true or false or null, not [[1]].",
+            Set[Any],
+            [[1]],
+            "Parameter 'value' must be a list of which each is a string or a number or true or false or null, "
+            "not [[1]].",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_inside_a_value_is_named_by_its_place(hint: Any, value: Any, sentence: str) -> None:
     assert refusal(hint, value) == sentence
 
@@ -487,15 +549,26 @@ def test_a_model_that_validates_is_left_to_itself() -> None:
 # ------------------------------------------------------------------------------------------------------- round trips
 
 ROUND_TRIPS = [
-    (int, st.integers()), (float, st.floats(allow_nan=False, allow_infinity=False)), (str, st.text()),
-    (bool, st.booleans()), (date, st.dates()), (datetime, st.datetimes(timezones=st.none() | st.just(timezone.utc))),
-    (time, st.times()), (UUID, st.uuids()), (Decimal, st.decimals(allow_nan=False)), (Color, st.sampled_from(Color)),
-    (Size, st.sampled_from(Size)), (timedelta, st.timedeltas(timedelta(-1000), timedelta(1000))),
-    (Optional[date], st.none() | st.dates()), (List[date], st.lists(st.dates())), (Set[int], st.sets(st.integers())),
-    (Dict[str, date], st.dictionaries(st.text(), st.dates())), (Tuple[int, str], st.tuples(st.integers(), st.text())),
+    (int, st.integers()),
+    (float, st.floats(allow_nan=False, allow_infinity=False)),
+    (str, st.text()),
+    (bool, st.booleans()),
+    (date, st.dates()),
+    (datetime, st.datetimes(timezones=st.none() | st.just(timezone.utc))),
+    (time, st.times()),
+    (UUID, st.uuids()),
+    (Decimal, st.decimals(allow_nan=False)),
+    (Color, st.sampled_from(Color)),
+    (Size, st.sampled_from(Size)),
+    (timedelta, st.timedeltas(timedelta(-1000), timedelta(1000))),
+    (Optional[date], st.none() | st.dates()),
+    (List[date], st.lists(st.dates())),
+    (Set[int], st.sets(st.integers())),
+    (Dict[str, date], st.dictionaries(st.text(), st.dates())),
+    (Tuple[int, str], st.tuples(st.integers(), st.text())),
     (Point, st.builds(Point, st.integers(), st.integers(), st.lists(st.text()))),
     (Dict[int, List[date]], st.dictionaries(st.integers(), st.lists(st.dates()))),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("hint", "values"), ROUND_TRIPS, ids=lambda item: str(item)[:30])
@@ -579,8 +652,11 @@ def test_a_numpy_docstring_describes_the_parameters() -> None:
     properties = parameters_schema(fn)["properties"]
 
     assert [properties[name].get("description") for name in ("first", "second", "third", "fourth")] == [
-        "how many of them", "names", "names", None,
-    ]  # fmt: skip
+        "how many of them",
+        "names",
+        "names",
+        None,
+    ]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 9), reason="Annotated came with Python 3.9")

@@ -70,8 +70,12 @@ def test_a_sub_flow_tells_its_run_before_anything_happens_in_it(execute: Execute
 
     (sub,) = runs_of(told)
     assert [type(fact).__name__ for fact in told.facts] == [
-        "RunStarted", "TaskStarted", "SubRunStarted", "TaskEnded", "RunEnded",
-    ]  # fmt: skip
+        "RunStarted",
+        "TaskStarted",
+        "SubRunStarted",
+        "TaskEnded",
+        "RunEnded",
+    ]
     assert (sub.flow, sub.task, sub.parameters) == ("Inner", 1, {"number": 2, "word": "x"})
     assert sub.tags == ["daily", "from-order"]
     assert UUID(sub.run).version == 7
@@ -164,9 +168,13 @@ def test_a_sub_flow_inside_a_task_and_inside_a_process(execute: Execute) -> None
     first, second = runs_of(told)
     assert told.ended.result == "((1, 'outer'), (2, 'outer'))"
     assert [(s.key, s.parent, owners(told)[s.task]) for s in told.started] == [
-        ("calls_a_flow", None, None), ("child", 1, None), ("step", 2, first.run),
-        ("calls_a_flow", None, None), ("child", 4, None), ("step", 5, second.run),
-    ]  # fmt: skip
+        ("calls_a_flow", None, None),
+        ("child", 1, None),
+        ("step", 2, first.run),
+        ("calls_a_flow", None, None),
+        ("child", 4, None),
+        ("step", 5, second.run),
+    ]
     assert [second.task, second.parameters] == [5, {"number": 2}]
 
 
@@ -318,9 +326,10 @@ class Walked(List[int]):
 
 
 @pytest.mark.parametrize(
-    "value", ["x" * 1_000_000, list(range(100_000)), 10**100_000, [[["x" * 9_000]]]],
+    "value",
+    ["x" * 1_000_000, list(range(100_000)), 10**100_000, [[["x" * 9_000]]]],
     ids=["text", "list", "number", "deep"],
-)  # fmt: skip
+)
 def test_large_values_are_previews(execute: Execute, value: Any) -> None:
     assert len(json.dumps(told_of(execute, value=value))) < 2_000
 

@@ -117,11 +117,15 @@ class Slow:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (None, ""), (42, "42"), (True, "True"), ("text", "'text'"), ([1, {"a": date(2026, 1, 2)}],
-         "[1, {'a': datetime.date(2026, 1, 2)}]"), (Slow(), "<tests.sdk.test_told_states.Slow>"),
+        (None, ""),
+        (42, "42"),
+        (True, "True"),
+        ("text", "'text'"),
+        ([1, {"a": date(2026, 1, 2)}], "[1, {'a': datetime.date(2026, 1, 2)}]"),
+        (Slow(), "<tests.sdk.test_told_states.Slow>"),
         ([Slow()], "[<tests.sdk.test_told_states.Slow>]"),
     ],
-)  # fmt: skip
+)
 def test_what_a_task_returned_is_told_by_a_preview(execute: Execute, options: Any, value: Any, told: str) -> None:
     @task(**options)
     def gives() -> Any:

@@ -160,7 +160,7 @@ def test_a_hook_that_fails_is_logged_and_does_not_stop_the_others(diary: Diary, 
     assert [(lines[0], lines[-1]) for lines in told] == [
         ("The rollback hook 'breaks' failed", "OSError: no such luck"),
         ("Flow 'undone' failed: RuntimeError", "RuntimeError"),
-    ]  # fmt: skip
+    ]
     assert diary.lines == ["a", "b", "c", "undo c", "undo b", "undo a"]
     diary.lines.clear()
     assert [line.level for line in execute(done).logged] == [logging.ERROR]

@@ -59,9 +59,13 @@ class FakeWorker:
         return order
 
     def say(
-        self, order: messages.OfferRun, *facts: object, first: int = 1, stream: str = messages.FACTS,
+        self,
+        order: messages.OfferRun,
+        *facts: object,
+        first: int = 1,
+        stream: str = messages.FACTS,
         now: datetime = NOW,
-    ) -> object:  # fmt: skip
+    ) -> object:
         rows = [fact if isinstance(fact, dict) else {"type": type(fact).__name__, **fact.__dict__} for fact in facts]
         message = messages.FactsRecorded(order.fence, order.run, first, rows, stream)
         return ledger.record(worker=self.id, message=message, now=now)

@@ -32,10 +32,17 @@ SCHEMA = {
 def make_flow(now: datetime, name: str = "Churn Model", **values: Any) -> Flow:
     values.setdefault("configurations", {"development": {"source": "sample.csv"}, "release": {}})
     flow = Flow.objects.create(
-        name=name, slug=name.lower().replace(" ", "-"), description="<b>bold</b> words", tags=["ml"],
-        parameters=values.pop("parameters", {}), file="/srv/flows/churn.py", line=7, created_at=now, updated_at=now,
+        name=name,
+        slug=name.lower().replace(" ", "-"),
+        description="<b>bold</b> words",
+        tags=["ml"],
+        parameters=values.pop("parameters", {}),
+        file="/srv/flows/churn.py",
+        line=7,
+        created_at=now,
+        updated_at=now,
         **values,
-    )  # fmt: skip
+    )
     for position, (key, weight) in enumerate([("load", 1), ("train", 6), ("keep", 1)]):
         Task.objects.create(flow=flow, key=key, name=key, position=position, weight=weight, estimated_ms=1000 * weight)
     return flow
@@ -46,11 +53,17 @@ def make_run(flow: Flow, at: datetime, state: str = "COMPLETED", **values: Any) 
     final, started = state in FINAL, state not in WAITING
     pk = uuid.UUID(int=id_at(at).int | uuid.uuid4().int >> 64)
     return Run.objects.create(
-        id=pk, flow=flow, state=state, trigger=values.pop("trigger", "page"), created_at=at,
+        id=pk,
+        flow=flow,
+        state=state,
+        trigger=values.pop("trigger", "page"),
+        created_at=at,
         started_at=at + timedelta(seconds=1) if started else None,
         finished_at=at + timedelta(seconds=61) if final else None,
-        progress=100 if state == "COMPLETED" else 20 if started else 0, attempt=1 if started else 0, **values,
-    )  # fmt: skip
+        progress=100 if state == "COMPLETED" else 20 if started else 0,
+        attempt=1 if started else 0,
+        **values,
+    )
 
 
 def make_tasks(run: Run, *states: str) -> list[TaskRun]:
@@ -58,11 +71,21 @@ def make_tasks(run: Run, *states: str) -> list[TaskRun]:
     rows = []
     for position, (task, state) in enumerate(zip(run.flow.tasks.all(), states, strict=True)):
         begun = state not in {TaskState.PENDING, TaskState.SKIPPED}
-        rows.append(TaskRun(
-            run=run, attempt=1, key=task.key, name=task.name, position=position, number=position + 1 if begun else None,
-            state=state, weight=task.weight, learned_ms=60_000, started_at=start if begun else None,
-            finished_at=start + timedelta(seconds=5) if begun and start and state != TaskState.RUNNING else None,
-        ))  # fmt: skip
+        rows.append(
+            TaskRun(
+                run=run,
+                attempt=1,
+                key=task.key,
+                name=task.name,
+                position=position,
+                number=position + 1 if begun else None,
+                state=state,
+                weight=task.weight,
+                learned_ms=60_000,
+                started_at=start if begun else None,
+                finished_at=start + timedelta(seconds=5) if begun and start and state != TaskState.RUNNING else None,
+            )
+        )
     return TaskRun.objects.bulk_create(rows)
 
 
@@ -93,8 +116,16 @@ def make_house(now: datetime) -> Flow:
     for number, state in enumerate(RunState):
         at = now - timedelta(minutes=90 - number)
         error = "ValueError: <script>alert(1)</script>\nmore" if state in {"FAILED", "CRASHED"} else ""
-        run = make_run(flow, at, state, error=error, traceback=error, worker=worker, parameters={"api_token": "hush"},
-                       schedule=schedule if number % 2 else None)  # fmt: skip
+        run = make_run(
+            flow,
+            at,
+            state,
+            error=error,
+            traceback=error,
+            worker=worker,
+            parameters={"api_token": "hush"},
+            schedule=schedule if number % 2 else None,
+        )
         Event.objects.create(run=run, time=at, after=state, who="ana", why="because")
         if run.started_at:
             middle = "FAILED" if error else "COMPLETED" if run.is_final else "RUNNING"

@@ -44,8 +44,11 @@ def command(*words: str) -> tuple[int, str, str]:
 
 def test_names_that_look_alike_have_addresses_of_their_own():
     assert announced("Sales EU", "Sales: EU", "sales-eu", "SALES EU") == {
-        "Sales EU": "sales-eu", "Sales: EU": "sales-eu-2", "sales-eu": "sales-eu-3", "SALES EU": "sales-eu-4",
-    }  # fmt: skip
+        "Sales EU": "sales-eu",
+        "Sales: EU": "sales-eu-2",
+        "sales-eu": "sales-eu-3",
+        "SALES EU": "sales-eu-4",
+    }
 
 
 def test_a_name_without_a_letter_or_digit_has_one_too():
@@ -182,9 +185,11 @@ def test_no_door_of_the_api_takes_a_similar_name(call, text):
 
     wish = {"kind": "interval", "expression": "60", "flow": text}
     answers = [
-        call("POST", "/runs", {"items": [{"flow": text}]}), call("POST", "/schedules", wish),
-        call("GET", f"/runs?flow={text.replace(' ', '%20')}"), call("GET", f"/schedules?flow={text.replace(' ', '+')}"),
-    ]  # fmt: skip
+        call("POST", "/runs", {"items": [{"flow": text}]}),
+        call("POST", "/schedules", wish),
+        call("GET", f"/runs?flow={text.replace(' ', '%20')}"),
+        call("GET", f"/schedules?flow={text.replace(' ', '+')}"),
+    ]
 
     assert [status for status, _ in answers] == [404] * 4
     assert not Run.objects.exists()

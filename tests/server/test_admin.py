@@ -153,9 +153,15 @@ def test_a_schedule_is_paused_and_resumed(root: Client, flow: Flow) -> None:
 
 
 SCHEDULE = {
-    "name": "nightly", "kind": "cron", "expression": "0 2 * * *", "timezone": "UTC", "parameters": "{}",
-    "configuration": "", "catch_up": "latest", "overlap": "skip",
-}  # fmt: skip
+    "name": "nightly",
+    "kind": "cron",
+    "expression": "0 2 * * *",
+    "timezone": "UTC",
+    "parameters": "{}",
+    "configuration": "",
+    "catch_up": "latest",
+    "overlap": "skip",
+}
 
 
 def test_a_schedule_is_added_and_planned(root: Client, flow: Flow) -> None:
@@ -244,8 +250,13 @@ def test_an_admin_keeps_people_and_groups(client: Client, administrator: User) -
 def test_an_admin_cannot_make_a_superuser_nor_change_one(client: Client, administrator: User) -> None:
     root = User.objects.create_superuser("root", password="before")
     client.force_login(administrator)
-    form = {"username": "admin", "is_superuser": "on", "is_active": "on", "date_joined_0": "2026-01-01",
-            "date_joined_1": "00:00:00"}  # fmt: skip
+    form = {
+        "username": "admin",
+        "is_superuser": "on",
+        "is_active": "on",
+        "date_joined_0": "2026-01-01",
+        "date_joined_1": "00:00:00",
+    }
 
     client.post(page("auth.user", "change", administrator.pk), form)
     client.post(f"/admin/auth/user/{root.pk}/password/", {"password1": "taken-over-1", "password2": "taken-over-1"})

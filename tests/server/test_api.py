@@ -250,10 +250,12 @@ def test_tasks_and_logs_of_a_run_have_the_promised_fields(call: Call, worker: An
 def test_a_run_and_its_tasks_tell_their_tracebacks(call: Call, worker: Any, run: Run) -> None:
     order, at = worker.take(), timezone.now().timestamp()
     worker.say(
-        order, messages.RunStarted(at, pid=1), messages.TaskStarted(at, 1, "load"),
+        order,
+        messages.RunStarted(at, pid=1),
+        messages.TaskStarted(at, 1, "load"),
         messages.TaskEnded(at, 1, "FAILED", "ValueError: no", "Traceback: load"),
         messages.RunEnded(at, "FAILED", error="ValueError: no", traceback="Traceback: flow"),
-    )  # fmt: skip
+    )
 
     assert call("GET", f"/runs/{run.pk}").data["traceback"] == "Traceback: flow"
     tasks = {task["key"]: task for task in call("GET", f"/runs/{run.pk}/tasks").data["items"]}
@@ -286,11 +288,15 @@ def long_log(run: Run) -> Run:
     now = timezone.now().replace(microsecond=0)
     LogLine.objects.bulk_create(
         LogLine(
-            run=run, seq=n, attempt=1, time=now + timedelta(microseconds=n * 1000), message=f"line {n}",
+            run=run,
+            seq=n,
+            attempt=1,
+            time=now + timedelta(microseconds=n * 1000),
+            message=f"line {n}",
             level=30 if n % 100 == 0 else 20,
         )
         for n in range(1, 10_002)
-    )  # fmt: skip
+    )
     return run
 
 

@@ -48,9 +48,12 @@ def operations() -> dict[str, Any]:
 
 OPERATIONS = operations()
 CHECKS = [
-    not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
     negative_data_rejection,
-]  # fmt: skip
+]
 EXAMPLES = 10
 
 Known = dict[str, Any]
@@ -69,8 +72,12 @@ def known(flow: Flow, worker: FakeWorker) -> Known:
     limits.create_limit(name="gpu", slots=2, per_second=0.5, now=NOW)
     limits.set_variable(name="gpu", value={"a": [1, None]}, now=NOW, who="ana")
     return {
-        "slug": flow.slug, "run_id": order.run, "schedule_id": row.pk, "name": "gpu", "worker_id": str(worker.id),
-    }  # fmt: skip
+        "slug": flow.slug,
+        "run_id": order.run,
+        "schedule_id": row.pk,
+        "name": "gpu",
+        "worker_id": str(worker.id),
+    }
 
 
 class InProcess(requests.adapters.HTTPAdapter):
@@ -111,9 +118,13 @@ def test_every_answer_is_one_that_is_described(name: str, mode: GenerationMode, 
 
     @given(case=operation.as_strategy(generation_mode=mode), there=st.booleans())
     @settings(
-        max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     def ask(case: Any, there: bool) -> None:
         if there:
             case.path_parameters = {key: known.get(key, value) for key, value in (case.path_parameters or {}).items()}

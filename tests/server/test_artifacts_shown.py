@@ -182,9 +182,18 @@ def test_what_is_half_written_is_not_shown(browser, show):
 
 @pytest.mark.parametrize(
     "link",
-    ["javascript:alert(1)", "JaVaScRiPt:alert(1)", "data:text/html,x", "/logout/", "java\nscript:x", "https://a b",
-             " javascript:x", "vbscript:x", "https://x\x01"],
-)  # fmt: skip
+    [
+        "javascript:alert(1)",
+        "JaVaScRiPt:alert(1)",
+        "data:text/html,x",
+        "/logout/",
+        "java\nscript:x",
+        "https://a b",
+        " javascript:x",
+        "vbscript:x",
+        "https://x\x01",
+    ],
+)
 def test_a_link_to_anything_else_is_text(browser, show, link):
     run = show(written("link", json.dumps({"link": link, "text": "click"})))
 
@@ -205,13 +214,13 @@ def test_a_link_to_anything_else_is_text(browser, show, link):
         ("![logo](https://e.example/x.png)", f'<a href="https://e.example/x.png" {LEAVING}>logo</a>'),
         ("[![logo](https://e.example/x.png)](https://e.example/)", f'<a href="https://e.example/" {LEAVING}>logo</a>'),
         ("![logo](data:image/png;base64,AA==)", "![logo](data:"),
-        ("[x](https://e.example/\"onmouseover=alert(1))", "%22onmouseover"),
+        ('[x](https://e.example/"onmouseover=alert(1))', "%22onmouseover"),
         ("| a |\n|:-:|\n| <b> |", '<td class="at-center">&lt;b&gt;</td>'),
         ("# one\n\n###### six", "<h4>one</h4>\n<h6>six</h6>"),
         ("~~gone~~", "<s>gone</s>"),
         ("&lt;script&gt;", "&lt;script&gt;"),
     ],
-)  # fmt: skip
+)
 def test_markdown_brings_in_nothing_that_runs_or_loads(text, shown):
     made = markdown.rendered(text)
 
@@ -222,9 +231,20 @@ def test_markdown_brings_in_nothing_that_runs_or_loads(text, shown):
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 16_000, "*a_" * 10_000, "> " * 16_000, "![a](" * 6_000, "`" * 32_000, "|a" * 16_000, "- " * 16_000,
-     "<" * 32_000, "&" * 32_000, "[a](b" * 6_000, "***" * 10_000],
-)  # fmt: skip
+    [
+        "[" * 16_000,
+        "*a_" * 10_000,
+        "> " * 16_000,
+        "![a](" * 6_000,
+        "`" * 32_000,
+        "|a" * 16_000,
+        "- " * 16_000,
+        "<" * 32_000,
+        "&" * 32_000,
+        "[a](b" * 6_000,
+        "***" * 10_000,
+    ],
+)
 def test_markdown_made_to_be_slow_is_not(text):
     begun = time.perf_counter()
     markdown.rendered(text)
@@ -275,9 +295,20 @@ def test_a_picture_from_elsewhere_is_named_and_shown_only_on_its_own_page(browse
 
 
 @pytest.mark.parametrize(
-    "url", ["javascript:alert(1)", "https://a.com;script-src *", "https://user:pw@a.com/x", "https://a.com\\@b.com/",
-            "//a.com/x.png", "https://*/x", "s3://bucket/x.png", "https://a.com/ x", "https://a.com\n", "https://[::1]/x"],
-)  # fmt: skip
+    "url",
+    [
+        "javascript:alert(1)",
+        "https://a.com;script-src *",
+        "https://user:pw@a.com/x",
+        "https://a.com\\@b.com/",
+        "//a.com/x.png",
+        "https://*/x",
+        "s3://bucket/x.png",
+        "https://a.com/ x",
+        "https://a.com\n",
+        "https://[::1]/x",
+    ],
+)
 def test_an_address_that_is_not_plain_opens_no_policy(browser, show, url):
     run = show(written("image", url))
 
@@ -337,9 +368,17 @@ def test_the_api_tells_them_in_order_and_in_pages(call, show):
 
     assert [item["data"] for item in first["items"]] == ["# a", {"columns": None, "rows": [[1, "x"]]}, 7.5]
     assert first["items"][0] | {"id": "", "url": ""} == {
-        "id": "", "url": "", "kind": "markdown", "key": "k", "description": "d", "task": "extract", "attempt": 1,
-        "created_at": "2026-03-02T12:00:01.000Z", "updated_at": "2026-03-02T12:00:01.000Z", "data": "# a",
-    }  # fmt: skip
+        "id": "",
+        "url": "",
+        "kind": "markdown",
+        "key": "k",
+        "description": "d",
+        "task": "extract",
+        "attempt": 1,
+        "created_at": "2026-03-02T12:00:01.000Z",
+        "updated_at": "2026-03-02T12:00:01.000Z",
+        "data": "# a",
+    }
     assert second["items"][0]["data"] == {"link": "https://e.example/", "text": ""}
     assert second["items"][1]["data"] == "data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode()
     assert second["next_cursor"] is None

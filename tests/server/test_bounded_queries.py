@@ -31,10 +31,17 @@ def addresses(run: Run, uid: uuid.UUID) -> list[tuple[str, dict[str, str]]]:
 
 def searches(run: Run) -> list[tuple[str, str]]:
     return [
-        ("/runs/", "q"), ("/runs/", "tag"), (f"/runs/{run.pk}/_log/", "find"), ("/api/runs", "q"), ("/api/runs", "tag"),
-        (f"/api/runs/{run.pk}/logs", "q"), ("/admin/runs/run/", "q"), ("/admin/flows/flow/", "q"),
-        ("/admin/runs/logline/", "message__regex"), ("/admin/runs/run/", "parameters__icontains"),
-    ]  # fmt: skip
+        ("/runs/", "q"),
+        ("/runs/", "tag"),
+        (f"/runs/{run.pk}/_log/", "find"),
+        ("/api/runs", "q"),
+        ("/api/runs", "tag"),
+        (f"/api/runs/{run.pk}/logs", "q"),
+        ("/admin/runs/run/", "q"),
+        ("/admin/flows/flow/", "q"),
+        ("/admin/runs/logline/", "message__regex"),
+        ("/admin/runs/run/", "parameters__icontains"),
+    ]
 
 
 @pytest.fixture
@@ -52,9 +59,17 @@ def left(run: Run, now: Any) -> Any:
         LogLine.objects.create(run=run, seq=1, attempt=1, time=now, level=20, message=text)
         Event.objects.create(run=run, time=now, who="ana", why=text)
         Artifact.objects.create(
-            run=run, attempt=1, uid=uid, kind="markdown", created_at=now, updated_at=now, parts_seen=1, size=len(text),
-            data=text, head=text[:20_000],
-        )  # fmt: skip
+            run=run,
+            attempt=1,
+            uid=uid,
+            kind="markdown",
+            created_at=now,
+            updated_at=now,
+            parts_seen=1,
+            size=len(text),
+            data=text,
+            head=text[:20_000],
+        )
         return uid
 
     return fill

@@ -119,11 +119,18 @@ def test_whatever_is_asked_of_an_offered_query_the_server_does_not_fail(model: A
 @pytest.mark.parametrize(
     "query",
     [
-        "parameters__key__startswith=h", "parameters__key__regex=^h", "parameters__icontains=hunter2", "parameters=1",
-        "flow__configurations__icontains=hunter2", "flow__parameters__contains=hunter2", "traceback__regex=(y%2B)%2Bz",
-        "state=PENDING&parameters__key__startswith=h", "schedule__parameters__icontains=h", "no_such_column=1",
+        "parameters__key__startswith=h",
+        "parameters__key__regex=^h",
+        "parameters__icontains=hunter2",
+        "parameters=1",
+        "flow__configurations__icontains=hunter2",
+        "flow__parameters__contains=hunter2",
+        "traceback__regex=(y%2B)%2Bz",
+        "state=PENDING&parameters__key__startswith=h",
+        "schedule__parameters__icontains=h",
+        "no_such_column=1",
     ],
-)  # fmt: skip
+)
 def test_a_secret_is_not_read_letter_by_letter(role: str, query: str, run: Run, schedule: Schedule) -> None:  # noqa: F811
     client = signed_in(role)
     for model in (Run, Schedule, Flow, TaskRun, Event, LogLine):

@@ -38,8 +38,13 @@ def test_an_offer_says_what_to_run(worker, flow):
     (offer,) = worker.offers()
 
     assert (offer.flow, offer.parameters, offer.configuration, offer.tags, offer.attempt, offer.trigger) == (
-        "Daily Sales ETL", {"limit": 3}, "release", ["sales", "x"], 1, "api",
-    )  # fmt: skip
+        "Daily Sales ETL",
+        {"limit": 3},
+        "release",
+        ["sales", "x"],
+        1,
+        "api",
+    )
 
 
 def test_a_run_is_offered_once(worker, run):
@@ -120,8 +125,9 @@ def test_offers_that_nobody_claimed_go_back_and_name_their_worker(worker, flow):
     dispatch.expire(fences=[offer.fence for offer in offers], now=NOW)
 
     assert set(Run.objects.values_list("state", "state_reason")) == {
-        ("PENDING", "worker w1 did not answer in time"), ("PENDING", "worker w2 did not answer in time"),
-    }  # fmt: skip
+        ("PENDING", "worker w1 did not answer in time"),
+        ("PENDING", "worker w2 did not answer in time"),
+    }
 
 
 def test_fences_only_grow(worker, run):

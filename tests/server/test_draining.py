@@ -172,7 +172,7 @@ def told(worker: FakeWorker, order: p.OfferRun) -> UUID:
     requests.pause(run_id=run.pk, now=LATER, who="ana")
     Question.objects.create(
         attempt_id=order.fence, number=1, kind="variable.get", body={}, asked_at=LATER, answer={"value": 1}
-    )  # fmt: skip
+    )
     return worker.id
 
 

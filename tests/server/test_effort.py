@@ -29,9 +29,23 @@ EVIL_PATTERNS = {
     r"\s+$": " " * 50_000 + "x",
 }
 ORDINARY_PATTERNS = (
-    "^[a-z]+(-[a-z0-9]+)*$", r"^\d{4}-\d{2}$", "x", "^$", "(?i)^ab?c", r"^[^@\s]+@[^@\s]+\.[a-z]{2,}$",
-    "^(?!a)b*", r"\bzz", "a|b$", "é", "^.$", r"^\w+$", r"^\S*\Z", "(?P<n>a)(?P=n)", "[a]]", "[a-",
-)  # fmt: skip
+    "^[a-z]+(-[a-z0-9]+)*$",
+    r"^\d{4}-\d{2}$",
+    "x",
+    "^$",
+    "(?i)^ab?c",
+    r"^[^@\s]+@[^@\s]+\.[a-z]{2,}$",
+    "^(?!a)b*",
+    r"\bzz",
+    "a|b$",
+    "é",
+    "^.$",
+    r"^\w+$",
+    r"^\S*\Z",
+    "(?P<n>a)(?P=n)",
+    "[a]]",
+    "[a-",
+)
 
 
 def flow_of(schema: Any, **defs: Any) -> Flow:
@@ -97,9 +111,11 @@ def test_an_ordinary_pattern_refuses_at_the_door_with_the_sentence_of_the_run() 
     assert said_of(schema, "daily-sales-2") == ""
     with pytest.raises(validation.Unfit) as unfit:
         validation.fit("x", schema, "Daily Sales")
-    assert said_of(schema, "Daily Sales") == str(unfit.value) == (
-        "Parameter 'x' must be a string that matches '^[a-z]+(-[a-z0-9]+)*$', not 'Daily Sales'."
-    )  # fmt: skip
+    assert (
+        said_of(schema, "Daily Sales")
+        == str(unfit.value)
+        == ("Parameter 'x' must be a string that matches '^[a-z]+(-[a-z0-9]+)*$', not 'Daily Sales'.")
+    )
 
 
 def test_the_clock_is_looked_at_before_each_value_and_each_keyword(monkeypatch: pytest.MonkeyPatch) -> None:

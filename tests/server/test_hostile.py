@@ -36,9 +36,17 @@ def dribbling(site: Site) -> list[int]:
 
 @pytest.mark.parametrize(
     ("client", "growth"),
-    [(hostile.page_flood, 12), (hostile.tiny_flood, 12), (hostile.worker_flood, 12), (hostile.worker_echoes, 12),
-     (hostile.halves, GROWTH), (hostile.deaf_pages, 15), (hostile.deaf_readers, 20), (hostile.deaf_downloads, 25)],
-)  # fmt: skip
+    [
+        (hostile.page_flood, 12),
+        (hostile.tiny_flood, 12),
+        (hostile.worker_flood, 12),
+        (hostile.worker_echoes, 12),
+        (hostile.halves, GROWTH),
+        (hostile.deaf_pages, 15),
+        (hostile.deaf_readers, 20),
+        (hostile.deaf_downloads, 25),
+    ],
+)
 def test_what_a_client_sends_or_does_not_read_costs_a_fixed_amount(
     site: Site, client: hostile.Client, growth: float
 ) -> None:

@@ -38,12 +38,14 @@ def trigger(*wishes: requests.RunRequest) -> list[Run]:
     return requests.trigger_many(items=wishes, now=NOW, trigger="api", who="ana")
 
 
-REQUESTS = st.fixed_dictionaries({
-    "parameters": st.sampled_from([None, {}, {"limit": 1}, {"limit": 2}, {"path": "a"}, {"path": "a", "limit": 1}]),
-    "configuration": st.sampled_from([None, "", "development", "release"]),
-    "run_at": st.sampled_from([None, LATER, LATER_THERE, LATER + timedelta(hours=1)]),
-    "tags": st.sampled_from([(), ["a"], ("a",), ["b"], ["a", "b"]]),
-})  # fmt: skip
+REQUESTS = st.fixed_dictionaries(
+    {
+        "parameters": st.sampled_from([None, {}, {"limit": 1}, {"limit": 2}, {"path": "a"}, {"path": "a", "limit": 1}]),
+        "configuration": st.sampled_from([None, "", "development", "release"]),
+        "run_at": st.sampled_from([None, LATER, LATER_THERE, LATER + timedelta(hours=1)]),
+        "tags": st.sampled_from([(), ["a"], ("a",), ["b"], ["a", "b"]]),
+    }
+)
 
 
 def said(request: dict[str, Any]) -> tuple[Any, ...]:
@@ -166,9 +168,11 @@ def test_two_requests_at_one_moment_are_one_run() -> None:
         together.wait()
         try:
             answer = Client().post(
-                "/api/flows/daily-sales-etl/runs", body, content_type="application/json",
+                "/api/flows/daily-sales-etl/runs",
+                body,
+                content_type="application/json",
                 headers={"Authorization": f"Bearer {secret}"},
-            )  # fmt: skip
+            )
             answers.append((answer.status_code, answer.json().get("id", "")))
         finally:
             connection.close()

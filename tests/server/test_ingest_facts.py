@@ -157,9 +157,12 @@ def test_a_final_run_never_changes(worker, run):
     before = Run.objects.values().get(pk=run.pk)
 
     worker.say(
-        order, p.TaskStarted(seconds(2), 9, "late"), p.RunEnded(seconds(2), "FAILED"), p.ProcessExited(seconds(3), "x"),
+        order,
+        p.TaskStarted(seconds(2), 9, "late"),
+        p.RunEnded(seconds(2), "FAILED"),
+        p.ProcessExited(seconds(3), "x"),
         first=3,
-    )  # fmt: skip
+    )
 
     after = Run.objects.values().get(pk=run.pk)
     before.pop("version"), after.pop("version")
@@ -417,9 +420,13 @@ def test_a_failed_call_that_the_flow_survives_counts_as_done(worker, run):
 def test_a_task_that_is_tried_again_is_retrying_in_between_and_says_how_often(worker, run):
     order = worker.take()
     worker.say(
-        order, *started(p.TaskStarted(seconds(0), 1, "shaky"), p.TaskProgressed(seconds(1), 1, 0.5, "half"),
-                        p.TaskRetrying(seconds(2), 1, 1, 5.0, "ValueError: not yet")),
-    )  # fmt: skip
+        order,
+        *started(
+            p.TaskStarted(seconds(0), 1, "shaky"),
+            p.TaskProgressed(seconds(1), 1, 0.5, "half"),
+            p.TaskRetrying(seconds(2), 1, 1, 5.0, "ValueError: not yet"),
+        ),
+    )
     row = run.task_runs.get(key="shaky")
     assert (row.state, row.tries, row.share, row.error) == ("RETRYING", 1, None, "ValueError: not yet")
 
@@ -443,11 +450,16 @@ def test_a_flow_called_inside_a_run_is_one_of_its_calls(worker, run):
     order = worker.take()
 
     worker.say(
-        order, *started(p.TaskStarted(seconds(0), 1, "inner", "Inner", kind="flow"),
-                        p.TaskStarted(seconds(0), 2, "step", parent=1), p.TaskEnded(seconds(1), 2, "COMPLETED"),
-                        p.TaskEnded(seconds(1), 1, "COMPLETED")),
-    )  # fmt: skip
+        order,
+        *started(
+            p.TaskStarted(seconds(0), 1, "inner", "Inner", kind="flow"),
+            p.TaskStarted(seconds(0), 2, "step", parent=1),
+            p.TaskEnded(seconds(1), 2, "COMPLETED"),
+            p.TaskEnded(seconds(1), 1, "COMPLETED"),
+        ),
+    )
 
     assert list(run.task_runs.filter(key__in=["inner", "step"]).values_list("key", "state", "parent")) == [
-        ("inner", "COMPLETED", None), ("step", "COMPLETED", 1),
-    ]  # fmt: skip
+        ("inner", "COMPLETED", None),
+        ("step", "COMPLETED", 1),
+    ]

@@ -141,9 +141,11 @@ def test_a_run_that_takes_longer_than_usual_says_so(worker, flow, client, viewer
 
 
 @given(
-    st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)), st.timedeltas(timedelta(), timedelta(days=3)),
-    st.sampled_from((0, 0, 1)), st.booleans(),
-)  # fmt: skip
+    st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)),
+    st.timedeltas(timedelta(), timedelta(days=3)),
+    st.sampled_from((0, 0, 1)),
+    st.booleans(),
+)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_database_measures_a_duration_to_the_microsecond(worker, flow, began, took, micro, whole):
     began = began.replace(tzinfo=UTC, microsecond=micro if whole else began.microsecond)

@@ -92,9 +92,15 @@ def pass_of(viewer: Any) -> str:
 
 @pytest.mark.parametrize(
     ("origin", "host"),
-    [("", HOST), ("http://evil.example", HOST), (f"http://{HOST}:9999", HOST), (f"https://{HOST}", HOST),
-     ("http://evil.example", "evil.example"), ("null", HOST)],
-)  # fmt: skip
+    [
+        ("", HOST),
+        ("http://evil.example", HOST),
+        (f"http://{HOST}:9999", HOST),
+        (f"https://{HOST}", HOST),
+        ("http://evil.example", "evil.example"),
+        ("null", HOST),
+    ],
+)
 def test_a_page_of_another_origin_is_refused(pass_of: str, origin: str, host: str) -> None:
     async def story() -> None:
         tab = await Tab(pass_of, origin, host).open()
@@ -212,11 +218,28 @@ def test_what_another_process_changed_is_found_in_seconds() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    ['{"sub": {"overview": 1e400}}', '{"sub": {"overview": true}}', '{"sub": {"overview": 1e18}}', '{"ack": 1e400}',
-     '{"ack": -1}', '{"ack": false}', '{"hidden": "no"}', '{"sub": {"overview": 9223372036854775808}}',
-     "null", "{", "[]", '"x"', '{"nope": 1}', '{"sub": 1}', '{"sub": {"overview": "x"}}', '{"ack": 7}', '{"ack": "x"}',
-     "x" * 5000, "[" * 4000],
-)  # fmt: skip
+    [
+        '{"sub": {"overview": 1e400}}',
+        '{"sub": {"overview": true}}',
+        '{"sub": {"overview": 1e18}}',
+        '{"ack": 1e400}',
+        '{"ack": -1}',
+        '{"ack": false}',
+        '{"hidden": "no"}',
+        '{"sub": {"overview": 9223372036854775808}}',
+        "null",
+        "{",
+        "[]",
+        '"x"',
+        '{"nope": 1}',
+        '{"sub": 1}',
+        '{"sub": {"overview": "x"}}',
+        '{"ack": 7}',
+        '{"ack": "x"}',
+        "x" * 5000,
+        "[" * 4000,
+    ],
+)
 def test_nonsense_ends_the_connection_without_an_error(
     pass_of: str, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -32,9 +32,12 @@ pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
 BROKEN = "etl.py:12 does not import: SyntaxError: invalid syntax; its last good code is used"
 FRESH = replace(
-    SPEC, fingerprint="1", start="fresh", start_reason="starts fresh: importing polars left 2 native threads",
+    SPEC,
+    fingerprint="1",
+    start="fresh",
+    start_reason="starts fresh: importing polars left 2 native threads",
     notes=["The default of 'day' is the moment of the import: date.today(). Use None and work it out in the flow."],
-)  # fmt: skip
+)
 
 
 def said(flow: Flow) -> tuple[str, str, str, list[str]]:
@@ -493,9 +496,14 @@ def test_a_worker_that_is_gone_for_long_is_forgotten_by_the_clock(make_token, wo
     worker.join()
     if used:
         run = Run.objects.create(
-            flow=Flow.objects.get(), state="COMPLETED", worker=gone, trigger="page", created_at=NOW, finished_at=NOW,
+            flow=Flow.objects.get(),
+            state="COMPLETED",
+            worker=gone,
+            trigger="page",
+            created_at=NOW,
+            finished_at=NOW,
             progress=100,
-        )  # fmt: skip
+        )
         Attempt.objects.create(run=run, worker=gone, number=1, offered_at=NOW, claimed_at=NOW)
     clock = Clock(0.0)
     kept_for = offerings.GONE_FOR if used else offerings.UNUSED_FOR

@@ -209,9 +209,15 @@ def test_a_viewer_sees_but_cannot_act(see: Client) -> None:
     run = Run.objects.filter(state="RUNNING").get()
     before = Run.objects.count()
 
-    urls = [f"/flows/{flow.slug}/run/", "/run-all/", f"/runs/{run.pk}/cancel/", f"/runs/{run.pk}/retry/",
-            f"/runs/{run.pk}/give-up/", f"/runs/{run.pk}/resume/",
-            f"/schedules/{Schedule.objects.get().pk}/pause/"]  # fmt: skip
+    urls = [
+        f"/flows/{flow.slug}/run/",
+        "/run-all/",
+        f"/runs/{run.pk}/cancel/",
+        f"/runs/{run.pk}/retry/",
+        f"/runs/{run.pk}/give-up/",
+        f"/runs/{run.pk}/resume/",
+        f"/schedules/{Schedule.objects.get().pk}/pause/",
+    ]
     for url in urls:
         answer = see.post(url)
         assert answer.status_code == 403, url
@@ -256,17 +262,34 @@ def test_run_works_without_javascript(act: Client) -> None:
 
 def test_the_form_turns_texts_into_values_and_leaves_out_what_is_empty(act: Client) -> None:
     flow = make_house(timezone.now())
-    sent = {"form": "1", "configuration": "release", "p-source": "s3://x", "p-weeks": "12", "p-ratio": "0.5",
-            "p-dry": "true", "p-mode": '"exact"', "p-day": "2026-03-01", "p-options": '{"a": [1]}', "p-api_token": "",
-            "tags": "one, two"}  # fmt: skip
+    sent = {
+        "form": "1",
+        "configuration": "release",
+        "p-source": "s3://x",
+        "p-weeks": "12",
+        "p-ratio": "0.5",
+        "p-dry": "true",
+        "p-mode": '"exact"',
+        "p-day": "2026-03-01",
+        "p-options": '{"a": [1]}',
+        "p-api_token": "",
+        "tags": "one, two",
+    }
 
     answer = act.post(f"/flows/{flow.slug}/run/", sent)
 
     assert answer.status_code == 302, answer.content.decode()
     run = Run.objects.first()
     assert run is not None and run.tags == ["ml", "one", "two"]
-    assert run.parameters == {"source": "s3://x", "weeks": 12, "ratio": 0.5, "dry": True, "mode": "exact",
-                              "day": "2026-03-01", "options": {"a": [1]}}  # fmt: skip
+    assert run.parameters == {
+        "source": "s3://x",
+        "weeks": 12,
+        "ratio": 0.5,
+        "dry": True,
+        "mode": "exact",
+        "day": "2026-03-01",
+        "options": {"a": [1]},
+    }
 
 
 @pytest.mark.parametrize(

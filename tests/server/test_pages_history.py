@@ -119,9 +119,7 @@ def test_a_search_for_text_looks_at_the_newest_runs_only(
     flow: Flow, see: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_filters, "SEARCHED", 3)
-    old, *_newer = [
-        make_run(flow, NOW + timedelta(days=number), "FAILED", error="disk full") for number in range(4)
-    ]  # fmt: skip
+    old, *_newer = [make_run(flow, NOW + timedelta(days=number), "FAILED", error="disk full") for number in range(4)]
 
     assert old.pk not in ids_on(see, "/runs/?q=disk")
     assert ids_on(see, f"/runs/?q=disk&until={NOW:%Y-%m-%d}") == [old.pk]

@@ -27,9 +27,12 @@ from .pages import make_flow, make_run, make_worker
 pytestmark = pytest.mark.django_db
 BROKEN = "etl.py:12 does not import: SyntaxError: invalid syntax; its last good code is used"
 SPEC = p.FlowSpec(
-    "Sales", fingerprint="1", start="fresh", start_reason="starts fresh: importing polars left 2 native threads",
+    "Sales",
+    fingerprint="1",
+    start="fresh",
+    start_reason="starts fresh: importing polars left 2 native threads",
     notes=["The default of 'day' is the moment of the import. Use None."],
-)  # fmt: skip
+)
 
 
 @pytest.fixture

@@ -15,12 +15,15 @@ from .conftest import FakeWorker, seconds
 
 pytestmark = pytest.mark.django_db
 FORM = {
-    "type": "object", "required": ["ok"], "additionalProperties": False,
+    "type": "object",
+    "required": ["ok"],
+    "additionalProperties": False,
     "properties": {
-        "ok": {"type": "boolean"}, "why": {"type": "string", "default": "because"},
+        "ok": {"type": "boolean"},
+        "why": {"type": "string", "default": "because"},
         "api_token": {"type": "string", "default": "hush-hush"},
     },
-}  # fmt: skip
+}
 HTMX = {"HTTP_HX_REQUEST": "true"}
 
 
@@ -119,8 +122,12 @@ def test_limits_through_the_api(keep: Client) -> None:
     assert send("post", "/api/limits", {"name": "x", "slots": 1, "per_second": 0})[0] == 422
     assert send("patch", "/api/limits/db", {"slots": 5, "per_second": 2})[1]["per_second"] == 2
     assert send("patch", "/api/limits/db", {"per_second": None})[1] == {
-        "name": "db", "slots": 5, "taken": 0, "per_second": None, "taken_by_rate": 0.0,
-    }  # fmt: skip
+        "name": "db",
+        "slots": 5,
+        "taken": 0,
+        "per_second": None,
+        "taken_by_rate": 0.0,
+    }
     assert "Did you mean 'db'" in send("patch", "/api/limits/dbb", {"slots": 1})[1]["detail"]
     assert [row["name"] for row in keep.get("/api/limits").json()["items"]] == ["db"]
     assert send("delete", "/api/limits/db")[0] == 204

@@ -62,9 +62,18 @@ def test_a_lane_stays_in_its_picture() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.014, "14 ms"), (1.94, "1.9 s"), (59.97, "1:00"), (125, "2:05"), (3723, "1:02:03"), (273_600, "3 d 4 h"),
-     (timedelta(seconds=2), "2.0 s"), (None, ""), (-3, "0 ms")],
-)  # fmt: skip
+    [
+        (0.014, "14 ms"),
+        (1.94, "1.9 s"),
+        (59.97, "1:00"),
+        (125, "2:05"),
+        (3723, "1:02:03"),
+        (273_600, "3 d 4 h"),
+        (timedelta(seconds=2), "2.0 s"),
+        (None, ""),
+        (-3, "0 ms"),
+    ],
+)
 def test_durations_read_as_people_say_them(seconds: float | None, words: str) -> None:
     assert dur(seconds) == words
 

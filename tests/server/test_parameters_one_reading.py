@@ -55,24 +55,88 @@ class Order(BaseModel):
 
 
 HINTS: list[Any] = [
-    str, int, float, bool, None, date, datetime, time, timedelta, Decimal, UUID, Path, Color, Literal[1, "a", True],
-    int | None, int | str, date | int, list[int], dict[str, int], dict[int, date], dict[Color, int], tuple[int, str],
-    tuple[int, ...], set[int], frozenset[str], set[Any], Point, Movie, Pair, list[Point], Point | None, Any,
-    Annotated[int, Field(ge=1, le=5)], Annotated[float, Field(gt=0, multiple_of=0.5)],
-    Annotated[str, Field(min_length=2, max_length=4, pattern="^a")], Annotated[list[int], Field(max_length=2)],
-    Annotated[date, Field(ge=date(2024, 1, 1))], Annotated[int | None, Field(ge=3)], Annotated[Decimal, Field(lt=5)],
-    Secret[str], Secret[int], dict[str, Secret[str]], Order,
-]  # fmt: skip
+    str,
+    int,
+    float,
+    bool,
+    None,
+    date,
+    datetime,
+    time,
+    timedelta,
+    Decimal,
+    UUID,
+    Path,
+    Color,
+    Literal[1, "a", True],
+    int | None,
+    int | str,
+    date | int,
+    list[int],
+    dict[str, int],
+    dict[int, date],
+    dict[Color, int],
+    tuple[int, str],
+    tuple[int, ...],
+    set[int],
+    frozenset[str],
+    set[Any],
+    Point,
+    Movie,
+    Pair,
+    list[Point],
+    Point | None,
+    Any,
+    Annotated[int, Field(ge=1, le=5)],
+    Annotated[float, Field(gt=0, multiple_of=0.5)],
+    Annotated[str, Field(min_length=2, max_length=4, pattern="^a")],
+    Annotated[list[int], Field(max_length=2)],
+    Annotated[date, Field(ge=date(2024, 1, 1))],
+    Annotated[int | None, Field(ge=3)],
+    Annotated[Decimal, Field(lt=5)],
+    Secret[str],
+    Secret[int],
+    dict[str, Secret[str]],
+    Order,
+]
 SCALARS = (
-    st.none() | st.booleans() | st.integers(-5, 3000) | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(["1", " 7 ", "2.5", "yes", "off", "a", "ab", "red", "RED", "BLUE", "2024-01-31", "09:30", "x" * 9,
-                       "2024-01-31T10:00:00Z", "2024-W01-1", "20240131", "1e3", "nan", "1_000", "", "7" * 32])
-)  # fmt: skip
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 3000)
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(
+        [
+            "1",
+            " 7 ",
+            "2.5",
+            "yes",
+            "off",
+            "a",
+            "ab",
+            "red",
+            "RED",
+            "BLUE",
+            "2024-01-31",
+            "09:30",
+            "x" * 9,
+            "2024-01-31T10:00:00Z",
+            "2024-W01-1",
+            "20240131",
+            "1e3",
+            "nan",
+            "1_000",
+            "",
+            "7" * 32,
+        ]
+    )
+)
 NAMES = st.sampled_from(
     ["x", "y", "seen", "tags", "title", "year", "left", "right", "amount", "inner", "1", "red", "2"]
 )
-JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
-                    max_leaves=6)  # fmt: skip
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=6
+)
 
 
 def function_of(hint: Any) -> Any:
@@ -115,9 +179,17 @@ def test_the_door_and_the_process_agree(hint: Any) -> None:
 
 @pytest.mark.parametrize(
     ("hint", "value", "kept"),
-    [(int, "1", 1), (float, "2.5", 2.5), (bool, "yes", True), (Color, "RED", "red"), (list[int], ["1", 2.0], [1, 2]),
-     (set[int], [1, "1"], [1]), (int | str, "1", "1"), (date, "2024-01-31", "2024-01-31")],
-)  # fmt: skip
+    [
+        (int, "1", 1),
+        (float, "2.5", 2.5),
+        (bool, "yes", True),
+        (Color, "RED", "red"),
+        (list[int], ["1", 2.0], [1, 2]),
+        (set[int], [1, "1"], [1]),
+        (int | str, "1", "1"),
+        (date, "2024-01-31", "2024-01-31"),
+    ],
+)
 def test_the_door_keeps_what_a_text_stands_for(hint: Any, value: Any, kept: Any) -> None:
     assert door(function_of(hint), value) == (kept, "")
 
@@ -128,13 +200,14 @@ def test_the_door_keeps_what_a_text_stands_for(hint: Any, value: Any, kept: Any)
         (Annotated[int, Field(ge=1, le=5)], 9, "must be a whole number of at least 1 and at most 5, not 9."),
         (Annotated[str, Field(min_length=2, max_length=4)], "x", "must be a string of 2 to 4 characters, not 'x'."),
         (
-            Annotated[list[int], Field(max_length=1)], [1, 2],
+            Annotated[list[int], Field(max_length=1)],
+            [1, 2],
             "must be a list of at most 1 item of which each is a whole number, not [1, 2].",
         ),
         (Annotated[str, Field(pattern="^a+$")], "b", "must be a string that matches '^a+$', not 'b'."),
         (Secret[str], 5, "must be a string; what was given is not shown."),
     ],
-)  # fmt: skip
+)
 def test_both_say_the_same(hint: Any, value: Any, sentence: str) -> None:
     said = door(function_of(hint), value)[1]
 
@@ -182,8 +255,12 @@ def test_fields_of_pydantic_state_limits_and_defaults() -> None:
 
     schema = parameters_schema(fn)
     assert schema["properties"]["n"] == {
-        "title": "n", "type": "integer", "minimum": 1, "description": "how many", "default": 5,
-    }  # fmt: skip
+        "title": "n",
+        "type": "integer",
+        "minimum": 1,
+        "description": "how many",
+        "default": 5,
+    }
     assert schema["required"] == ["m"]
     assert bind(fn, {"m": "3"}, {}) == {"n": 5, "m": 3}
 

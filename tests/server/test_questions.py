@@ -23,9 +23,11 @@ from .conftest import NOW, FakeWorker, seconds, tick
 
 pytestmark = pytest.mark.django_db
 FORM = {
-    "type": "object", "properties": {"ok": {"type": "boolean"}, "why": {"type": "string", "default": ""}},
-    "required": ["ok"], "additionalProperties": False,
-}  # fmt: skip
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}, "why": {"type": "string", "default": ""}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
 
 
 class Code:
@@ -117,11 +119,16 @@ def test_the_same_question_twice_is_asked_once(code, db_limit):
 @pytest.mark.parametrize(
     "body",
     [
-        {}, {"names": "db", "occupy": 1}, {"names": [], "occupy": 1}, {"names": [1], "occupy": 1},
-        {"names": ["db"], "occupy": 0}, {"names": ["db"], "occupy": True}, {"names": ["db"] * 21, "occupy": 1},
+        {},
+        {"names": "db", "occupy": 1},
+        {"names": [], "occupy": 1},
+        {"names": [1], "occupy": 1},
+        {"names": ["db"], "occupy": 0},
+        {"names": ["db"], "occupy": True},
+        {"names": ["db"] * 21, "occupy": 1},
         {"names": ["db"], "occupy": 10**9},
     ],
-)  # fmt: skip
+)
 def test_a_question_that_makes_no_sense_gets_a_sentence(code, db_limit, body):
     assert code.answer(code.ask("concurrency", **body))["error"]
 

@@ -55,8 +55,12 @@ def test_a_resumed_run_is_a_new_run_like_the_old_one(broken: Run) -> None:
     new = resume(broken)
 
     assert (new.resume_of_id, new.state, new.parameters, new.configuration, new.tags) == (
-        broken.pk, "PENDING", {"limit": 3}, "release", ["sales", "x"],
-    )  # fmt: skip
+        broken.pk,
+        "PENDING",
+        {"limit": 3},
+        "release",
+        ["sales", "x"],
+    )
     assert (new.resume_from, new.resume_before, new.rerun_of_id) == ("", 0, None)
     assert Run.objects.filter(pk=broken.pk).values().get() == before
 

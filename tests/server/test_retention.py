@@ -39,10 +39,14 @@ def a_run(worker, flow) -> Run:
     run = requests.trigger(flow=flow, now=NOW, trigger="page", who="ana")
     order = worker.take()
     worker.say(
-        order, p.RunStarted(seconds()), p.Logged(seconds(), "x"), p.TaskStarted(seconds(), 1, "extract"),
+        order,
+        p.RunStarted(seconds()),
+        p.Logged(seconds(), "x"),
+        p.TaskStarted(seconds(), 1, "extract"),
         p.TaskEnded(seconds(1), 1, "COMPLETED"),
-        p.ArtifactWritten(seconds(1), str(uuid.uuid4()), "markdown", data="# x"), p.RunEnded(seconds(1), "COMPLETED"),
-    )  # fmt: skip
+        p.ArtifactWritten(seconds(1), str(uuid.uuid4()), "markdown", data="# x"),
+        p.RunEnded(seconds(1), "COMPLETED"),
+    )
     return run
 
 

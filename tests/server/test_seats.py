@@ -161,10 +161,19 @@ def test_who_speaks_for_many_is_known_after_it_was_counted_as_one(address: str) 
 @pytest.mark.parametrize(
     ("host", "is_own"),
     [
-        ("localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True),
-        ("::ffff:127.0.0.1", True), ("127.evil.example", False), ("0.0.0.0", False), ("::", False), ("", False),
-        ("10.0.0.1", False), ("localhost.example", False),
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("::ffff:127.0.0.1", True),
+        ("127.evil.example", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("", False),
+        ("10.0.0.1", False),
+        ("localhost.example", False),
     ],
-)  # fmt: skip
+)
 def test_what_means_this_machine_alone(host: str, is_own: bool) -> None:
     assert addresses.is_loopback(host) is is_own

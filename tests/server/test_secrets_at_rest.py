@@ -52,10 +52,16 @@ SPEC = messages.FlowSpec(
     schedules=[messages.ScheduleSpec("cron", "0 3 * * *", name="nightly", parameters=GIVEN)],
 )
 COLUMNS = [
-    ("flows_flow", "parameters"), ("flows_flow", "configurations"), ("flows_schedule", "parameters"),
-    ("runs_run", "parameters"), ("runs_variable", "value"), ("runs_question", "answer"), ("runs_question", "body"),
-    ("runs_quarantine", "fact"), ("runs_event", "why"),
-]  # fmt: skip
+    ("flows_flow", "parameters"),
+    ("flows_flow", "configurations"),
+    ("flows_schedule", "parameters"),
+    ("runs_run", "parameters"),
+    ("runs_variable", "value"),
+    ("runs_question", "answer"),
+    ("runs_question", "body"),
+    ("runs_quarantine", "fact"),
+    ("runs_event", "why"),
+]
 
 
 def written() -> str:
@@ -93,8 +99,14 @@ def by_bulk(flow: Flow) -> None:
 
 
 def by_page(flow: Flow) -> None:
-    sent = {"form": "1", "configuration": "live", "p-key": CANARY, "p-db_password": CANARY,
-            "p-login": json.dumps(GIVEN["login"]), "p-count": "3"}  # fmt: skip
+    sent = {
+        "form": "1",
+        "configuration": "live",
+        "p-key": CANARY,
+        "p-db_password": CANARY,
+        "p-login": json.dumps(GIVEN["login"]),
+        "p-count": "3",
+    }
     answer = client_of("operator").post(f"/flows/{flow.slug}/run/", sent)
     assert answer.status_code == 302, answer.content.decode()
 
@@ -259,8 +271,9 @@ def test_without_the_key_code_is_told_so_where_it_asked(worker: FakeWorker, vaul
     limits.set_variable(name="api_key", value=CANARY, now=NOW, who="ana")
     requests.trigger(flow=vault, now=NOW, trigger="api", who="ana")
     attempt = Attempt.objects.get(pk=worker.take().fence)
-    Question.objects.create(attempt=attempt, number=1, kind="variable.get", body={"name": "api_key"}, asked_at=NOW,
-                            answer={"value": CANARY})  # fmt: skip
+    Question.objects.create(
+        attempt=attempt, number=1, kind="variable.get", body={"name": "api_key"}, asked_at=NOW, answer={"value": CANARY}
+    )
     settings.PERFECT_ENCRYPTION_KEYS = ["another-" * 5]
 
     ((_, answer),) = questions.due(workers=[worker.id], now=NOW)

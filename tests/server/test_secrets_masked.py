@@ -34,18 +34,22 @@ SCHEMA = {
         "db_password": {"type": "string", "default": DEFAULT},
         "options": {"type": "object", "default": {"authorization": DEFAULT}},
         "login": {
-            "type": "object", "title": "Login",
+            "type": "object",
+            "title": "Login",
             "properties": {"user": {"type": "string"}, "pin": {"type": "string", "writeOnly": True}},
         },
         "max_tokens": {"type": "integer", "default": 700},
     },
     "required": ["key"],
     "additionalProperties": False,
-}  # fmt: skip
+}
 VALUES = {
-    "key": DECLARED, "db_password": NAMED, "options": {"api_key": NESTED, "depth": 3},
-    "login": {"user": "ana", "pin": NESTED}, "max_tokens": 500,
-}  # fmt: skip
+    "key": DECLARED,
+    "db_password": NAMED,
+    "options": {"api_key": NESTED, "depth": 3},
+    "login": {"user": "ana", "pin": NESTED},
+    "max_tokens": 500,
+}
 
 
 @pytest.fixture
@@ -64,10 +68,18 @@ def schedule(run: Run) -> Schedule:
 
 def pages(run: Run, schedule: Schedule) -> list[str]:
     values = {
-        "<str:slug>": run.flow.slug, "<slug>": run.flow.slug, "<slug:name>": "running", "<int:pk>": schedule.pk,
-        "<int:schedule_id>": schedule.pk, "<uuid:pk>": run.pk, "<run_id>": run.pk, "<logform:form>": "log",
-        "<int:content_type_id>": 1, "<path:content_type_id>": 1, "<id>": 1,
-    }  # fmt: skip
+        "<str:slug>": run.flow.slug,
+        "<slug>": run.flow.slug,
+        "<slug:name>": "running",
+        "<int:pk>": schedule.pk,
+        "<int:schedule_id>": schedule.pk,
+        "<uuid:pk>": run.pk,
+        "<run_id>": run.pk,
+        "<logform:form>": "log",
+        "<int:content_type_id>": 1,
+        "<path:content_type_id>": 1,
+        "<id>": 1,
+    }
     found = [f"/flows/{run.flow.slug}/?from={run.pk}", f"/runs/{run.pk}/?tab=parameters", f"/runs/{run.pk}/?tab=events"]
     for route in ALL:
         key = run.flow.pk if "flows/flow/" in route else schedule.pk if "schedule/" in route else run.pk
@@ -103,9 +115,12 @@ def test_no_socket_message_shows_a_secret(run: Run) -> None:
 
 def test_what_is_no_secret_is_shown_as_it_is(run: Run) -> None:
     assert masked(run.flow, VALUES) == {
-        "key": "***", "db_password": "***", "options": {"api_key": "***", "depth": 3},
-        "login": {"user": "ana", "pin": "***"}, "max_tokens": 500,
-    }  # fmt: skip
+        "key": "***",
+        "db_password": "***",
+        "options": {"api_key": "***", "depth": 3},
+        "login": {"user": "ana", "pin": "***"},
+        "max_tokens": 500,
+    }
     told = masked_schema(run.flow)["properties"]
     assert (told["db_password"]["default"], told["options"]["default"]) == ("***", {"authorization": "***"})
     assert told["max_tokens"]["default"] == 700
@@ -138,8 +153,14 @@ def test_a_mask_that_stands_for_nothing_is_refused(run: Run) -> None:
 
 def test_a_form_filled_from_a_run_keeps_its_secrets_without_showing_them(run: Run) -> None:
     client = client_of("operator")
-    sent = {"form": "1", "again": str(run.pk), "configuration": "release", "p-key": "", "p-max_tokens": "12",
-            "p-login": json.dumps({"user": "bob", "pin": "***"})}  # fmt: skip
+    sent = {
+        "form": "1",
+        "again": str(run.pk),
+        "configuration": "release",
+        "p-key": "",
+        "p-max_tokens": "12",
+        "p-login": json.dumps({"user": "bob", "pin": "***"}),
+    }
 
     answer = client.post(f"/flows/{run.flow.slug}/run/", sent)
 

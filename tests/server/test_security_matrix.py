@@ -142,21 +142,38 @@ def row(flow: Flow, now: Any) -> Schedule:
 @pytest.fixture
 def shown(run: Run, now: Any) -> Artifact:
     return Artifact.objects.create(
-        run=run, attempt=1, uid=uuid.uuid4(), kind="plot", created_at=now, updated_at=now, parts_seen=1,
-        content=b"<svg/>", media_type="image/svg+xml",
-    )  # fmt: skip
+        run=run,
+        attempt=1,
+        uid=uuid.uuid4(),
+        kind="plot",
+        created_at=now,
+        updated_at=now,
+        parts_seen=1,
+        content=b"<svg/>",
+        media_type="image/svg+xml",
+    )
 
 
 @pytest.fixture
 def path_of(run: Run, row: Schedule, shown: Artifact) -> Callable[[str], str]:
     def path_of(route: str) -> str:
         values = {
-            "<str:slug>": run.flow.slug, "<slug>": run.flow.slug, "<slug:name>": "tiles", "<int:pk>": row.pk,
-            "<int:schedule_id>": row.pk, "<uuid:pk>": run.pk, "<run_id>": run.pk, "<logform:form>": "log",
+            "<str:slug>": run.flow.slug,
+            "<slug>": run.flow.slug,
+            "<slug:name>": "tiles",
+            "<int:pk>": row.pk,
+            "<int:schedule_id>": row.pk,
+            "<uuid:pk>": run.pk,
+            "<run_id>": run.pk,
+            "<logform:form>": "log",
             "<worker_id>": uuid.uuid4(),
-            "<uuid:uid>": shown.uid, "<artifactform:form>": "picture",
-            "<path:object_id>": run.pk, "<int:content_type_id>": 1, "<path:content_type_id>": 1, "<id>": 1,
-        }  # fmt: skip
+            "<uuid:uid>": shown.uid,
+            "<artifactform:form>": "picture",
+            "<path:object_id>": run.pk,
+            "<int:content_type_id>": 1,
+            "<path:content_type_id>": 1,
+            "<id>": 1,
+        }
         for pattern, value in values.items():
             route = route.replace(pattern, str(value))
         return "/" + route
@@ -247,9 +264,12 @@ def test_the_api_is_for_those_with_the_scope(route: str, path_of: Callable[[str]
         for scope, level in SCOPES.items():
             secret = Token.objects.issue(name=scope, scope=scope, now=now)[1]
             response = Client(raise_request_exception=False).generic(
-                method, path_of(route), "{}", content_type="application/json",
+                method,
+                path_of(route),
+                "{}",
+                content_type="application/json",
                 headers={"Authorization": f"Bearer {secret}"},
-            )  # fmt: skip
+            )
             case = (method, scope, response.status_code)
             if least is None:
                 assert response.status_code in (404, 405, 403), case
@@ -323,8 +343,9 @@ def test_an_action_of_the_console_is_for_those_with_the_role(
     Variable.objects.create(name="v", changed_at=now, changed_by="ana")
     make_token("read")
     requests.cancel(run_id=requests.trigger(flow=run.flow, now=now, trigger="page", who="ana").pk, now=now, who="ana")
-    flow = Flow.objects.create(name="Old", slug="old", archived=True, archived_by="ana", archived_at=now,
-                               created_at=now, updated_at=now)  # fmt: skip
+    flow = Flow.objects.create(
+        name="Old", slug="old", archived=True, archived_by="ana", archived_at=now, created_at=now, updated_at=now
+    )
     Schedule.objects.create(flow=flow, name="paused", kind="interval", expression="60", paused_at=now, paused_by="ana")
     Worker.objects.update(connected=False)
     label, action = name.rsplit(".", 1)

@@ -58,7 +58,7 @@ def worker_messages(fence: int, run: str) -> dict[type, Any]:
         p.Beaten: p.Beaten(),
         p.LinesOpen: p.LinesOpen(fence, run, [p.LineOpen(at, "hello", 20, None)]),
         p.Left: p.Left("bye"),
-    }  # fmt: skip
+    }
 
 
 MESSAGES = sorted(worker_messages(0, ""), key=lambda kind: kind.__name__)

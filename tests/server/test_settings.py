@@ -65,8 +65,12 @@ def test_a_postgres_address_is_taken_apart(tmp_path: Path) -> None:
     url = "postgres://ana:p%40ss@db.example.org:6432/flows?sslmode=require"
     found = read(tmp_path, PERFECT_DATABASE_URL=url).database
     assert [found[key] for key in ("USER", "PASSWORD", "HOST", "PORT", "NAME")] == [
-        "ana", "p@ss", "db.example.org", 6432, "flows",
-    ]  # fmt: skip
+        "ana",
+        "p@ss",
+        "db.example.org",
+        6432,
+        "flows",
+    ]
     assert found["OPTIONS"]["sslmode"] == "require"
 
 
@@ -120,8 +124,12 @@ def test_sqlite_is_set_up_as_its_traps_demand(db: None) -> None:
             cursor.execute(f"PRAGMA {name}")
             pragmas[name] = cursor.fetchone()[0]
     assert pragmas == {
-        "journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 0, "busy_timeout": 20_000,
-    }  # fmt: skip
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "wal_autocheckpoint": 0,
+        "busy_timeout": 20_000,
+    }
     database = settings.DATABASES["default"]
     assert database["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
     assert database["CONN_MAX_AGE"] == 0 and not database["ATOMIC_REQUESTS"]

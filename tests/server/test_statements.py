@@ -25,8 +25,13 @@ def test_a_row_comes_back_as_it_was_written(run):
 
     row = TaskRun.objects.get()
     assert (row.run_id, row.number, row.weight, row.started_at, row.error, row.finished_at) == (
-        run.pk, 3, 2.5, at, "naïve 🙂", None,
-    )  # fmt: skip
+        run.pk,
+        3,
+        2.5,
+        at,
+        "naïve 🙂",
+        None,
+    )
 
 
 def test_a_row_that_is_there_already_takes_the_new_values(run):
@@ -65,9 +70,11 @@ def test_a_swap_compares_with_null_and_adds_to_columns(run):
     later = NOW + timedelta(seconds=1)
 
     assert swap(
-        Run, {"id": run.pk, "worker_id": None, "state": "PENDING"}, {"started_at": later, "tags": ["a"]},
+        Run,
+        {"id": run.pk, "worker_id": None, "state": "PENDING"},
+        {"started_at": later, "tags": ["a"]},
         grow={"version": 2, "error_count": 3},
-    )  # fmt: skip
+    )
 
     row = Run.objects.get()
     assert (row.started_at, row.tags, row.version, row.error_count) == (later, ["a"], run.version + 2, 3)
@@ -77,9 +84,14 @@ def test_a_line_with_every_kind_of_text_is_kept(run):
     texts = ["", "%s %d {} '\"; --", "a" * 16_000, "\u2400 \x1b[31mred\x1b[0m \U0001f600"]
 
     insert_values(
-        LogLine, ("seq", "message", "time"), [(n, text, NOW) for n, text in enumerate(texts, 1)],
-        run_id=run.pk, attempt=1, level=20, dropped=0,
-    )  # fmt: skip
+        LogLine,
+        ("seq", "message", "time"),
+        [(n, text, NOW) for n, text in enumerate(texts, 1)],
+        run_id=run.pk,
+        attempt=1,
+        level=20,
+        dropped=0,
+    )
 
     assert list(LogLine.objects.values_list("message", flat=True)) == texts
     assert {(line.run_id, line.time, line.level, line.task) for line in LogLine.objects.all()} == {

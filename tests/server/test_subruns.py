@@ -53,8 +53,18 @@ def worker(db: None) -> FakeWorker:
     return worker
 
 
-def calls(number: int, pk: object, *inside: object, flow: str = "Child", parent: int | None = None, call: int = 0,
-          at: float = 0.0, ends: str = "COMPLETED", error: str = "", **more: Any) -> list[object]:  # fmt: skip
+def calls(
+    number: int,
+    pk: object,
+    *inside: object,
+    flow: str = "Child",
+    parent: int | None = None,
+    call: int = 0,
+    at: float = 0.0,
+    ends: str = "COMPLETED",
+    error: str = "",
+    **more: Any,
+) -> list[object]:
     """A sub-flow as the SDK tells it; ``ends`` is empty for one that goes on."""
     end = [p.TaskEnded(seconds(at + 2), number, ends, error, "Traceback…" if error else "", "'done'")] if ends else []
     return [
@@ -77,10 +87,11 @@ def test_a_sub_flow_has_a_run_with_its_own_tasks_state_and_result(worker, run):
     order, pk = worker.take(), uuid7()
 
     worker.say(
-        order, BEGIN,
+        order,
+        BEGIN,
         *calls(1, pk, *task(2, "fetch", 1), *task(3, "store", 1), parameters={"day": "2026-01-31"}, tags=["nightly"]),
         END,
-    )  # fmt: skip
+    )
 
     sub = Run.objects.get(pk=pk)
     assert (sub.parent_id, sub.root_id, sub.flow.name, sub.trigger) == (run.pk, run.pk, "Child", "flow")
@@ -88,11 +99,13 @@ def test_a_sub_flow_has_a_run_with_its_own_tasks_state_and_result(worker, run):
     assert (sub.tags, sub.attempt, sub.fence, sub.worker_id) == (["nightly"], 1, None, None)
     assert (sub.started_at, sub.finished_at) == (NOW, NOW + timedelta(seconds=2))
     assert list(sub.task_runs.values_list("key", "state", "number", "parent")) == [
-        ("fetch", "COMPLETED", 2, None), ("store", "COMPLETED", 3, None),
-    ]  # fmt: skip
+        ("fetch", "COMPLETED", 2, None),
+        ("store", "COMPLETED", 3, None),
+    ]
     assert [(e.before, e.after, e.why) for e in sub.events.all()] == [
-        ("", "RUNNING", f"called by run {run.pk}"), ("RUNNING", "COMPLETED", ""),
-    ]  # fmt: skip
+        ("", "RUNNING", f"called by run {run.pk}"),
+        ("RUNNING", "COMPLETED", ""),
+    ]
     called = run.task_runs.get(number=1)
     assert (called.key, called.subrun, called.state) == ("child", pk, "COMPLETED")
     assert not run.task_runs.filter(number__gt=1).exists()
@@ -129,8 +142,11 @@ def test_a_sub_flow_that_fails_is_failed_with_its_error_while_its_caller_goes_on
 
     sub, run = Run.objects.get(pk=pk), Run.objects.get(pk=run.pk)
     assert (sub.state, sub.error, sub.traceback, sub.state_reason) == (
-        "FAILED", "ValueError: no", "Traceback…", "ValueError: no",
-    )  # fmt: skip
+        "FAILED",
+        "ValueError: no",
+        "Traceback…",
+        "ValueError: no",
+    )
     assert sub.task_runs.get(key="fetch").state == "FAILED"
     assert run.state == "RUNNING"
 
@@ -197,11 +213,18 @@ def test_lines_stay_in_the_log_of_the_outermost_run_and_are_marked(worker, run):
     order, pk = worker.take(), uuid7()
 
     worker.say(
-        order, BEGIN, p.Logged(seconds(0), "before"),
-        *calls(1, pk, p.Logged(seconds(0), "in its body", 40, task=1),
-               *task(2, "fetch", 1, ends=""), p.Logged(seconds(0), "in its task", task=2)),
+        order,
+        BEGIN,
+        p.Logged(seconds(0), "before"),
+        *calls(
+            1,
+            pk,
+            p.Logged(seconds(0), "in its body", 40, task=1),
+            *task(2, "fetch", 1, ends=""),
+            p.Logged(seconds(0), "in its task", task=2),
+        ),
         p.Logged(seconds(3), "after"),
-    )  # fmt: skip
+    )
 
     run, sub = Run.objects.get(pk=run.pk), Run.objects.get(pk=pk)
     told = [(line["seq"], line["task"], line["message"]) for line in pagination.log_lines(run)[0]]
@@ -246,9 +269,14 @@ def test_a_fact_that_makes_no_sense_is_set_aside_and_the_call_counts_as_before(w
     begin = {**p.SubRunStarted(seconds(0), str(uuid7()), 1, "Child").__dict__, **wrong}
 
     worker.say(
-        order, BEGIN, p.TaskStarted(seconds(0), 1, "child", "Child", kind="flow"),
-        {"type": "SubRunStarted", **begin}, *task(2, "fetch", 1), p.TaskEnded(seconds(2), 1, "COMPLETED"), END,
-    )  # fmt: skip
+        order,
+        BEGIN,
+        p.TaskStarted(seconds(0), 1, "child", "Child", kind="flow"),
+        {"type": "SubRunStarted", **begin},
+        *task(2, "fetch", 1),
+        p.TaskEnded(seconds(2), 1, "COMPLETED"),
+        END,
+    )
 
     (aside,) = Quarantine.objects.all()
     assert because in aside.reason
@@ -262,8 +290,9 @@ def test_an_id_that_is_taken_is_refused(worker, run):
     worker.say(order, BEGIN, *calls(1, pk), *calls(2, pk, call=1), *calls(3, run.pk, call=2), END)
 
     assert [q.reason for q in Quarantine.objects.order_by("pk")] == [
-        f"there is a run {pk} already", f"there is a run {run.pk} already",
-    ]  # fmt: skip
+        f"there is a run {pk} already",
+        f"there is a run {run.pk} already",
+    ]
     assert Run.objects.get(pk=run.pk).parent_id is None
 
 
@@ -434,16 +463,31 @@ def test_a_flow_learns_from_its_sub_runs_too(worker, run):
 
 def story(outer: uuid.UUID, inner: uuid.UUID, other: uuid.UUID) -> list[object]:
     return [
-        BEGIN, *task(1, "extract", 0), p.Logged(seconds(0), "a line"),
-        *calls(2, outer, *task(3, "fetch", 2), p.Logged(seconds(1), "of outer", task=3),
-               *calls(4, inner, *task(5, "fetch", 4, call=1), p.Logged(seconds(1), "of inner", 30, task=4),
-                      parent=2, call=1, ends="FAILED", error="ValueError: no"),
-               *task(6, "fetch", 2, call=2)),
+        BEGIN,
+        *task(1, "extract", 0),
+        p.Logged(seconds(0), "a line"),
+        *calls(
+            2,
+            outer,
+            *task(3, "fetch", 2),
+            p.Logged(seconds(1), "of outer", task=3),
+            *calls(
+                4,
+                inner,
+                *task(5, "fetch", 4, call=1),
+                p.Logged(seconds(1), "of inner", 30, task=4),
+                parent=2,
+                call=1,
+                ends="FAILED",
+                error="ValueError: no",
+            ),
+            *task(6, "fetch", 2, call=2),
+        ),
         p.TaskStarted(seconds(3), 7, "child", "Child", 2, kind="flow"),
         p.SubRunStarted(seconds(3), str(other), 7, "Made Here"),
         *task(8, "fetch", 7, call=3, ends=""),
         p.RunEnded(seconds(9), "CANCELLED", by_code=True),
-    ]  # fmt: skip
+    ]
 
 
 def picture(run: Run, names: dict[uuid.UUID, str]) -> object:
@@ -452,17 +496,29 @@ def picture(run: Run, names: dict[uuid.UUID, str]) -> object:
     family = Run.objects.filter(pk=run.pk).with_subruns().order_by("pk")
     return [
         (
-            names[one.pk], names.get(one.parent_id), one.flow.name, one.state, one.state_reason, one.error,
-            one.result, one.started_at == NOW, one.finished_at, one.log_count, one.warning_count,
+            names[one.pk],
+            names.get(one.parent_id),
+            one.flow.name,
+            one.state,
+            one.state_reason,
+            one.error,
+            one.result,
+            one.started_at == NOW,
+            one.finished_at,
+            one.log_count,
+            one.warning_count,
             one.progress == 100,
             [(e.before, e.after) for e in one.events.all()],
-            list(one.task_runs.order_by("number", "position").values_list(
-                "key", "call", "number", "parent", "state", "started_at", "finished_at", "position")),
+            list(
+                one.task_runs.order_by("number", "position").values_list(
+                    "key", "call", "number", "parent", "state", "started_at", "finished_at", "position"
+                )
+            ),
             [names.get(row.subrun) for row in one.task_runs.order_by("number", "position")],
             [(line["seq"], line["task"], line["message"]) for line in pagination.log_lines(one)[0]],
         )
         for one in family
-    ]  # fmt: skip
+    ]
 
 
 @given(cuts=st.lists(st.integers(1, 40)), repeats=st.sets(st.integers(0, 20)), restarts=st.sets(st.integers(0, 20)))

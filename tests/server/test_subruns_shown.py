@@ -127,8 +127,12 @@ def test_a_flows_page_shows_its_sub_runs_the_overview_does_not(see, run, sub):
 
 
 def test_a_failed_sub_run_is_trouble_of_its_caller_alone(worker, order, run, sub):
-    worker.say(order, p.TaskEnded(seconds(3), 1, "FAILED", "ValueError: no"),
-               p.RunEnded(seconds(4), "FAILED", error="ValueError: no"), first=8)  # fmt: skip
+    worker.say(
+        order,
+        p.TaskEnded(seconds(3), 1, "FAILED", "ValueError: no"),
+        p.RunEnded(seconds(4), "FAILED", error="ValueError: no"),
+        first=8,
+    )
 
     cards = overview.library(list(Flow.objects.prefetch_related("tasks", "schedules")))
 
@@ -159,9 +163,15 @@ def test_the_api_tells_parent_and_sub_run(ask, run, sub):
 
 @pytest.mark.parametrize(
     ("query", "found"),
-    [("", ["run"]), ("?parent=any", ["sub", "run"]), ("?parent={run}", ["sub"]), ("?parent={sub}", []),
-     ("?parent=any&state=running&flow=child", ["sub"]), ("?q={sub}", ["sub"])],
-)  # fmt: skip
+    [
+        ("", ["run"]),
+        ("?parent=any", ["sub", "run"]),
+        ("?parent={run}", ["sub"]),
+        ("?parent={sub}", []),
+        ("?parent=any&state=running&flow=child", ["sub"]),
+        ("?q={sub}", ["sub"]),
+    ],
+)
 def test_lists_of_the_api_leave_sub_runs_out_unless_asked(ask, run, sub, query, found):
     names = {str(run.pk): "run", str(sub): "sub"}
 
@@ -225,16 +235,28 @@ def test_a_list_of_many_sub_runs_costs_as_many_queries_as_of_few(
     ("rows", "index"),
     [
         (lambda: Run.objects.asked_for().order_by("-pk").values_list("pk")[:51], "COVERING INDEX run_by_parent"),
-        (lambda: Run.objects.asked_for().filter(state="FAILED").order_by("-pk").values_list("pk")[:51],
-         "COVERING INDEX run_by_"),
-        (lambda: Run.objects.asked_for().filter(state__in=["FAILED", "RUNNING"], pk__gte=uuid.UUID(int=1))
-         .order_by().values_list("state").annotate(Count("pk")), "COVERING INDEX run_by_state"),
+        (
+            lambda: Run.objects.asked_for().filter(state="FAILED").order_by("-pk").values_list("pk")[:51],
+            "COVERING INDEX run_by_",
+        ),
+        (
+            lambda: (
+                Run.objects.asked_for()
+                .filter(state__in=["FAILED", "RUNNING"], pk__gte=uuid.UUID(int=1))
+                .order_by()
+                .values_list("state")
+                .annotate(Count("pk"))
+            ),
+            "COVERING INDEX run_by_state",
+        ),
         (lambda: Run.objects.filter(root_id=uuid.UUID(int=1)).order_by(), "INDEX run_by_root"),
-        (lambda: LogLine.objects.filter(run_id=uuid.UUID(int=1), subrun=uuid.UUID(int=2)).order_by("seq"),
-         "INDEX log_line_by_subrun"),
+        (
+            lambda: LogLine.objects.filter(run_id=uuid.UUID(int=1), subrun=uuid.UUID(int=2)).order_by("seq"),
+            "INDEX log_line_by_subrun",
+        ),
     ],
     ids=["history", "history of a state", "tiles", "closing", "log"],
-)  # fmt: skip
+)
 def test_lists_with_and_without_sub_runs_are_ranges_of_an_index(db, rows, index):
     plan = rows().explain()
 

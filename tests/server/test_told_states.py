@@ -21,12 +21,14 @@ pytestmark = pytest.mark.django_db
 def told(worker: Any, run: Run) -> Run:
     order = worker.take()
     worker.say(
-        order, p.RunStarted(seconds()), p.RunNamed(seconds(), "sales <of> June"),
+        order,
+        p.RunStarted(seconds()),
+        p.RunNamed(seconds(), "sales <of> June"),
         p.TaskStarted(seconds(0), 1, "extract", "extract June"),
         p.TaskEnded(seconds(1), 1, "COMPLETED", result="{'rows': 3}", state="Skipped by rule", message="nothing new"),
         p.TaskStarted(seconds(1), 2, "load", "load", crucial=False),
         p.TaskEnded(seconds(2), 2, "FAILED", "ValueError: no"),
-    )  # fmt: skip
+    )
     ledger.ledgers.clear()
     worker.say(order, p.RunEnded(seconds(3), "COMPLETED", reason="all quiet", state="All quiet"), first=7)
     return Run.objects.get(pk=run.pk)
@@ -34,12 +36,19 @@ def told(worker: Any, run: Run) -> Run:
 
 def test_they_are_stored(told: Run) -> None:
     assert (told.name, told.title, told.state, told.state_name) == (
-        "sales <of> June", "sales <of> June", "COMPLETED", "All quiet",
-    )  # fmt: skip
+        "sales <of> June",
+        "sales <of> June",
+        "COMPLETED",
+        "All quiet",
+    )
     first, second = told.task_runs.order_by("number")
     assert (first.name, first.state_name, first.message, first.result, first.crucial) == (
-        "extract June", "Skipped by rule", "nothing new", "{'rows': 3}", True,
-    )  # fmt: skip
+        "extract June",
+        "Skipped by rule",
+        "nothing new",
+        "{'rows': 3}",
+        True,
+    )
     assert (second.state, second.crucial) == ("FAILED", False)
 
 
@@ -47,8 +56,15 @@ def test_pages_show_them(client: Client, viewer: Any, told: Run) -> None:
     client.force_login(viewer)
 
     page = client.get(f"/runs/{told.pk}/").content.decode()
-    for words in ("sales &lt;of&gt; June", "extract June", "Skipped by rule", "nothing new", "All quiet",
-                  "{&#x27;rows&#x27;: 3}", "but optional"):  # fmt: skip
+    for words in (
+        "sales &lt;of&gt; June",
+        "extract June",
+        "Skipped by rule",
+        "nothing new",
+        "All quiet",
+        "{&#x27;rows&#x27;: 3}",
+        "but optional",
+    ):
         assert words in page, words
     listed = client.get("/runs/").content.decode()
     assert "sales &lt;of&gt; June" in listed and "Daily Sales ETL" in listed
@@ -63,8 +79,11 @@ def test_the_api_tells_them(client: Client, make_token: Callable[..., str], told
     first, second = client.get(f"/api/runs/{told.pk}/tasks", headers=headers).json()["items"]
 
     assert (run["name"], run["flow"], run["state"], run["state_name"]) == (
-        "sales <of> June", "daily-sales-etl", "COMPLETED", "All quiet",
-    )  # fmt: skip
+        "sales <of> June",
+        "daily-sales-etl",
+        "COMPLETED",
+        "All quiet",
+    )
     assert (first["state_name"], first["message"], first["result"]) == ("Skipped by rule", "nothing new", "{'rows': 3}")
     assert (second["state_name"], second["crucial"], first["crucial"]) == ("Failed", False, True)
 
@@ -73,10 +92,13 @@ def test_what_is_too_long_is_cut_and_not_refused(worker: Any, run: Run) -> None:
     order, long = worker.take(), "ü" * 5_000
 
     worker.say(
-        order, p.RunStarted(seconds()), p.RunNamed(seconds(), long), p.TaskStarted(seconds(0), 1, "extract"),
+        order,
+        p.RunStarted(seconds()),
+        p.RunNamed(seconds(), long),
+        p.TaskStarted(seconds(0), 1, "extract"),
         p.TaskEnded(seconds(1), 1, "COMPLETED", result=long, state=long, message=long),
         p.RunEnded(seconds(3), "COMPLETED", state=long),
-    )  # fmt: skip
+    )
 
     row, run = run.task_runs.get(number=1), Run.objects.get(pk=run.pk)
     assert len(run.name.encode()) <= 200 and len(run.state_name.encode()) <= 200

@@ -215,8 +215,9 @@ def test_a_run_goes_to_a_worker_whose_version_takes_its_parameters():
     offers = dispatch.offer(free={old.id: 5, new.id: 1}, now=NOW)
 
     assert [(offer.worker, offer.order.parameters) for offer in offers] == [
-        (new.id, {"mode": "fast"}), (old.id, {"seconds": 2}),
-    ]  # fmt: skip
+        (new.id, {"mode": "fast"}),
+        (old.id, {"seconds": 2}),
+    ]
     left(new)
     reason = waiting_reason(Run.objects.get(state="PENDING", attempts=None))
     assert reason == "its parameters are for another version of the flow than the connected workers have: old"

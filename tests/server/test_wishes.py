@@ -30,8 +30,11 @@ def test_a_trigger_is_a_waiting_run_with_the_event_that_explains_it(flow):
 
     run.refresh_from_db()
     assert (run.state, run.parameters, run.configuration, run.tags) == (
-        "PENDING", {"limit": 3}, "development", ["sales", "nightly"],
-    )  # fmt: skip
+        "PENDING",
+        {"limit": 3},
+        "development",
+        ["sales", "nightly"],
+    )
     assert list(run.events.values_list("after", "who", "why")) == [("PENDING", "ana", "triggered from the page")]
 
 
@@ -167,8 +170,11 @@ def test_run_again_is_a_new_run_like_the_old_one(flow):
     new = requests.retry(run_id=old.pk, now=NOW, trigger="page", who="bob")
 
     assert (new.rerun_of_id, new.parameters, new.configuration, new.tags) == (
-        old.pk, {"limit": 3}, "release", ["sales", "x"],
-    )  # fmt: skip
+        old.pk,
+        {"limit": 3},
+        "release",
+        ["sales", "x"],
+    )
     assert Run.objects.get(pk=old.pk).state == "CANCELLED"
 
 

@@ -55,9 +55,12 @@ class Pair:
         house = House(home, prepared=False)
         house.ledger, house.gate = folder / "ledger", folder / "gate"
         house.env.update(
-            PERFECT_DATABASE_URL=self.url, PERFECT_SECRET_KEY=SECRET_KEY, PERFECT_ENCRYPTION_KEY=SECRET_KEY,
-            JOURNEY_LEDGER=str(house.ledger), JOURNEY_GATE=str(house.gate),
-        )  # fmt: skip
+            PERFECT_DATABASE_URL=self.url,
+            PERFECT_SECRET_KEY=SECRET_KEY,
+            PERFECT_ENCRYPTION_KEY=SECRET_KEY,
+            JOURNEY_LEDGER=str(house.ledger),
+            JOURNEY_GATE=str(house.gate),
+        )
         return house
 
     def start(self) -> None:

@@ -39,9 +39,14 @@ GOLDEN: list[str] = [
     for line in path.read_text(encoding="utf-8").splitlines()
 ]
 NESTED = (
-    messages.TaskSpec, messages.ScheduleSpec, messages.FlowSpec, messages.Held, messages.Verdict, messages.Ancestor,
+    messages.TaskSpec,
+    messages.ScheduleSpec,
+    messages.FlowSpec,
+    messages.Held,
+    messages.Verdict,
+    messages.Ancestor,
     messages.LineOpen,
-)  # fmt: skip
+)
 
 
 def contains(whole: Any, part: Any) -> bool:
@@ -160,9 +165,23 @@ def test_a_malformed_noun_inside_a_message_is_named() -> None:
 
 @pytest.mark.parametrize(
     "frame",
-    ["", "x", "[]", "null", "3", '"StartRun"', "{}", "{", '{"type":null}', '{"type":3}', '{"type":["StartRun"]}',
-     b"\xff\xfe", b'{"type":"\xff"}', '{"type":"StartRun","fence":1}x'],
-)  # fmt: skip
+    [
+        "",
+        "x",
+        "[]",
+        "null",
+        "3",
+        '"StartRun"',
+        "{}",
+        "{",
+        '{"type":null}',
+        '{"type":3}',
+        '{"type":["StartRun"]}',
+        b"\xff\xfe",
+        b'{"type":"\xff"}',
+        '{"type":"StartRun","fence":1}x',
+    ],
+)
 def test_what_is_no_json_object_with_a_type_is_refused(frame: Any) -> None:
     with pytest.raises(ProtocolError):
         decode(frame)

@@ -142,10 +142,16 @@ def run(examples: int, *phases: Phase) -> None:
     run_state_machine_as_test(
         Delivery,
         settings=settings(
-            max_examples=examples, stateful_step_count=40, deadline=None, report_multiple_bugs=False, print_blob=False,
-            suppress_health_check=list(HealthCheck), database=None, phases=phases or tuple(Phase),
+            max_examples=examples,
+            stateful_step_count=40,
+            deadline=None,
+            report_multiple_bugs=False,
+            print_blob=False,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+            phases=phases or tuple(Phase),
         ),
-    )  # fmt: skip
+    )
 
 
 def test_after_any_trouble_every_record_is_applied_once_and_in_order() -> None:
@@ -195,9 +201,15 @@ def forget_the_credit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "plant",
-    [forget_on_send, do_not_rewind_on_reconnect, number_one_record_twice, ignore_resend,
-     believe_any_acknowledgement_to_be_for_all, forget_the_credit],
-)  # fmt: skip
+    [
+        forget_on_send,
+        do_not_rewind_on_reconnect,
+        number_one_record_twice,
+        ignore_resend,
+        believe_any_acknowledgement_to_be_for_all,
+        forget_the_credit,
+    ],
+)
 def test_the_checker_catches_a_planted_bug(
     plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,10 +43,26 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "[ext]\nsubjectAltName=DNS:localhost,DNS:perfect.test\nbasicConstraints=critical,CA:TRUE\n"
     )
     subprocess.run(
-        [str(OPENSSL), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-config", str(config),
-         "-keyout", str(folder / "key"), "-out", str(folder / "certificate")],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
+        [
+            str(OPENSSL),
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-config",
+            str(config),
+            "-keyout",
+            str(folder / "key"),
+            "-out",
+            str(folder / "certificate"),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
     file.write_text((folder / "key").read_text() + (folder / "certificate").read_text())
     return file
 

@@ -45,9 +45,14 @@ class Line:
         self.loop = Loop(self.errors.append, lambda: self.ahead)
         self.session = Session(messages.Joined("w-1", "b-1", name="w1", slots=4))
         self.wire = Uplink(
-            self.loop, lambda: ("http://127.0.0.1:1", "t"), self.session, lambda: [], self.obey, self.said.append,
+            self.loop,
+            lambda: ("http://127.0.0.1:1", "t"),
+            self.session,
+            lambda: [],
+            self.obey,
             self.said.append,
-        )  # fmt: skip
+            self.said.append,
+        )
 
     def dial(self, *_: Any) -> tuple[socket.socket, bytes]:
         ours, theirs = socket.socketpair()

@@ -20,7 +20,7 @@ class Worker:
 
     def __init__(
         self, home, server, targets, *options, token="t0ken", name="w1", url="its", drain="0", program=(), **environment
-    ):  # fmt: skip
+    ):
         self.home, self.name = home, name
         self.log = home / "worker.log"
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("PERFECT_", "PREFECT_"))}

@@ -51,9 +51,15 @@ def _whole(text: str) -> None:
 
 
 WAYS_TO_WRITE = {
-    "flushed": _flushed, "written": _written, "in pieces": _in_pieces, "redrawn": _redrawn, "bytes": _bytes,
-    "raw": _raw, "by a child": _by_a_child, "whole": _whole,
-}  # fmt: skip
+    "flushed": _flushed,
+    "written": _written,
+    "in pieces": _in_pieces,
+    "redrawn": _redrawn,
+    "bytes": _bytes,
+    "raw": _raw,
+    "by a child": _by_a_child,
+    "whole": _whole,
+}
 
 
 def _too_much() -> None:
@@ -70,10 +76,17 @@ def _raise() -> None:
 
 
 WAYS_TO_DIE = {
-    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL), "segfault": lambda: ctypes.string_at(0),
-    "leaves 0": lambda: os._exit(0), "leaves 3": lambda: os._exit(3), "raises": _raise, "exits": lambda: sys.exit(3),
-    "exits well": sys.exit, "returns": lambda: None, "too much": _too_much, "sleeps": _sleep,
-}  # fmt: skip
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda: ctypes.string_at(0),
+    "leaves 0": lambda: os._exit(0),
+    "leaves 3": lambda: os._exit(3),
+    "raises": _raise,
+    "exits": lambda: sys.exit(3),
+    "exits well": sys.exit,
+    "returns": lambda: None,
+    "too much": _too_much,
+    "sleeps": _sleep,
+}
 
 
 @flow

@@ -63,6 +63,8 @@ def leaks_of(secret, values):
     """The texts in which so much of the secret can be read."""
     windows = {secret[at : at + WINDOW] for at in range(max(1, len(secret) - WINDOW + 1))}
     return [
-        text for text in texts_in(json.loads(json.dumps(values)))
-        for reading in readings(text) if any(window in reading for window in windows)
-    ]  # fmt: skip
+        text
+        for text in texts_in(json.loads(json.dumps(values)))
+        for reading in readings(text)
+        if any(window in reading for window in windows)
+    ]

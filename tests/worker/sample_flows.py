@@ -235,10 +235,15 @@ def _with_a_grandchild() -> None:
 
 
 WAYS = {
-    "sleeps": _sleep, "swallows": _swallow, "counts_in_c": _count_in_c, "waits_for_a_child": _with_a_child,
-    "loops": _loop, "ignores_stop": _ignore_stop, "in_a_pool_thread": _in_a_pool_thread,
+    "sleeps": _sleep,
+    "swallows": _swallow,
+    "counts_in_c": _count_in_c,
+    "waits_for_a_child": _with_a_child,
+    "loops": _loop,
+    "ignores_stop": _ignore_stop,
+    "in_a_pool_thread": _in_a_pool_thread,
     "waits_for_a_grandchild": _with_a_grandchild,
-}  # fmt: skip
+}
 
 
 @flow
@@ -356,9 +361,13 @@ def pooled_in_c() -> None:
 
 
 POOLED = {
-    "spins": _spin, "naps": _nap, "prints": _print, "waits": _wait_for_another, "sub-flow": _in_a_sub_flow,
+    "spins": _spin,
+    "naps": _nap,
+    "prints": _print,
+    "waits": _wait_for_another,
+    "sub-flow": _in_a_sub_flow,
     "c": _sleep,
-}  # fmt: skip
+}
 
 
 @flow(timeout_seconds=1.5)

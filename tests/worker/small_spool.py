@@ -13,9 +13,12 @@ from perfect_client.journal import spool
 spool.CAP_BYTES = spool.RESERVED_BYTES + 200_000
 
 WAYS_TO_DIE = {
-    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL), "segfault": lambda: ctypes.string_at(0),
-    "leaves 0": lambda: os._exit(0), "raises": lambda: 1 / 0, "returns": lambda: None,
-}  # fmt: skip
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda: ctypes.string_at(0),
+    "leaves 0": lambda: os._exit(0),
+    "raises": lambda: 1 / 0,
+    "returns": lambda: None,
+}
 
 
 @flow

@@ -11,9 +11,15 @@ from tests.worker.kit import eventually, is_alive, tree_of
 
 GRACE_S = 0.3
 WAYS = {  # what the code is doing, and of how many processes it is then
-    "sleeps": 1, "loops": 1, "swallows": 1, "counts_in_c": 1, "ignores_stop": 1, "in_a_pool_thread": 1,
-    "waits_for_a_child": 2, "waits_for_a_grandchild": 3,
-}  # fmt: skip
+    "sleeps": 1,
+    "loops": 1,
+    "swallows": 1,
+    "counts_in_c": 1,
+    "ignores_stop": 1,
+    "in_a_pool_thread": 1,
+    "waits_for_a_child": 2,
+    "waits_for_a_grandchild": 3,
+}
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -154,9 +160,12 @@ def test_a_second_signal_does_not_wait_for_the_grace(server, worker):
 def test_tasks_in_threads_tidy_up_too(server, worker):
     attempt = server.offer("pooled")
     ways = ["spins", "spins", "naps", "naps", "prints", "waits", "sub-flow"]
-    server.wait(lambda: sorted(line for line in attempt.lines if line.startswith("busy")) == sorted(
-        [*(f"busy {way}" for way in ways), "busy with a deadline", "busy in a loop"]
-    ))  # fmt: skip
+    server.wait(
+        lambda: (
+            sorted(line for line in attempt.lines if line.startswith("busy"))
+            == sorted([*(f"busy {way}" for way in ways), "busy with a deadline", "busy in a loop"])
+        )
+    )
 
     server.cancel(attempt)
     end = server.wait(lambda: attempt.end)

@@ -373,9 +373,7 @@ def test_the_newer_process_calls_those_of_a_killed_draining_one(server, start_wo
 def test_a_journal_of_an_earlier_version_is_read(tmp_path):
     path = tmp_path / "7.json"
     order = {"fence": 7, "run": "r", "flow": "f"}
-    path.write_text(
-        json.dumps({"order": order, "boot": "b", "started": True, "pid": 1, "born": 2, "cancel": None})
-    )  # fmt: skip
+    path.write_text(json.dumps({"order": order, "boot": "b", "started": True, "pid": 1, "born": 2, "cancel": None}))
 
     entry = journal.load(path)
 

@@ -18,9 +18,21 @@ from tests.worker.test_starts import start_of, web, write  # noqa: F401
 
 RUNS = 4
 NAMES = [
-    "numpy", "scipy", "pandas", "polars", "pyarrow", "duckdb", "sklearn", "requests", "httpx", "boto3", "sqlalchemy",
-    "redis", "grpc", "sentry_sdk",
-]  # fmt: skip
+    "numpy",
+    "scipy",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "duckdb",
+    "sklearn",
+    "requests",
+    "httpx",
+    "boto3",
+    "sqlalchemy",
+    "redis",
+    "grpc",
+    "sentry_sdk",
+]
 FORKED = {"numpy", "scipy", "pandas"}  # what they leave survives a fork
 
 FILES = {
@@ -131,7 +143,7 @@ FILES = {
             sentry_sdk.capture_message("running")
             return 400 + n
     """,
-}  # fmt: skip
+}
 
 
 class AnswersWithTheKey(socketserver.StreamRequestHandler):
@@ -179,8 +191,15 @@ def grpc_port(request):
     ("name", "start"), [*((name, "auto") for name in NAMES), *((name, "fresh") for name in sorted(FORKED))]
 )
 def test_a_library_that_is_used_at_import_works_in_runs(
-    server, start_worker, tmp_path, web, redis_port, grpc_port, name, start  # noqa: F811
-):  # fmt: skip
+    server,
+    start_worker,
+    tmp_path,
+    web,  # noqa: F811
+    redis_port,
+    grpc_port,
+    name,
+    start,
+):
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
     ports = {"web": web, "redis": redis_port, "grpc": grpc_port}

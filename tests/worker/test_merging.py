@@ -85,8 +85,11 @@ def test_every_record_is_there_once_in_the_order_of_time_and_keeps_its_number(st
             else:
                 spools.write(step, float(at))
         spools.look()
-        written = [record(float(at), f"{'raw' if step else 'told'} {float(at)}") for at, step in enumerate(steps)
-                   if step in (0, 1)]  # fmt: skip
+        written = [
+            record(float(at), f"{'raw' if step else 'told'} {float(at)}")
+            for at, step in enumerate(steps)
+            if step in (0, 1)
+        ]
         assert spools.sent()[: len(sent)] == sent
         assert spools.sent() == written
 

@@ -17,8 +17,10 @@ FLOWS = Path(secret_flows.__file__)
 CHARACTERS = st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r")  # with \r a line begins anew
 DRAWN = st.text(CHARACTERS, min_size=12, max_size=40).map(unlike_words).filter(lambda text: len(set(text)) > 8)
 FIXED = {
-    "default": secret_flows.IN_CODE, "import": secret_flows.AT_IMPORT, "configuration": secret_flows.CONFIGURED,
-}  # fmt: skip
+    "default": secret_flows.IN_CODE,
+    "import": secret_flows.AT_IMPORT,
+    "configuration": secret_flows.CONFIGURED,
+}
 
 
 @pytest.fixture
@@ -68,9 +70,12 @@ def test_it_may_come_from_anywhere(server, secretive, source):
 
 def test_no_combination_lets_it_out(server, secretive):
     @settings(
-        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
-        derandomize=True, database=None,
-    )  # fmt: skip
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+        derandomize=True,
+        database=None,
+    )
     @given(
         source=st.sampled_from(list(secret_flows.SOURCES)),
         way=st.sampled_from(list(secret_flows.WAYS)),

@@ -234,8 +234,9 @@ def test_an_import_that_fails_in_a_fresh_run_fails_it_with_the_line(server, star
     ends = [server.run("f")[1] for _ in range(3)]  # what was imported before may still be there
 
     assert (ends[-1]["outcome"], "needs.py:4 does not import: OSError: the database is away" in ends[-1]["error"]) == (
-        "FAILED", True,
-    )  # fmt: skip
+        "FAILED",
+        True,
+    )
 
 
 def test_an_interpreter_in_reserve_ends_with_its_worker(server, start_worker, tmp_path):
@@ -380,7 +381,9 @@ def test_a_file_in_a_package_finds_the_helpers_beside_it(server, start_worker, t
         (tmp_path / name).mkdir()
         write(tmp_path / name / "__init__.py", "")
         write(tmp_path / name / "helpers.py", f"WHOSE = {name!r}\n")
-        write(tmp_path / name / f"flow_{name}.py", f"""
+        write(
+            tmp_path / name / f"flow_{name}.py",
+            f"""
             import helpers
             from {name}.helpers import WHOSE
             from perfect_client import flow
@@ -389,7 +392,8 @@ def test_a_file_in_a_package_finds_the_helpers_beside_it(server, start_worker, t
             def of_{name}() -> str:
                 import helpers as late
                 return WHOSE + helpers.WHOSE + late.WHOSE
-        """)  # fmt: skip
+        """,
+        )
     start_worker(targets=[tmp_path])
 
     assert server.run("of_one")[1]["result"] == "'oneoneone'"
@@ -532,12 +536,21 @@ def test_no_run_uses_an_import_of_another_day(server, start_worker, tmp_path):
             days.add(ran)
 
 
-CHANGES = "; ".join([
-    "os.chdir('/')", "os.umask(0o027)", "os.environ['FROM_A'] = 'a'", "os.environ['WAS_THERE'] = 'changed by a'",
-    "signal.signal(signal.SIGUSR1, signal.SIG_IGN)", "sys.setrecursionlimit(5000)", "socket.setdefaulttimeout(3.5)",
-    "decimal.getcontext().prec = 5", "logging.basicConfig(level=logging.ERROR)",
-    "multiprocessing.set_start_method('spawn')", "warnings.simplefilter('error')",
-])  # fmt: skip
+CHANGES = "; ".join(
+    [
+        "os.chdir('/')",
+        "os.umask(0o027)",
+        "os.environ['FROM_A'] = 'a'",
+        "os.environ['WAS_THERE'] = 'changed by a'",
+        "signal.signal(signal.SIGUSR1, signal.SIG_IGN)",
+        "sys.setrecursionlimit(5000)",
+        "socket.setdefaulttimeout(3.5)",
+        "decimal.getcontext().prec = 5",
+        "logging.basicConfig(level=logging.ERROR)",
+        "multiprocessing.set_start_method('spawn')",
+        "warnings.simplefilter('error')",
+    ]
+)
 TELLS = """
     import decimal, logging, multiprocessing, os, signal, socket, sys, warnings
     from perfect_client import flow
@@ -589,8 +602,17 @@ def test_a_file_has_the_state_of_its_own_process_alone(server, start_worker, tmp
 def test_what_each_run_is_to_have_of_its_own_is_made_for_each(server, start_worker, tmp_path, line, what):
     names = {"tempfile": "PLACE", "uuid": "ID", "os": "ID"}
     value = names[line.split(";")[0].split()[1]]
-    text = "\n".join([*line.split("; "), "from perfect_client import flow", "", "@flow", "def tells() -> str:",
-                      f"    return {value}", ""])  # fmt: skip
+    text = "\n".join(
+        [
+            *line.split("; "),
+            "from perfect_client import flow",
+            "",
+            "@flow",
+            "def tells() -> str:",
+            f"    return {value}",
+            "",
+        ]
+    )
     write(tmp_path / "once.py", text)
     start_worker(targets=[tmp_path / "once.py"])
 

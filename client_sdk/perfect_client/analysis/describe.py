@@ -31,17 +31,17 @@ def flow_spec(flow: Flow[Any, Any]) -> FlowSpec:
         # The runs take these values from the code: the server only shows them.
         configurations=of_this_process.clean(mask(clean_json(flow.configurations), {"additionalProperties": schema})),
         schedules=[_schedule_spec(name, schedule) for name, schedule in flow.schedules.items()],
-        tasks=[replace(task, name=_text(task.name), description=_text(task.description))
-               for task in planner.plan(flow).tasks],
+        tasks=[
+            replace(task, name=_text(task.name), description=_text(task.description))
+            for task in planner.plan(flow).tasks
+        ],
         file=os.path.abspath(flow.code.co_filename) if hasattr(flow.code, "co_filename") else "",
         line=getattr(flow.code, "co_firstlineno", 0),
-    )  # fmt: skip
+    )
     described = dumps({**to_dict(spec), "file": "", "line": 0, "source": _source(flow)})
     digest = hashlib.sha256(described.encode("utf-8", "backslashreplace")).hexdigest()
     changed = _changed_at(spec.file)
-    return replace(
-        spec, fingerprint=digest[:32], start=flow.start, notes=moments.remarks(flow.fn), source_time=changed
-    )  # fmt: skip
+    return replace(spec, fingerprint=digest[:32], start=flow.start, notes=moments.remarks(flow.fn), source_time=changed)
 
 
 def _changed_at(file: str) -> Optional[float]:

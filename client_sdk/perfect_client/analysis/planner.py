@@ -41,15 +41,52 @@ from perfect_client.wire.messages import MAX_NAME, TaskSpec
 
 MAX_FUNCTIONS = 2000  # a flow that reaches more than these has a plan of what the first ones call
 
-_EACH = frozenset({
-    "map", "amap", "imap", "imap_unordered", "starmap", "starmap_async", "map_async", "filter", "filterfalse", "reduce",
-})  # fmt: skip
-_NEVER_CALLS = frozenset({
-    "callable", "format", "getattr", "hasattr", "id", "isinstance", "issubclass", "len", "print", "repr", "str", "type",
-})  # fmt: skip
-_PASSES_ON = frozenset({
-    "chain", "dict", "enumerate", "frozenset", "iter", "list", "next", "partial", "reversed", "set", "tuple", "zip",
-})  # fmt: skip
+_EACH = frozenset(
+    {
+        "map",
+        "amap",
+        "imap",
+        "imap_unordered",
+        "starmap",
+        "starmap_async",
+        "map_async",
+        "filter",
+        "filterfalse",
+        "reduce",
+    }
+)
+_NEVER_CALLS = frozenset(
+    {
+        "callable",
+        "format",
+        "getattr",
+        "hasattr",
+        "id",
+        "isinstance",
+        "issubclass",
+        "len",
+        "print",
+        "repr",
+        "str",
+        "type",
+    }
+)
+_PASSES_ON = frozenset(
+    {
+        "chain",
+        "dict",
+        "enumerate",
+        "frozenset",
+        "iter",
+        "list",
+        "next",
+        "partial",
+        "reversed",
+        "set",
+        "tuple",
+        "zip",
+    }
+)
 
 
 _WAYS = frozenset({"submit", "map", "with_options"})
@@ -290,10 +327,12 @@ class _Reader(Walker):
             if isinstance(target, Known) and target.value is decorators.task:
                 given = {k.arg: self._constant(k.value) for k in made.keywords} if made else {}
                 return {
-                    "key": qualname[:MAX_NAME], "name": given.get("name") or node.name, "weight": given.get("weight"),
+                    "key": qualname[:MAX_NAME],
+                    "name": given.get("name") or node.name,
+                    "weight": given.get("weight"),
                     "estimated_ms": given.get("estimated_time"),
                     "description": given.get("description") or ast.get_docstring(node) or "",
-                }  # fmt: skip
+                }
         return None
 
     def _constant(self, node: ast.expr) -> Any:
@@ -307,9 +346,12 @@ _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 
 def _options(task: Any) -> Dict[str, Any]:
     return {
-        "key": task.key, "name": task.name, "weight": task.weight, "estimated_ms": task.estimated_time,
+        "key": task.key,
+        "name": task.name,
+        "weight": task.weight,
+        "estimated_ms": task.estimated_time,
         "description": task.description,
-    }  # fmt: skip
+    }
 
 
 def _defaults(fn: types.FunctionType) -> List[Tuple[str, Any]]:
@@ -320,10 +362,7 @@ def _defaults(fn: types.FunctionType) -> List[Tuple[str, Any]]:
 
 def _is_of_user(cls: type) -> bool:
     init = next((vars(one)[n] for one in cls.__mro__ for n in ("__init__", "__call__") if n in vars(one)), None)
-    return any(
-        isinstance(item, types.FunctionType) and is_worth_reading(item)
-        for item in (init, *vars(cls).values())
-    )  # fmt: skip
+    return any(isinstance(item, types.FunctionType) and is_worth_reading(item) for item in (init, *vars(cls).values()))
 
 
 def _is_readable(value: Value) -> bool:

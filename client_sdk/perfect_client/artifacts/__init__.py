@@ -51,9 +51,7 @@ def create_link_artifact(
     return _create(LINK, key, description, messages.dumps({"link": tables.clean(address), "text": tables.clean(shown)}))
 
 
-def create_markdown_artifact(
-    markdown: str, key: Optional[str] = None, description: Optional[str] = None
-) -> ArtifactId:  # fmt: skip
+def create_markdown_artifact(markdown: str, key: Optional[str] = None, description: Optional[str] = None) -> ArtifactId:
     """Show text as Markdown (CommonMark with tables); HTML in it is shown as text, pictures as links."""
     return _create(
         MARKDOWN, key, description, tables.clean(_text(markdown, "create_markdown_artifact()", "a markdown"))
@@ -70,7 +68,7 @@ def create_table_artifact(table: Any, key: Optional[str] = None, description: Op
 
 def create_progress_artifact(
     progress: float, key: Optional[str] = None, description: Optional[str] = None
-) -> ArtifactId:  # fmt: skip
+) -> ArtifactId:
     """Show a bar of its own; ``progress`` is 0–100. ``update_progress_artifact`` moves it."""
     return _create(PROGRESS, key, description, repr(_percent(progress, "create_progress_artifact()")))
 
@@ -89,9 +87,7 @@ def update_progress_artifact(artifact_id: str, progress: float, description: Opt
     return identity
 
 
-def create_image_artifact(
-    image_url: str, key: Optional[str] = None, description: Optional[str] = None
-) -> ArtifactId:  # fmt: skip
+def create_image_artifact(image_url: str, key: Optional[str] = None, description: Optional[str] = None) -> ArtifactId:
     """Show a picture by its address. One in a ``data:`` URL (PNG, JPEG, GIF, WebP, SVG) is kept with the run."""
     url = _text(image_url, "create_image_artifact()", "an image_url").strip()
     if url[:5].lower() != "data:":
@@ -204,7 +200,7 @@ def _create_picture(kind: str, key: Optional[str], description: Optional[str], c
 
 def _added(
     kind: str, key: Optional[str], description: Optional[str], size: int, data: str = "", coded: str = ""
-) -> ArtifactId:  # fmt: skip
+) -> ArtifactId:
     if key is not None and not (isinstance(key, str) and artifact_content.is_key(key)):
         raise ValueError(
             "the key of an artifact must only contain lowercase letters, numbers and dashes, at most %d, not %s"
@@ -224,7 +220,7 @@ def _added(
 
 def _fact(
     run: Run, identity: str, kind: str, key: str, description: Optional[str], data: str = "", coded: str = ""
-) -> ArtifactWritten:  # fmt: skip
+) -> ArtifactWritten:
     task = context.current_task()
     number = task.number if task is not None and task.run.root is run.root else None
     words = (

@@ -47,8 +47,9 @@ def _of_records(table: Sequence[Any]) -> Dict[str, Any]:
     names: Dict[Any, None] = {}
     for number, row in enumerate(table, 1):
         if not isinstance(row, Mapping):
-            raise TypeError("row %d of create_table_artifact() must be a dict as the first, not %s"
-                            % (number, type(row).__name__))  # fmt: skip
+            raise TypeError(
+                "row %d of create_table_artifact() must be a dict as the first, not %s" % (number, type(row).__name__)
+            )
         names.update(dict.fromkeys(row))
         _refuse_too_wide(len(names))
     rows = [[_cell(row.get(name)) for name in names] for row in table]

@@ -170,9 +170,14 @@ class Lineage:
         return {} if past is None or found.source is None else past.parts_of(found.source)
 
     def keep(
-        self, slot: bytes, source: bytes, number: int, data: bytes, made: Optional[float] = None,
+        self,
+        slot: bytes,
+        source: bytes,
+        number: int,
+        data: bytes,
+        made: Optional[float] = None,
         parts: Optional[Dict[str, str]] = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Append a record, and what its code consists of. A full disk ends it for this run and never reaches user
         code."""
         made = time.time() if made is None else made
@@ -227,9 +232,11 @@ def _record(magic: bytes, slot: bytes, source: bytes, number: int, made: float, 
 
 def path_of(store: FolderStore, run: str) -> str:
     """The file of a run's results; a run's id comes from the server, so it is not trusted to be a file name."""
-    name = run if run and all(c.isascii() and (c.isalnum() or c == "-") for c in run) and len(run) <= 64 else (
-        blake2b(run.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
-    )  # fmt: skip
+    name = (
+        run
+        if run and all(c.isascii() and (c.isalnum() or c == "-") for c in run) and len(run) <= 64
+        else (blake2b(run.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest())
+    )
     return os.path.join(store.path, RUNS, eviction.hour_of(run), name)
 
 

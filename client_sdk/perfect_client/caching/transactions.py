@@ -68,10 +68,15 @@ class Transaction:
     """What happens inside a block, or in one call of a task with hooks; they nest. Made by ``transaction()``."""
 
     def __init__(
-        self, key: Optional[str] = None, store: Any = None, commit_mode: Optional[CommitMode] = None,
-        isolation_level: Optional[IsolationLevel] = None, overwrite: bool = False, write_on_commit: bool = True,
+        self,
+        key: Optional[str] = None,
+        store: Any = None,
+        commit_mode: Optional[CommitMode] = None,
+        isolation_level: Optional[IsolationLevel] = None,
+        overwrite: bool = False,
+        write_on_commit: bool = True,
         logger: Any = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if key is not None and not (isinstance(key, str) and key.strip()):
             raise ConfigurationError("transaction(key=…) takes a string, not %.200r" % (key,))
         self.key, self.overwrite, self.write_on_commit, self.logger = key, overwrite, write_on_commit, logger
@@ -130,9 +135,11 @@ class Transaction:
         return None if envelope is None else pickle.loads(envelope.data)
 
     def stage(
-        self, value: Any = None, on_rollback_hooks: Optional[Iterable[Hook]] = None,
+        self,
+        value: Any = None,
+        on_rollback_hooks: Optional[Iterable[Hook]] = None,
         on_commit_hooks: Optional[Iterable[Hook]] = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Ready to be committed, with this value under the key. Without effect when it is committed already."""
         if self.state not in _FINAL:
             self._staged = value
@@ -279,10 +286,14 @@ def get_transaction() -> Optional[Transaction]:
 
 
 def transaction(
-    key: Optional[str] = None, store: Any = None, commit_mode: Optional[CommitMode] = None,
-    isolation_level: Optional[IsolationLevel] = None, overwrite: bool = False, write_on_commit: bool = True,
+    key: Optional[str] = None,
+    store: Any = None,
+    commit_mode: Optional[CommitMode] = None,
+    isolation_level: Optional[IsolationLevel] = None,
+    overwrite: bool = False,
+    write_on_commit: bool = True,
     logger: Any = None,
-) -> Transaction:  # fmt: skip
+) -> Transaction:
     """Context manager, also of ``async with``: a ``Transaction``.
 
     With a ``key`` what is staged is kept in ``store`` (a folder or a store, by default the worker's results) when it is

@@ -16,6 +16,6 @@ __all__ = ["AcquireConcurrencySlotTimeoutError", "ConcurrencySlotAcquisitionErro
 
 def rate_limit(
     names: limits.Names, occupy: int = 1, timeout_seconds: Optional[float] = None, strict: bool = False
-) -> None:  # fmt: skip
+) -> None:
     """``limits.rate_limit`` that always blocks."""
     limits.rate_limited(limits.body(names, occupy, strict), timeout_seconds)

@@ -40,9 +40,14 @@ class TaskCall:
     __slots__ = ("_bound", "args", "kwargs", "name", "parts", "return_state", "run", "task", "task_run", "wait_for")
 
     def __init__(
-        self, task: TaskLike, run: Run, args: Tuple[Any, ...], kwargs: Dict[str, Any],
-        return_state: bool = False, wait_for: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        task: TaskLike,
+        run: Run,
+        args: Tuple[Any, ...],
+        kwargs: Dict[str, Any],
+        return_state: bool = False,
+        wait_for: Any = None,
+    ) -> None:
         self.task, self.run, self.args, self.kwargs = task, run, args, kwargs
         self.return_state, self.wait_for = return_state, wait_for
         self.task_run: TaskRun

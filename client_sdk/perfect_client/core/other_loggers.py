@@ -18,8 +18,15 @@ _DATED = r"(?:\d{4}-\d\d-\d\d[T ][\d:.,+-]+Z?\s+)?"
 _CONSOLE = re.compile(_DATED + r"\[(debug|info|warning|warn|error|critical|exception|notset)\s*\] ")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LEVELS = {
-    "debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40, "exception": 40, "critical": 50, "fatal": 50
-}  # fmt: skip
+    "debug": 10,
+    "info": 20,
+    "warning": 30,
+    "warn": 30,
+    "error": 40,
+    "exception": 40,
+    "critical": 50,
+    "fatal": 50,
+}
 
 
 class Said(NamedTuple):
@@ -44,9 +51,13 @@ def _without_head(text: str, record: Dict[str, Any]) -> str:
     """The default format begins with what a line of the log has anyway: time and level."""
     at, level = record["time"], record["level"].name
     head = "%s.%03d | %-8s | %s:%s:%s - " % (
-        at.strftime("%Y-%m-%d %H:%M:%S"), at.microsecond // 1000, level, record["name"], record["function"],
+        at.strftime("%Y-%m-%d %H:%M:%S"),
+        at.microsecond // 1000,
+        level,
+        record["name"],
+        record["function"],
         record["line"],
-    )  # fmt: skip
+    )
     return text[len(head) :] if text.startswith(head) else text
 
 

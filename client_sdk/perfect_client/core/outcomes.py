@@ -51,10 +51,14 @@ def emit_task_end(current: TaskRun, state: State) -> None:
     if outcome in ("FAILED", "CRASHED"):
         current.run.log_failure(current, error, told, traceback)
     current.run.end(
-        current, outcome, told, traceback,
-        result=preview_result(current, state.data) if good else "", state=clean_text(state.own_name, MAX_NAME),
+        current,
+        outcome,
+        told,
+        traceback,
+        result=preview_result(current, state.data) if good else "",
+        state=clean_text(state.own_name, MAX_NAME),
         message=clean_text(state.message or "", MAX_MESSAGE_BYTES) if good else "",
-    )  # fmt: skip
+    )
 
 
 def preview_result(current: TaskRun, value: Any) -> str:

@@ -92,9 +92,19 @@ class TaskRun:
     """One call of a task. ``number`` counts an attempt's task runs from 1, ``call`` the calls of its key from 0."""
 
     __slots__ = (
-        "began", "call", "details", "given_tags", "key", "number", "parent", "reports", "run", "run_count", "state",
+        "began",
+        "call",
+        "details",
+        "given_tags",
+        "key",
+        "number",
+        "parent",
+        "reports",
+        "run",
+        "run_count",
+        "state",
         "task",
-    )  # fmt: skip
+    )
 
     def __init__(self, run: Run, task: Any, number: int, key: str, call: int, parent: Optional[int]) -> None:
         self.run, self.task, self.number, self.key, self.call, self.parent = run, task, number, key, call, parent
@@ -160,12 +170,21 @@ class Run:
     """
 
     def __init__(
-        self, *, id: str, flow_name: str, emit: Emit, clock: Callable[[], float] = time.time, attempt: int = 1,
-        tags: Tuple[str, ...] = (), configuration: Optional[Configuration] = None,
-        keys: Optional[Mapping[int, str]] = None, flow: Any = None, guard: Any = None,
+        self,
+        *,
+        id: str,
+        flow_name: str,
+        emit: Emit,
+        clock: Callable[[], float] = time.time,
+        attempt: int = 1,
+        tags: Tuple[str, ...] = (),
+        configuration: Optional[Configuration] = None,
+        keys: Optional[Mapping[int, str]] = None,
+        flow: Any = None,
+        guard: Any = None,
         keys_of: Callable[[Any], Mapping[int, str]] = no_keys,
         scheduled_for: Optional[float] = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.root: Run = self
         self.scheduled_for = scheduled_for  # seconds since the epoch
         self.above: Optional[Run] = None
@@ -190,9 +209,14 @@ class Run:
         self._ticks = 0  # of the last id that was given to a sub-run
 
     def _describe(
-        self, id: str, flow_name: str, attempt: int, tags: Tuple[str, ...], configuration: Optional[Configuration],
+        self,
+        id: str,
+        flow_name: str,
+        attempt: int,
+        tags: Tuple[str, ...],
+        configuration: Optional[Configuration],
         flow: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.id, self.flow_name, self.attempt, self.flow = id, flow_name, attempt, flow
         self.tags = tuple(dict.fromkeys((*tags, *context.tags_here()))) if context.tagged else tags
         self.began = 0.0  # seconds since the epoch
@@ -288,10 +312,18 @@ class Run:
             opened.began = now = self.clock()
             self.tell(
                 TaskStarted(
-                    now, opened.number, opened.key, name, opened.call, opened.parent, task.weight,
-                    task.estimated_time, task.wire_kind, task.crucial,
+                    now,
+                    opened.number,
+                    opened.key,
+                    name,
+                    opened.call,
+                    opened.parent,
+                    task.weight,
+                    task.estimated_time,
+                    task.wire_kind,
+                    task.crucial,
                 )
-            )  # fmt: skip
+            )
 
     def retry(self, failed: TaskRun, error: str, traceback: str, delay_s: float) -> None:
         """An attempt at a task failed, and there will be another after ``delay_s``."""
@@ -316,9 +348,15 @@ class Run:
         return key
 
     def end(
-        self, ended: TaskRun, outcome: str = "COMPLETED", error: str = "", traceback: str = "", result: str = "",
-        state: str = "", message: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        ended: TaskRun,
+        outcome: str = "COMPLETED",
+        error: str = "",
+        traceback: str = "",
+        result: str = "",
+        state: str = "",
+        message: str = "",
+    ) -> None:
         """A task came to its end; what it reported last is told before."""
         with self._lock:
             if ended.reports is not None:
@@ -442,10 +480,16 @@ class SubRun(Run):
         flow, configuration = clean_text(self.flow_name, MAX_NAME), self.configuration.name
         self.tell(
             SubRunStarted(
-                self.clock(), self.id, self.call.number, flow, parameters, list(self.tags), configuration,
+                self.clock(),
+                self.id,
+                self.call.number,
+                flow,
+                parameters,
+                list(self.tags),
+                configuration,
                 clean_text(self.given_name or "", MAX_NAME),
             )
-        )  # fmt: skip
+        )
 
     def begin(self, opened: TaskRun, name: str) -> None:
         """After its end, code that was left behind tells nothing more of it."""

@@ -90,9 +90,13 @@ def _options(
     except (TypeError, ValueError, RecursionError) as wrong:
         raise ConfigurationError("a schedule's parameters must be JSON values: %s" % wrong) from None
     return {
-        "timezone": timezone, "name": name, "configuration": configuration, "parameters": dict(parameters or {}),
-        "catch_up": catch_up, "overlap": overlap,
-    }  # fmt: skip
+        "timezone": timezone,
+        "name": name,
+        "configuration": configuration,
+        "parameters": dict(parameters or {}),
+        "catch_up": catch_up,
+        "overlap": overlap,
+    }
 
 
 class Schedule:
@@ -107,8 +111,10 @@ class Schedule:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schedule) and (self.kind, self.expression, self.options) == (
-            other.kind, other.expression, other.options,
-        )  # fmt: skip
+            other.kind,
+            other.expression,
+            other.options,
+        )
 
     def __hash__(self) -> int:
         return hash((self.kind, self.expression, self.options["timezone"]))
@@ -160,9 +166,11 @@ class IntervalSchedule(Schedule):
         if isinstance(interval, str) and not _is_number(interval):
             self.kind, self.expression = "cron", check_cron(interval)
         else:
-            total = _seconds(interval) if interval is not None else sum(
-                _seconds(value) * factor for (_, value), factor in zip(parts, (1, 60, 3600, 86400))
-            )  # fmt: skip
+            total = (
+                _seconds(interval)
+                if interval is not None
+                else sum(_seconds(value) * factor for (_, value), factor in zip(parts, (1, 60, 3600, 86400)))
+            )
             self.kind, self.expression = "interval", _checked_interval(total)
 
 

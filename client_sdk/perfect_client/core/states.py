@@ -52,9 +52,14 @@ class State:
     __slots__ = ("_at", "data", "message", "name", "task_run_id", "tolerated", "type")
 
     def __init__(
-        self, type: StateType, name: Optional[str] = None, message: Optional[str] = None, data: Any = None,
-        timestamp: Optional[datetime] = None, state_details: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        type: StateType,
+        name: Optional[str] = None,
+        message: Optional[str] = None,
+        data: Any = None,
+        timestamp: Optional[datetime] = None,
+        state_details: Any = None,
+    ) -> None:
         self.type = StateType(type)
         self.name = name or self.type.value.capitalize()
         self.message, self.data = message, data

@@ -50,10 +50,13 @@ class DaskTaskRunner(ElsewhereTaskRunner):
     """
 
     def __init__(
-        self, address: Optional[str] = None, cluster_class: Any = None,
-        cluster_kwargs: Optional[Mapping[str, Any]] = None, adapt_kwargs: Optional[Mapping[str, Any]] = None,
+        self,
+        address: Optional[str] = None,
+        cluster_class: Any = None,
+        cluster_kwargs: Optional[Mapping[str, Any]] = None,
+        adapt_kwargs: Optional[Mapping[str, Any]] = None,
         client_kwargs: Optional[Mapping[str, Any]] = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(AT_A_TIME)
         if find_spec("distributed") is None:
             raise ConfigurationError("DaskTaskRunner needs Dask: pip install 'perfect-client[dask]'")

@@ -80,9 +80,11 @@ class Task(Decorated[P, R]):
         return self._add_hook("on_rollback", hook)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if not self.lean or (kwargs and ("return_state" in kwargs or "wait_for" in kwargs)) or (
-            context.stand_ins and not _all_plain(args, kwargs)
-        ):  # fmt: skip
+        if (
+            not self.lean
+            or (kwargs and ("return_state" in kwargs or "wait_for" in kwargs))
+            or (context.stand_ins and not _all_plain(args, kwargs))
+        ):
             return cast(R, self._call_in_full(args, kwargs))
         run = context.innermost.get() or context.active
         if run is None:
@@ -239,18 +241,36 @@ def task(fn: Callable[P, R]) -> Task[P, R]: ...
 @overload
 def task(
     *,
-    name: Optional[str] = None, description: Optional[str] = None, tags: Iterable[str] = (),
-    version: Optional[str] = None, retries: Optional[int] = None, retry_delay_seconds: Any = None,
-    timeout_seconds: Optional[float] = None, log_prints: Optional[bool] = None, persist_result: Optional[bool] = None,
-    result_storage: Any = None, result_serializer: Any = None, cache_result_in_memory: bool = True,
-    on_running: Optional[Hooks] = None, on_completion: Optional[Hooks] = None, on_failure: Optional[Hooks] = None,
-    on_cancellation: Optional[Hooks] = None, on_crashed: Optional[Hooks] = None,
-    weight: Optional[float] = None, estimated_time: Optional[float] = None, crucial: bool = True,
-    task_run_name: Union[str, Callable[..., str], None] = None, retry_jitter_factor: Optional[float] = None,
-    retry_condition_fn: Optional[Callable[..., Any]] = None, cache_policy: Any = None,
-    cache_key_fn: Optional[Callable[..., Any]] = None, cache_expiration: Any = None,
-    refresh_cache: Optional[bool] = None, result_storage_key: Optional[str] = None, viz_return_value: Any = None,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # fmt: skip
+    name: Optional[str] = None,
+    description: Optional[str] = None,
+    tags: Iterable[str] = (),
+    version: Optional[str] = None,
+    retries: Optional[int] = None,
+    retry_delay_seconds: Any = None,
+    timeout_seconds: Optional[float] = None,
+    log_prints: Optional[bool] = None,
+    persist_result: Optional[bool] = None,
+    result_storage: Any = None,
+    result_serializer: Any = None,
+    cache_result_in_memory: bool = True,
+    on_running: Optional[Hooks] = None,
+    on_completion: Optional[Hooks] = None,
+    on_failure: Optional[Hooks] = None,
+    on_cancellation: Optional[Hooks] = None,
+    on_crashed: Optional[Hooks] = None,
+    weight: Optional[float] = None,
+    estimated_time: Optional[float] = None,
+    crucial: bool = True,
+    task_run_name: Union[str, Callable[..., str], None] = None,
+    retry_jitter_factor: Optional[float] = None,
+    retry_condition_fn: Optional[Callable[..., Any]] = None,
+    cache_policy: Any = None,
+    cache_key_fn: Optional[Callable[..., Any]] = None,
+    cache_expiration: Any = None,
+    refresh_cache: Optional[bool] = None,
+    result_storage_key: Optional[str] = None,
+    viz_return_value: Any = None,
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Any = None, **given: Any) -> Any:
     """Make a function a task: each of its calls inside a run is recorded, with its progress and outcome.
 
@@ -269,17 +289,30 @@ def flow(fn: Callable[P, R]) -> Flow[P, R]: ...
 @overload
 def flow(
     *,
-    name: Optional[str] = None, description: Optional[str] = None, tags: Iterable[str] = (),
-    version: Optional[str] = None, retries: Optional[int] = None, retry_delay_seconds: Any = None,
-    timeout_seconds: Optional[float] = None, log_prints: Optional[bool] = None, persist_result: Optional[bool] = None,
-    result_storage: Any = None, result_serializer: Any = None, cache_result_in_memory: bool = True,
-    on_running: Optional[Hooks] = None, on_completion: Optional[Hooks] = None, on_failure: Optional[Hooks] = None,
-    on_cancellation: Optional[Hooks] = None, on_crashed: Optional[Hooks] = None,
+    name: Optional[str] = None,
+    description: Optional[str] = None,
+    tags: Iterable[str] = (),
+    version: Optional[str] = None,
+    retries: Optional[int] = None,
+    retry_delay_seconds: Any = None,
+    timeout_seconds: Optional[float] = None,
+    log_prints: Optional[bool] = None,
+    persist_result: Optional[bool] = None,
+    result_storage: Any = None,
+    result_serializer: Any = None,
+    cache_result_in_memory: bool = True,
+    on_running: Optional[Hooks] = None,
+    on_completion: Optional[Hooks] = None,
+    on_failure: Optional[Hooks] = None,
+    on_cancellation: Optional[Hooks] = None,
+    on_crashed: Optional[Hooks] = None,
     schedule: Union[Schedule, Sequence[Schedule], None] = None,
     configurations: Union[Mapping[str, Mapping[str, Any]], Sequence[str], None] = None,
-    flow_run_name: Union[str, Callable[..., str], None] = None, task_runner: Any = None,
-    validate_parameters: bool = True, start: Optional[str] = None,
-) -> Callable[[Callable[P, R]], Flow[P, R]]: ...  # fmt: skip
+    flow_run_name: Union[str, Callable[..., str], None] = None,
+    task_runner: Any = None,
+    validate_parameters: bool = True,
+    start: Optional[str] = None,
+) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
 def flow(fn: Any = None, **given: Any) -> Any:
     """Make a function a flow: a worker can run it, on request or by ``schedule``.
 

@@ -46,9 +46,13 @@ def make_run(flow: Any) -> Tuple[Run, Optional[TaskRun]]:
     above = context.current_run()
     if above is None:
         made = Run(
-            id=new_id(), flow_name=flow.name, emit=discard, tags=flow.tags, configuration=flow.configuration(),
+            id=new_id(),
+            flow_name=flow.name,
+            emit=discard,
+            tags=flow.tags,
+            configuration=flow.configuration(),
             flow=flow,
-        )  # fmt: skip
+        )
         made.began = made.clock()
         emit = listeners.find_listener(made)
         if emit is not None:

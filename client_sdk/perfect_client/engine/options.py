@@ -13,23 +13,54 @@ MAX_RETRIES = 1_000_000
 
 # Every option and its default. Those without a check below are kept as they are, for the part that knows them.
 SHARED: Dict[str, Any] = {
-    "name": None, "description": None, "tags": (), "version": None, "retries": None, "retry_delay_seconds": None,
-    "timeout_seconds": None, "log_prints": None, "persist_result": None, "result_storage": None,
-    "result_serializer": None, "cache_result_in_memory": True, **dict.fromkeys(EVENTS),
-}  # fmt: skip
+    "name": None,
+    "description": None,
+    "tags": (),
+    "version": None,
+    "retries": None,
+    "retry_delay_seconds": None,
+    "timeout_seconds": None,
+    "log_prints": None,
+    "persist_result": None,
+    "result_storage": None,
+    "result_serializer": None,
+    "cache_result_in_memory": True,
+    **dict.fromkeys(EVENTS),
+}
 OF_TASKS: Dict[str, Any] = {
-    **SHARED, "weight": None, "estimated_time": None, "crucial": True, "task_run_name": None,
-    "retry_jitter_factor": None, "retry_condition_fn": None, "cache_policy": None, "cache_key_fn": None,
-    "cache_expiration": None, "refresh_cache": None, "result_storage_key": None, "viz_return_value": None,
-}  # fmt: skip
+    **SHARED,
+    "weight": None,
+    "estimated_time": None,
+    "crucial": True,
+    "task_run_name": None,
+    "retry_jitter_factor": None,
+    "retry_condition_fn": None,
+    "cache_policy": None,
+    "cache_key_fn": None,
+    "cache_expiration": None,
+    "refresh_cache": None,
+    "result_storage_key": None,
+    "viz_return_value": None,
+}
 OF_RESULTS = (  # what a task says of them; without any of these words they are kept for resuming only
-    "cache_policy", "cache_key_fn", "cache_expiration", "refresh_cache", "persist_result", "result_storage",
-    "result_storage_key", "result_serializer",
-)  # fmt: skip
+    "cache_policy",
+    "cache_key_fn",
+    "cache_expiration",
+    "refresh_cache",
+    "persist_result",
+    "result_storage",
+    "result_storage_key",
+    "result_serializer",
+)
 OF_FLOWS: Dict[str, Any] = {
-    **SHARED, "schedule": None, "configurations": None, "flow_run_name": None, "task_runner": None,
-    "validate_parameters": True, "start": None,
-}  # fmt: skip
+    **SHARED,
+    "schedule": None,
+    "configurations": None,
+    "flow_run_name": None,
+    "task_runner": None,
+    "validate_parameters": True,
+    "start": None,
+}
 STARTS = ("auto", "fork", "fresh")  # how the process of a run begins
 
 

@@ -150,9 +150,14 @@ _line: Any = None  # to the parent's run, from the first question on
 
 
 def serve(
-    pipe: Any, incoming: Any, parent: int, initializer: Any, initargs: Tuple[Any, ...], captured: bool,
+    pipe: Any,
+    incoming: Any,
+    parent: int,
+    initializer: Any,
+    initargs: Tuple[Any, ...],
+    captured: bool,
     open_lines: Optional[OpenLines] = None,
-) -> None:  # fmt: skip
+) -> None:
     """The child's life: perform calls until the parent is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, which decides

@@ -27,9 +27,13 @@ class Call:
     __slots__ = ("args", "fn", "is_async", "kwargs", "limit")
 
     def __init__(
-        self, fn: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any], is_async: bool = False,
+        self,
+        fn: Callable[..., Any],
+        args: Tuple[Any, ...],
+        kwargs: Dict[str, Any],
+        is_async: bool = False,
         limit: Optional[Limit] = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.fn, self.args, self.kwargs, self.is_async, self.limit = fn, args, kwargs, is_async, limit
 
     @calls_user_code

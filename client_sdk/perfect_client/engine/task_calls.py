@@ -157,9 +157,14 @@ def next_delay(owner: Any, run: Any, state: State, attempt: int) -> Steps[Option
 def tell_retry(owner: Any, state: State, attempt: int, delay: float) -> None:
     """A line in the log for each attempt that failed."""
     get_run_logger().warning(
-        "%s %r failed (%s); retry %d of %d %s", owner.kind.capitalize(), owner.name, outcomes.error_of(state), attempt,
-        owner.retry.most, "in %.3g s" % delay if delay else "now",
-    )  # fmt: skip
+        "%s %r failed (%s); retry %d of %d %s",
+        owner.kind.capitalize(),
+        owner.name,
+        outcomes.error_of(state),
+        attempt,
+        owner.retry.most,
+        "in %.3g s" % delay if delay else "now",
+    )
 
 
 def limit_of(owner: Any, run: Run, error: Any) -> Optional[Limit]:

@@ -287,9 +287,11 @@ class ProcessPoolTaskRunner(ElsewhereTaskRunner):
     """
 
     def __init__(
-        self, max_workers: Optional[int] = None, initializer: Optional[Callable[..., Any]] = None,
+        self,
+        max_workers: Optional[int] = None,
+        initializer: Optional[Callable[..., Any]] = None,
         initargs: Tuple[Any, ...] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(max_workers or os.cpu_count() or 1)
         _checked_workers(self, max_workers)
         self._initializer, self._initargs = initializer, initargs

@@ -104,9 +104,14 @@ class Emitter:
     """
 
     def __init__(
-        self, writer: spool.Writer, bell: int, cancel_reason: Callable[[], Optional[str]], stop: Stop,
-        open_lines: Optional[OpenLines] = None, tail_path: str = os.devnull,
-    ) -> None:  # fmt: skip
+        self,
+        writer: spool.Writer,
+        bell: int,
+        cancel_reason: Callable[[], Optional[str]],
+        stop: Stop,
+        open_lines: Optional[OpenLines] = None,
+        tail_path: str = os.devnull,
+    ) -> None:
         self._writer, self._bell, self._cancel_reason, self._stop = writer, bell, cancel_reason, stop
         self._open_lines, self._tail_path = open_lines, tail_path
         self._lock = threading.RLock()

@@ -28,9 +28,15 @@ COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
 
 
 def execute(
-    flow: Flow[Any, Any], order: OfferRun, emit: Emit, *, clock: Callable[[], float] = time.time, guard: Any = None,
-    answers: Optional[int] = None, open_lines: Optional[OpenLines] = None,
-) -> str:  # fmt: skip
+    flow: Flow[Any, Any],
+    order: OfferRun,
+    emit: Emit,
+    *,
+    clock: Callable[[], float] = time.time,
+    guard: Any = None,
+    answers: Optional[int] = None,
+    open_lines: Optional[OpenLines] = None,
+) -> str:
     """Execute the flow as ordered; returns the outcome: COMPLETED, FAILED or CANCELLED.
 
     ``guard`` is told of deadlines (``watch(key, seconds, sentence)``, ``rest(key)``) and ends this process when one
@@ -41,11 +47,18 @@ def execute(
     of ``emit``. Raises ``RuntimeError`` when this process executes a run already.
     """
     run = Run(
-        id=order.run, flow_name=flow.name, emit=emit, clock=clock, attempt=order.attempt,
-        tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), keys=planner.plan(flow).keys, flow=flow, guard=guard,
+        id=order.run,
+        flow_name=flow.name,
+        emit=emit,
+        clock=clock,
+        attempt=order.attempt,
+        tags=tuple(dict.fromkeys((*flow.tags, *order.tags))),
+        keys=planner.plan(flow).keys,
+        flow=flow,
+        guard=guard,
         keys_of=planner.keys_of,
         scheduled_for=order.scheduled_for,
-    )  # fmt: skip
+    )
     run.answers = answers
     if open_lines is not None:
         run.line_time = partial(open_lines.moment, clock)

@@ -94,9 +94,15 @@ def _call(flow: Any, order: messages.OfferRun, state: State, began: float, guard
     if not hooks.hooks_for(flow, state):
         return
     run = Run(
-        id=order.run, flow_name=flow.name, emit=_write_lines, attempt=order.attempt, flow=flow, guard=guard,
-        tags=tuple(dict.fromkeys((*flow.tags, *order.tags))), scheduled_for=order.scheduled_for,
-    )  # fmt: skip
+        id=order.run,
+        flow_name=flow.name,
+        emit=_write_lines,
+        attempt=order.attempt,
+        flow=flow,
+        guard=guard,
+        tags=tuple(dict.fromkeys((*flow.tags, *order.tags))),
+        scheduled_for=order.scheduled_for,
+    )
     run.began = began
     context.activate(run)
     try:

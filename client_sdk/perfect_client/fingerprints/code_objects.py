@@ -38,10 +38,20 @@ class Import(NamedTuple):
 def form(code: CodeType) -> Tuple[Any, ...]:
     """What the code does, in plain tuples; comments, lines and files do not count, docstrings do."""
     return (
-        "code", code.co_name, code.co_code, _constants(code), code.co_names, code.co_varnames, code.co_freevars,
-        code.co_cellvars, code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount,
+        "code",
+        code.co_name,
+        code.co_code,
+        _constants(code),
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_cellvars,
+        code.co_flags,
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
         getattr(code, "co_exceptiontable", b""),
-    )  # fmt: skip
+    )
 
 
 def _constants(code: CodeType) -> Tuple[Any, ...]:

@@ -272,10 +272,13 @@ def _of_function(fn: types.FunctionType) -> _Part:
     code, space = fn.__code__, fn.__globals__
     snapshot = Snapshot(references.file_of(space))
     form = (
-        code_objects.form(code), snapshot.form(fn.__defaults__), snapshot.form(fn.__kwdefaults__),
-        snapshot.form(fn.__dict__.get("__wrapped__")), references.cells(fn, snapshot),
+        code_objects.form(code),
+        snapshot.form(fn.__defaults__),
+        snapshot.form(fn.__kwdefaults__),
+        snapshot.form(fn.__dict__.get("__wrapped__")),
+        references.cells(fn, snapshot),
         references.names(code, space, snapshot),
-    )  # fmt: skip
+    )
     for cls in (*references.class_around(fn), *references.classes_in(fn, space, snapshot)):
         snapshot.refer(cls)
     snapshot.refs.extend(references.imported(code, space.get("__package__")))

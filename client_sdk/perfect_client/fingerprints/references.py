@@ -9,10 +9,21 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 from perfect_client.fingerprints import code_objects, user_code
 from perfect_client.fingerprints.snapshots import ABSENT, Snapshot, dict_of, is_own_class
 
-_OF_EVERY_MODULE = frozenset({
-    "__name__", "__file__", "__doc__", "__package__", "__spec__", "__loader__", "__path__", "__cached__",
-    "__builtins__", "__annotations__", "__debug__",
-})  # fmt: skip
+_OF_EVERY_MODULE = frozenset(
+    {
+        "__name__",
+        "__file__",
+        "__doc__",
+        "__package__",
+        "__spec__",
+        "__loader__",
+        "__path__",
+        "__cached__",
+        "__builtins__",
+        "__annotations__",
+        "__debug__",
+    }
+)
 _WORD = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 
 

@@ -28,11 +28,22 @@ _MAX_DEPTH = 30
 _ATOMS = frozenset({type(None), bool, float, complex, type(...), type(NotImplemented)})
 _CONTENTS = (dict, list, tuple, set, frozenset, str, bytes, int, float)
 # Immutable values of the standard library, which know how to write themselves.
-_WRITTEN = frozenset({
-    "decimal.Decimal", "fractions.Fraction", "uuid.UUID", "datetime.date", "datetime.timedelta", "datetime.timezone",
-    "zoneinfo.ZoneInfo", "builtins.range", "ipaddress.IPv4Address", "ipaddress.IPv6Address", "ipaddress.IPv4Network",
-    "ipaddress.IPv6Network",
-})  # fmt: skip
+_WRITTEN = frozenset(
+    {
+        "decimal.Decimal",
+        "fractions.Fraction",
+        "uuid.UUID",
+        "datetime.date",
+        "datetime.timedelta",
+        "datetime.timezone",
+        "zoneinfo.ZoneInfo",
+        "builtins.range",
+        "ipaddress.IPv4Address",
+        "ipaddress.IPv6Address",
+        "ipaddress.IPv4Network",
+        "ipaddress.IPv6Network",
+    }
+)
 _PATHS = frozenset("pathlib.%sPath" % name for name in ("Posix", "Windows", "PurePosix", "PureWindows"))
 _PATHS |= frozenset(name.replace("pathlib.", "pathlib._local.") for name in _PATHS)  # since 3.13
 _REDUCED = frozenset({"operator.methodcaller", "operator.attrgetter", "operator.itemgetter"})

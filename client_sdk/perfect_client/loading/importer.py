@@ -36,9 +36,14 @@ _MAX_FILE_NAME = 255
 _MAX_DATA_FILES = 1000
 _HERE = os.path.realpath(PACKAGE) + os.sep
 _SYSTEM = (
-    os.path.realpath(sys.prefix) + os.sep, os.path.realpath(sys.base_prefix) + os.sep, "/proc/", "/sys/", "/dev/",
-    "/usr/", "/etc/",
-)  # fmt: skip
+    os.path.realpath(sys.prefix) + os.sep,
+    os.path.realpath(sys.base_prefix) + os.sep,
+    "/proc/",
+    "/sys/",
+    "/dev/",
+    "/usr/",
+    "/etc/",
+)
 
 Whereabouts = Tuple[str, ...]  # the file of a module, or the folders of one that has no ``__init__.py``
 

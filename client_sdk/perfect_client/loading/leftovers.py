@@ -31,9 +31,11 @@ _GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/")
 _POLLS = ("anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[io_uring]")
 _JEMALLOC = "jemalloc_bg_thd"  # it registers for forks, too (pthread_atfork)
 _OPENBLAS_COUNTS = (
-    "scipy_openblas_get_num_threads64_", "scipy_openblas_get_num_threads", "openblas_get_num_threads64_",
+    "scipy_openblas_get_num_threads64_",
+    "scipy_openblas_get_num_threads",
+    "openblas_get_num_threads64_",
     "openblas_get_num_threads",
-)  # fmt: skip
+)
 
 
 class Left(NamedTuple):
@@ -109,9 +111,12 @@ class Process:
     def _counts(self) -> Any:
         """What is cheap to know, and differs when there may be news."""
         return (
-            _numbers_in(_TASKS) or threading.active_count(), _numbers_in(_FDS), len(self._clean_ups), _finalizers(),
+            _numbers_in(_TASKS) or threading.active_count(),
+            _numbers_in(_FDS),
+            len(self._clean_ups),
+            _finalizers(),
             procs.children_of(os.getpid()),
-        )  # fmt: skip
+        )
 
     def _all(self) -> Iterator[Left]:
         yield from _threads()

@@ -25,13 +25,21 @@ Key = Tuple[str, Any]
 _OURS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP})  # a worker's own
 _SIGNALS = [number for number in range(1, 32) if number not in _OURS]
 _CATEGORIES = (
-    locale.LC_CTYPE, locale.LC_COLLATE, locale.LC_TIME, locale.LC_MONETARY, locale.LC_NUMERIC, locale.LC_MESSAGES,
-)  # fmt: skip
+    locale.LC_CTYPE,
+    locale.LC_COLLATE,
+    locale.LC_TIME,
+    locale.LC_MONETARY,
+    locale.LC_NUMERIC,
+    locale.LC_MESSAGES,
+)
 # Attributes of modules that may not be loaded yet: until then they are None.
 _ATTRIBUTES = (
-    ("sys", "stdout"), ("sys", "stderr"), ("sys", "excepthook"), ("threading", "excepthook"),
+    ("sys", "stdout"),
+    ("sys", "stderr"),
+    ("sys", "excepthook"),
+    ("threading", "excepthook"),
     ("asyncio.events", "_event_loop_policy"),
-)  # fmt: skip
+)
 
 
 class _Change(NamedTuple):

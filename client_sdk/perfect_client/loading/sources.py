@@ -113,9 +113,13 @@ class Watched:
         self._files, self._places = stamps(self._files), places(self._targets)
 
     def learn(
-        self, files: Mapping[str, Sequence[int]], folders: Mapping[str, int], data: Iterable[str], now: float,
+        self,
+        files: Mapping[str, Sequence[int]],
+        folders: Mapping[str, int],
+        data: Iterable[str],
+        now: float,
         skipped: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         """An import has read these ``files``, the ``data`` among them; new files in ``folders`` are flows. What the
         ``skipped`` files import is not known: what was watched before, and what lies beside them, may be part of it.
         """

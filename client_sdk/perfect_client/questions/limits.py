@@ -38,10 +38,16 @@ class concurrency:
     """
 
     def __init__(
-        self, names: Names, occupy: int = 1, timeout_seconds: Optional[float] = None, max_retries: Optional[int] = None,
-        lease_duration: float = 300, strict: bool = False, holder: Any = None,
+        self,
+        names: Names,
+        occupy: int = 1,
+        timeout_seconds: Optional[float] = None,
+        max_retries: Optional[int] = None,
+        lease_duration: float = 300,
+        strict: bool = False,
+        holder: Any = None,
         raise_on_lease_renewal_failure: Optional[bool] = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._body = body(names, occupy, strict)
         self._timeout = timeout_seconds
         self._held: List[Question] = []  # a block may be entered again inside itself
@@ -69,9 +75,7 @@ class concurrency:
         self._held.pop().release()
 
 
-def rate_limit(
-    names: Names, occupy: int = 1, timeout_seconds: Optional[float] = None, strict: bool = False
-) -> Any:  # fmt: skip
+def rate_limit(names: Names, occupy: int = 1, timeout_seconds: Optional[float] = None, strict: bool = False) -> Any:
     """Wait until ``occupy`` slots of each limit in ``names`` are free; they come back by themselves, at the limit's
     rate. In asynchronous code an awaitable. Raises as ``concurrency`` does."""
     wanted = body(names, occupy, strict)

@@ -16,9 +16,12 @@ HOUR_S = 3600.0
 
 
 def pause_flow_run(
-    wait_for_input: Any = None, timeout: Optional[float] = HOUR_S, poll_interval: float = 10, key: Optional[str] = None,
+    wait_for_input: Any = None,
+    timeout: Optional[float] = HOUR_S,
+    poll_interval: float = 10,
+    key: Optional[str] = None,
     description: Optional[str] = None,
-) -> Any:  # fmt: skip
+) -> Any:
     """Wait here until a person lets the run go on; it is PAUSED meanwhile, and keeps its process and its slot.
 
     With ``wait_for_input``, a type (a ``RunInput``, a dataclass, a pydantic model, ``str``, a ``Literal`` …), the
@@ -36,9 +39,12 @@ def pause_flow_run(
 
 
 async def apause_flow_run(
-    wait_for_input: Any = None, timeout: Optional[float] = HOUR_S, poll_interval: float = 10, key: Optional[str] = None,
+    wait_for_input: Any = None,
+    timeout: Optional[float] = HOUR_S,
+    poll_interval: float = 10,
+    key: Optional[str] = None,
     description: Optional[str] = None,
-) -> Any:  # fmt: skip
+) -> Any:
     """``pause_flow_run`` that is always awaited."""
     return await _pause_later(*_asked_for(wait_for_input, timeout, key, description), timeout)
 

@@ -58,7 +58,7 @@ def _get(name: str, default: Any, later: Optional[bool]) -> Any:
 
 def _set(
     cls: Type[Variable], name: str, value: Any, tags: Optional[List[str]], overwrite: bool, later: Optional[bool]
-) -> Any:  # fmt: skip
+) -> Any:
     body = {
         "name": _checked(name),
         "value": _sayable(name, value),

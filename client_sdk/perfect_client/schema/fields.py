@@ -37,10 +37,19 @@ class Field:
     )
 
     def __init__(
-        self, *, ge: Any = None, gt: Any = None, le: Any = None, lt: Any = None, multiple_of: Optional[float] = None,
-        min_length: Optional[int] = None, max_length: Optional[int] = None, pattern: Optional[str] = None,
-        description: str = "", examples: Iterable[Any] = (),
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        ge: Any = None,
+        gt: Any = None,
+        le: Any = None,
+        lt: Any = None,
+        multiple_of: Optional[float] = None,
+        min_length: Optional[int] = None,
+        max_length: Optional[int] = None,
+        pattern: Optional[str] = None,
+        description: str = "",
+        examples: Iterable[Any] = (),
+    ) -> None:
         self.ge, self.gt, self.le, self.lt, self.multiple_of = ge, gt, le, lt, multiple_of
         self.min_length, self.max_length, self.pattern = min_length, max_length, pattern
         self.description, self.examples = description, list(examples)

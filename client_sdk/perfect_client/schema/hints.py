@@ -114,9 +114,11 @@ def _tuple(annotation: Any, busy: _Busy) -> Hint:
         return tuple(hint.read(item) for hint, item in zip(hints, items))
 
     schema = {
-        "type": "array", "prefixItems": [hint.schema for hint in hints],
-        "minItems": len(hints), "maxItems": len(hints),
-    }  # fmt: skip
+        "type": "array",
+        "prefixItems": [hint.schema for hint in hints],
+        "minItems": len(hints),
+        "maxItems": len(hints),
+    }
     return Hint(schema, read)
 
 
@@ -173,21 +175,32 @@ def optional(hint: Hint) -> Hint:
     if hint is ANYTHING or {"type": "null"} in parts:
         return hint
     return Hint(
-        {**hint.schema, "anyOf": [*parts, {"type": "null"}]} if "anyOf" in hint.schema
+        {**hint.schema, "anyOf": [*parts, {"type": "null"}]}
+        if "anyOf" in hint.schema
         else {"anyOf": [hint.schema, {"type": "null"}]},
         lambda value: None if value is None else hint.read(value),
-    )  # fmt: skip
+    )
 
 
 _LIST = _collection(list)
 _SET, _FROZEN = _collection(set, True), _collection(frozenset, True)
 _GENERIC: Dict[Any, Callable[[Any, _Busy], Hint]] = {
-    list: _LIST, collections.abc.Sequence: _LIST, collections.abc.MutableSequence: _LIST,
-    collections.abc.Iterable: _LIST, collections.abc.Collection: _LIST,
-    set: _SET, collections.abc.Set: _SET, collections.abc.MutableSet: _SET, frozenset: _FROZEN,
-    tuple: _tuple, dict: _mapping, collections.abc.Mapping: _mapping, collections.abc.MutableMapping: _mapping,
-    typing.Literal: lambda annotation, busy: enums.literal_hint(annotation), Union: _union,
-}  # fmt: skip
+    list: _LIST,
+    collections.abc.Sequence: _LIST,
+    collections.abc.MutableSequence: _LIST,
+    collections.abc.Iterable: _LIST,
+    collections.abc.Collection: _LIST,
+    set: _SET,
+    collections.abc.Set: _SET,
+    collections.abc.MutableSet: _SET,
+    frozenset: _FROZEN,
+    tuple: _tuple,
+    dict: _mapping,
+    collections.abc.Mapping: _mapping,
+    collections.abc.MutableMapping: _mapping,
+    typing.Literal: lambda annotation, busy: enums.literal_hint(annotation),
+    Union: _union,
+}
 if sys.version_info >= (3, 10):
     import types
 

@@ -12,9 +12,19 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set
 
 MASK = "***"
 SECRET_WORDS = (
-    "password", "passwd", "passphrase", "secret", "api_key", "apikey", "private_key", "privatekey", "access_key",
-    "accesskey", "credential", "authorization",
-)  # fmt: skip
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "api_key",
+    "apikey",
+    "private_key",
+    "privatekey",
+    "access_key",
+    "accesskey",
+    "credential",
+    "authorization",
+)
 AMBIGUOUS_WORDS = ("token",)  # a token, or how many of them
 MAX_LOOKED_AT = 20_000  # schemas, for one value
 

@@ -67,9 +67,12 @@ def _hint(cls: Any, fields: List[_Field], of: HintOf, make: Callable[..., Any]) 
 
     properties = {field.name: {**hints[field.name].schema, **_default(field, hints[field.name])} for field in fields}
     schema: Schema = {
-        "type": "object", "title": cls.__name__, "required": [field.name for field in fields if field.required],
-        "additionalProperties": False, "properties": properties,
-    }  # fmt: skip
+        "type": "object",
+        "title": cls.__name__,
+        "required": [field.name for field in fields if field.required],
+        "additionalProperties": False,
+        "properties": properties,
+    }
     return Hint(schema, read)
 
 
@@ -138,9 +141,11 @@ def named_tuple_hint(cls: Any, of: HintOf) -> Hint:
     ]
     by_name = _hint(cls, fields, of, cls)
     listed: Schema = {
-        "type": "array", "prefixItems": [of(field.annotation).schema for field in fields],
-        "minItems": sum(field.required for field in fields), "maxItems": len(fields),
-    }  # fmt: skip
+        "type": "array",
+        "prefixItems": [of(field.annotation).schema for field in fields],
+        "minItems": sum(field.required for field in fields),
+        "maxItems": len(fields),
+    }
 
     def read(value: Any) -> Any:
         if isinstance(value, (list, tuple)) and not isinstance(value, cls):

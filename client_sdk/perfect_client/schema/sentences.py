@@ -31,13 +31,16 @@ _FORMATS: Dict[Tuple[str, Any], str] = {
     ("object", None): "an object",
 }
 _BOUNDS = (
-    (("minimum", "formatMinimum"), "of at least"), (("exclusiveMinimum", "formatExclusiveMinimum"), "above"),
-    (("maximum", "formatMaximum"), "at most"), (("exclusiveMaximum", "formatExclusiveMaximum"), "below"),
-)  # fmt: skip
+    (("minimum", "formatMinimum"), "of at least"),
+    (("exclusiveMinimum", "formatExclusiveMinimum"), "above"),
+    (("maximum", "formatMaximum"), "at most"),
+    (("exclusiveMaximum", "formatExclusiveMaximum"), "below"),
+)
 _SIZES = (
-    ("minLength", "maxLength", "character"), ("minItems", "maxItems", "item"),
+    ("minLength", "maxLength", "character"),
+    ("minItems", "maxItems", "item"),
     ("minProperties", "maxProperties", "entry"),
-)  # fmt: skip
+)
 
 
 def resolved(schema: Any, defs: Schema) -> Schema:

@@ -306,11 +306,26 @@ class _Argument:
         return value if _alike(value, found) else found
 
 
-_LIMITS = frozenset({
-    "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern",
-    "minItems", "maxItems", "minProperties", "maxProperties", "formatMinimum", "formatMaximum",
-    "formatExclusiveMinimum", "formatExclusiveMaximum",
-})  # fmt: skip
+_LIMITS = frozenset(
+    {
+        "minimum",
+        "exclusiveMinimum",
+        "maximum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "minItems",
+        "maxItems",
+        "minProperties",
+        "maxProperties",
+        "formatMinimum",
+        "formatMaximum",
+        "formatExclusiveMinimum",
+        "formatExclusiveMaximum",
+    }
+)
 
 
 def _has_limits(schema: Any) -> bool:

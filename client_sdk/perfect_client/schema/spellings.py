@@ -26,9 +26,12 @@ _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "\v": "v", "\
 _LONGEST_PATTERN = 4096  # characters: a longer one takes too long to compile
 _LINE = 76  # characters of base64 in a line, as MIME has it (RFC 2045 §6.8)
 _MARKUP = {
-    "&": ("&amp;",), "<": ("&lt;",), ">": ("&gt;",),
-    '"': ("&quot;", "&#34;"), "'": ("&#x27;", "&#39;", "&apos;"),
-}  # fmt: skip
+    "&": ("&amp;",),
+    "<": ("&lt;",),
+    ">": ("&gt;",),
+    '"': ("&quot;", "&#34;"),
+    "'": ("&#x27;", "&#39;", "&apos;"),
+}
 
 
 def plain(value: Written) -> str:

@@ -22,14 +22,55 @@ from perfect_client.schema.masking import is_secret, mask
 from perfect_client.schema.scalars import Wrong
 
 Schema = Mapping[str, Any]
-KNOWN_KEYWORDS = frozenset({
-    "$ref", "$defs", "type", "format", "enum", "const", "anyOf", "oneOf", "allOf", "minimum", "maximum",
-    "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "formatMinimum", "formatMaximum", "formatExclusiveMinimum",
-    "formatExclusiveMaximum", "minLength", "maxLength", "pattern", "items", "prefixItems", "minItems", "maxItems",
-    "uniqueItems", "properties", "required", "additionalProperties", "minProperties", "maxProperties",
-    "x-enum-varnames", "x-keys", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
-    "discriminator", "$comment", "contentEncoding", "contentMediaType", "definitions",
-})  # fmt: skip
+KNOWN_KEYWORDS = frozenset(
+    {
+        "$ref",
+        "$defs",
+        "type",
+        "format",
+        "enum",
+        "const",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "formatMinimum",
+        "formatMaximum",
+        "formatExclusiveMinimum",
+        "formatExclusiveMaximum",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "items",
+        "prefixItems",
+        "minItems",
+        "maxItems",
+        "uniqueItems",
+        "properties",
+        "required",
+        "additionalProperties",
+        "minProperties",
+        "maxProperties",
+        "x-enum-varnames",
+        "x-keys",
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "discriminator",
+        "$comment",
+        "contentEncoding",
+        "contentMediaType",
+        "definitions",
+    }
+)
 
 
 class Unfit(ValueError):
@@ -121,7 +162,7 @@ def fit(
 
 def fit_all(
     schema: Schema, given: Mapping[str, Any], elsewhere: Any = (), *, where: str = "", effort: Effort = UNBOUNDED
-) -> Dict[str, Any]:  # fmt: skip
+) -> Dict[str, Any]:
     """All given parameters by a schema of type object; ``elsewhere`` are names that get a value without them.
 
     Raises ``Unfit`` for an unknown name, one that is missing, and a value that does not fit.
@@ -325,8 +366,12 @@ def _all_of(schema: Schema, value: Any, place: _Place) -> Any:
 
 
 _COMPOSED: Tuple[Tuple[str, Callable[[Schema, Any, _Place], Any]], ...] = (
-    ("enum", _enum), ("const", _const), ("anyOf", _any_of), ("oneOf", _any_of), ("allOf", _all_of),
-)  # fmt: skip
+    ("enum", _enum),
+    ("const", _const),
+    ("anyOf", _any_of),
+    ("oneOf", _any_of),
+    ("allOf", _all_of),
+)
 
 # ------------------------------------------------------------------------------------------------- lists and objects
 

@@ -246,9 +246,11 @@ def describe_death(status: Optional[int], peak_kb: int = 0, out_of_memory: bool 
         return "the process is gone and left no exit code"
     if not os.WIFSIGNALED(status):
         code = os.WEXITSTATUS(status)
-        return "the process exited without finishing (code 0)" if code == 0 else (
-            "the process exited with code %d without finishing" % code
-        )  # fmt: skip
+        return (
+            "the process exited without finishing (code 0)"
+            if code == 0
+            else ("the process exited with code %d without finishing" % code)
+        )
     number = os.WTERMSIG(status)
     if number == signal.SIGKILL:
         if out_of_memory:

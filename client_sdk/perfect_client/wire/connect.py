@@ -222,8 +222,11 @@ def _refusal(wrong: HandshakeFailed, target: Target) -> Failure:
     if sentence:
         return Failure(code, sentence.format(url=target.url))
     if wrong.status is not None and 300 <= wrong.status < 400:
-        return Failure(NO_ROUTE, "%s answers that it is at %s now: use that address"
-                       % (target.url, wrong.headers.get("location", "another address")))  # fmt: skip
+        return Failure(
+            NO_ROUTE,
+            "%s answers that it is at %s now: use that address"
+            % (target.url, wrong.headers.get("location", "another address")),
+        )
     hint = "" if wrong.status is not None or target.tls else " Is it https:// there?"
     return Failure(GONE, "no Perfect server answers at %s: %s%s" % (target.url, wrong, hint))
 
@@ -279,8 +282,12 @@ def _tunnel(sock: socket.socket, target: Target, proxy: Proxy, deadline: Deadlin
     if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].startswith("2"):
         code, sentence = _REFUSALS[407] if words[1:2] == ["407"] else (GONE, "")
         heard = " ".join(words)[:100] or "nothing"
-        raise Failure(code, sentence or "the proxy at %s does not let us through to %s (it said: %s)"
-                      % (_authority(proxy.host, proxy.port), target.authority, heard))  # fmt: skip
+        raise Failure(
+            code,
+            sentence
+            or "the proxy at %s does not let us through to %s (it said: %s)"
+            % (_authority(proxy.host, proxy.port), target.authority, heard),
+        )
 
 
 def _tune(sock: socket.socket) -> socket.socket:

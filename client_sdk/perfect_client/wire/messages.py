@@ -413,11 +413,30 @@ class TaskStarted:
     crucial: bool = True
 
     def __init__(
-        self, time: float, task: int, key: str, name: str = "", call: int = 0, parent: Optional[int] = None,
-        weight: Optional[float] = None, estimated_ms: Optional[float] = None, kind: str = "task", crucial: bool = True,
-    ) -> None:  # fmt: skip
-        _set(self, time=time, task=task, key=key, name=name, call=call, parent=parent, weight=weight,
-             estimated_ms=estimated_ms, kind=kind)  # fmt: skip
+        self,
+        time: float,
+        task: int,
+        key: str,
+        name: str = "",
+        call: int = 0,
+        parent: Optional[int] = None,
+        weight: Optional[float] = None,
+        estimated_ms: Optional[float] = None,
+        kind: str = "task",
+        crucial: bool = True,
+    ) -> None:
+        _set(
+            self,
+            time=time,
+            task=task,
+            key=key,
+            name=name,
+            call=call,
+            parent=parent,
+            weight=weight,
+            estimated_ms=estimated_ms,
+            kind=kind,
+        )
         if not crucial:
             _set(self, crucial=False)
 
@@ -471,9 +490,16 @@ class TaskEnded:
     message: str = ""
 
     def __init__(
-        self, time: float, task: int, outcome: str, error: str = "", traceback: str = "", result: str = "",
-        state: str = "", message: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        time: float,
+        task: int,
+        outcome: str,
+        error: str = "",
+        traceback: str = "",
+        result: str = "",
+        state: str = "",
+        message: str = "",
+    ) -> None:
         _set(self, time=time, task=task, outcome=outcome, error=error, traceback=traceback)
         if result or state or message:
             _set(self, result=result, state=state, message=message)
@@ -626,15 +652,47 @@ Message = Any
 M = TypeVar("M")
 
 _FROM_WORKER: Tuple[type, ...] = (
-    Joined, FlowsAnnounced, SlotsFreed, Draining, OfferClaimed, OfferDeclined, FactsRecorded, Beaten, LinesOpen, Left,
-)  # fmt: skip
+    Joined,
+    FlowsAnnounced,
+    SlotsFreed,
+    Draining,
+    OfferClaimed,
+    OfferDeclined,
+    FactsRecorded,
+    Beaten,
+    LinesOpen,
+    Left,
+)
 _FROM_SERVER: Tuple[type, ...] = (
-    Accept, Refuse, FlowsRefused, OfferRun, StartRun, DropRun, CancelRun, HoldRun, Answer, Acknowledge, Resend, Echo,
-)  # fmt: skip
+    Accept,
+    Refuse,
+    FlowsRefused,
+    OfferRun,
+    StartRun,
+    DropRun,
+    CancelRun,
+    HoldRun,
+    Answer,
+    Acknowledge,
+    Resend,
+    Echo,
+)
 _IN_SPOOL: Tuple[type, ...] = (
-    RunStarted, TaskStarted, TaskRetrying, TaskRestarted, TaskProgressed, TaskEnded, SubRunStarted, RunNamed, Logged,
-    ArtifactWritten, Asked, Released, RunEnded, ProcessExited,
-)  # fmt: skip
+    RunStarted,
+    TaskStarted,
+    TaskRetrying,
+    TaskRestarted,
+    TaskProgressed,
+    TaskEnded,
+    SubRunStarted,
+    RunNamed,
+    Logged,
+    ArtifactWritten,
+    Asked,
+    Released,
+    RunEnded,
+    ProcessExited,
+)
 TYPES: Dict[str, type] = {cls.__name__: cls for cls in _FROM_WORKER + _FROM_SERVER + _IN_SPOOL}
 
 
@@ -747,10 +805,11 @@ def from_dict(cls: Type[M], data: Any) -> M:
 def to_dict(message: Any) -> Dict[str, Any]:
     """The message's fields as JSON values, nested messages too; ``type`` is added by ``encode`` and ``encode_fact``."""
     return {
-        name: [to_dict(item) for item in value] if isinstance(value, list) and value and type(value[0]) in _FIELDS
+        name: [to_dict(item) for item in value]
+        if isinstance(value, list) and value and type(value[0]) in _FIELDS
         else value
         for name, value in message.__dict__.items()
-    }  # fmt: skip
+    }
 
 
 def encode(message: Message) -> str:

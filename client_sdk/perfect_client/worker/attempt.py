@@ -60,9 +60,12 @@ class Attempt:
         self._hidden, self._confided = shared.secrets(entry.order), SecretReceiver()
         self._clean = self._hidden.without
         self._output = Output(
-            self._beside("raw"), clean=self._clean, learn=self._learn, on_first=self._expect_raw,
+            self._beside("raw"),
+            clean=self._clean,
+            learn=self._learn,
+            on_first=self._expect_raw,
             buffer=shared.buffer,
-        )  # fmt: skip
+        )
         self._catching_up = False
         self.kept = False  # until the hooks of its end were called
         self._facts: Optional[spool.Reader] = None
@@ -70,9 +73,12 @@ class Attempt:
         self._merged: Optional[Merged] = None  # what is sent: both of them
         self._old_output: Optional[spool.Reader] = None  # an earlier version's
         self._unfinished = Unfinished(
-            shared.loop, self._open_lines, lambda: self._output.hold(self._beside("rawopen")),
-            lambda lines: shared.session.show_open(self.fence, self.run, lines), self._clean,
-        )  # fmt: skip
+            shared.loop,
+            self._open_lines,
+            lambda: self._output.hold(self._beside("rawopen")),
+            lambda lines: shared.session.show_open(self.fence, self.run, lines),
+            self._clean,
+        )
         self._lifeline = self._answers = -1
         self._stands_still = False
         self._unsent = b""  # of the answers to its questions

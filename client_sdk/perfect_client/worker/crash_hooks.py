@@ -111,9 +111,13 @@ class HookProcess:
     """One such process, from its order to the end of its output."""
 
     def __init__(
-        self, shared: AttemptContext, attempt: Attempt, ended: Dict[str, Any], done: Callable[[HookProcess], None],
+        self,
+        shared: AttemptContext,
+        attempt: Attempt,
+        ended: Dict[str, Any],
+        done: Callable[[HookProcess], None],
         note: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.shared, self.attempt, self._ended, self._done, self._note = shared, attempt, ended, done, note
         self.begun = self.delayed = False
         self._over = False

@@ -26,9 +26,13 @@ class Unfinished:
     """
 
     def __init__(
-        self, loop: Loop, find: Callable[[], List[OpenLine]], keep: Callable[[], None],
-        show: Callable[[List[messages.LineOpen]], None], clean: Callable[[str], str],
-    ) -> None:  # fmt: skip
+        self,
+        loop: Loop,
+        find: Callable[[], List[OpenLine]],
+        keep: Callable[[], None],
+        show: Callable[[List[messages.LineOpen]], None],
+        clean: Callable[[str], str],
+    ) -> None:
         self._loop, self._find, self._keep, self._show, self._clean = loop, find, keep, show, clean
         self._shown: List[messages.LineOpen] = []
         self._timer: Optional[Timer] = None

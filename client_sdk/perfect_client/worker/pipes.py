@@ -83,10 +83,15 @@ class Output:
     """
 
     def __init__(
-        self, path: Path, cap_bytes: Optional[int] = None, clean: Callable[[str], str] = lambda text: text,
-        learn: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.time,
-        on_first: Callable[[], None] = lambda: None, buffer: Optional[unread.Buffer] = None,
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        cap_bytes: Optional[int] = None,
+        clean: Callable[[str], str] = lambda text: text,
+        learn: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+        on_first: Callable[[], None] = lambda: None,
+        buffer: Optional[unread.Buffer] = None,
+    ) -> None:
         self._learn, self._on_first, self._buffer = learn, on_first, buffer or unread.Buffer()
         self._path, self._cap, self._clean, self._clock = path, cap_bytes, clean, clock
         self._writer: Optional[spool.Writer] = None

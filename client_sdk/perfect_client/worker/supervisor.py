@@ -108,7 +108,7 @@ class Supervisor:
         self._offers: List[messages.OfferRun] = []  # wait for a zygote
         self.shutdown = Shutdown(
             self.loop, self.attempts, self.crash_hooks, setup.drain_s, setup.grace_s, self._note, self._give_back
-        )  # fmt: skip
+        )
         self.predecessors = Predecessors(self.loop, setup.folder, self.worker, self.session, self._inherit)
         self._goodbye: Optional[Timer] = None
         self._code: Optional[int] = None

@@ -15,9 +15,12 @@ from runs.models import Question, Run, Variable
 
 BATCH = 500
 SEALED: tuple[tuple[Any, ...], ...] = (
-    (Schedule, "parameters", "flow"), (Run, "parameters", "flow"), (Variable, "value"), (Question, "answer"),
+    (Schedule, "parameters", "flow"),
+    (Run, "parameters", "flow"),
+    (Variable, "value"),
+    (Question, "answer"),
     (Version, "spec"),
-)  # fmt: skip
+)
 
 
 class Command(BaseCommand):

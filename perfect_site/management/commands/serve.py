@@ -40,9 +40,13 @@ class Command(BaseCommand):
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
         parser.add_argument("--port", default=8700, type=int, help="port to listen on (default 8700; 0: any free one)")
         parser.add_argument(
-            "--worker", action="append", default=[], nargs="+", metavar="TARGET",
+            "--worker",
+            action="append",
+            default=[],
+            nargs="+",
+            metavar="TARGET",
             help="also run a local worker for these files, folders or modules",
-        )  # fmt: skip
+        )
         parser.add_argument(
             "--new", action="store_true", help="begin with an empty database where the one before is gone"
         )
@@ -71,9 +75,12 @@ class Command(BaseCommand):
         service = Service(self.stdout, [target for group in worker for target in group], clock=not no_clock)
         server = Server(
             import_string("perfect_site.asgi.application"),
-            host=host, port=port, on_ready=service.begin,
-            on_drain=[service.stop_workers, service.close_sockets], on_end=lifespan.stop,
-        )  # fmt: skip
+            host=host,
+            port=port,
+            on_ready=service.begin,
+            on_drain=[service.stop_workers, service.close_sockets],
+            on_end=lifespan.stop,
+        )
         server.run()
         local.forget_server(settings.PERFECT_HOME)
         if server.failure:

@@ -42,9 +42,14 @@ class Command(BaseCommand):
         )
         parser.add_argument("--from-task", metavar="KEY", help="with --resume: run this task and all later ones again")
         parser.add_argument(
-            "-p", "--parameter", action="append", default=[], metavar="KEY=JSON", dest="parameters",
+            "-p",
+            "--parameter",
+            action="append",
+            default=[],
+            metavar="KEY=JSON",
+            dest="parameters",
             help="a parameter; what is not JSON is taken as text",
-        )  # fmt: skip
+        )
         parser.add_argument("--config", metavar="NAME", help="the configuration to use")
         parser.add_argument("--at", metavar="ISO", help="not before this time, like 2026-03-01T06:00+01:00")
         parser.add_argument("--wait", action="store_true", help="wait for the end, and exit as the run ended")
@@ -100,9 +105,15 @@ class Command(BaseCommand):
 
 
 def _trigger_here(
-    *, name: str | None, resume: str | None, from_task: str | None, parameters: list[str], config: str | None,
-    at: str | None, **_: Any,
-) -> dict[str, Any]:  # fmt: skip
+    *,
+    name: str | None,
+    resume: str | None,
+    from_task: str | None,
+    parameters: list[str],
+    config: str | None,
+    at: str | None,
+    **_: Any,
+) -> dict[str, Any]:
     _check(name, resume, from_task, parameters, config, at)
     now = timezone.now()
     with transaction.atomic():
@@ -112,29 +123,47 @@ def _trigger_here(
             )
         else:
             run = requests.trigger(
-                flow=addresses.named(name or ""), now=now, trigger=Run.Trigger.SHELL, who=_who(),
-                parameters=read_parameters(parameters), configuration=config, run_at=read_time(at) if at else None,
-            )  # fmt: skip
+                flow=addresses.named(name or ""),
+                now=now,
+                trigger=Run.Trigger.SHELL,
+                who=_who(),
+                parameters=read_parameters(parameters),
+                configuration=config,
+                run_at=read_time(at) if at else None,
+            )
     return {"id": str(run.pk), "state": run.seen_state, "state_reason": rest_of(run)}
 
 
 def _trigger_there(
-    there: remote.Server, *, name: str | None, resume: str | None, from_task: str | None, parameters: list[str],
-    config: str | None, at: str | None, **_: Any,
-) -> dict[str, Any]:  # fmt: skip
+    there: remote.Server,
+    *,
+    name: str | None,
+    resume: str | None,
+    from_task: str | None,
+    parameters: list[str],
+    config: str | None,
+    at: str | None,
+    **_: Any,
+) -> dict[str, Any]:
     _check(name, resume, from_task, parameters, config, at)
     if resume is not None:
         return there.resume(str(read_id(resume)), from_task)
     return there.trigger(
-        flow=name, parameters=read_parameters(parameters), configuration=config,
+        flow=name,
+        parameters=read_parameters(parameters),
+        configuration=config,
         run_at=read_time(at).isoformat() if at else None,
-    )  # fmt: skip
+    )
 
 
 def _check(
-    name: str | None, resume: str | None, from_task: str | None, parameters: list[str], config: str | None,
+    name: str | None,
+    resume: str | None,
+    from_task: str | None,
+    parameters: list[str],
+    config: str | None,
     at: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """Raises ``Refused`` for options that do not go together."""
     if resume is not None and (name or parameters or config is not None or at):
         raise Refused("resume", "--resume takes flow, parameters and configuration from the run: give no others.")

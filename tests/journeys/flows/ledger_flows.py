@@ -273,8 +273,10 @@ def shows(gate: str = "shows") -> str:
     tell(start=True)
     create_markdown_artifact(REPORT, key="report", description="What the week brought")
     names = ["customer", "city", "orders", "revenue", "first_order", "last_order", "returns", "open", "score", "note"]
-    rows = [[f"customer {n}", "Springfield", n, n * 12.5, "2026-01-02", None, 0, n % 2 == 0, n / 7, "a note " * 4]
-            for n in range(5_000)]  # fmt: skip
+    rows = [
+        [f"customer {n}", "Springfield", n, n * 12.5, "2026-01-02", None, 0, n % 2 == 0, n / 7, "a note " * 4]
+        for n in range(5_000)
+    ]
     create_table_artifact([dict(zip(names, row)) for row in rows], key="worst-customers")
     bars(gate)
     create_link_artifact("https://example.org/dashboard", "The dashboard", description="For those who want more")

@@ -24,9 +24,14 @@ def told(facts: Iterable[Any]) -> Told:
     for fact in facts:
         if isinstance(fact, messages.TaskStarted):
             tasks[fact.task] = {
-                "key": fact.key, "name": fact.name, "call": fact.call, "state": "RUNNING", "tries": 1, "error": "",
+                "key": fact.key,
+                "name": fact.name,
+                "call": fact.call,
+                "state": "RUNNING",
+                "tries": 1,
+                "error": "",
                 "note": "",
-            }  # fmt: skip
+            }
         elif isinstance(fact, messages.TaskRestarted):
             tasks[fact.task]["tries"] = fact.tries
         elif isinstance(fact, messages.TaskProgressed):

@@ -38,10 +38,17 @@ def breaks(kind: str) -> None:
 
 
 KINDS: Dict[str, BaseException] = {
-    "sour": Sour(), "base": Fundamental("deep"), "exit": SystemExit(3), "generator": GeneratorExit(),
-    "keyboard": KeyboardInterrupt(), "cancelled": asyncio.CancelledError(), "recursion": RecursionError("too deep"),
-    "stop": StopIteration(1), "memory": MemoryError(), "lines": ValueError("one\ntwo \x00 \ud800"),
-}  # fmt: skip
+    "sour": Sour(),
+    "base": Fundamental("deep"),
+    "exit": SystemExit(3),
+    "generator": GeneratorExit(),
+    "keyboard": KeyboardInterrupt(),
+    "cancelled": asyncio.CancelledError(),
+    "recursion": RecursionError("too deep"),
+    "stop": StopIteration(1),
+    "memory": MemoryError(),
+    "lines": ValueError("one\ntwo \x00 \ud800"),
+}
 
 
 @says(tasks=[("breaks", "FAILED")], error="Sour: <its message cannot be shown>")
@@ -120,8 +127,11 @@ def cancels_itself() -> None:
 
 
 @says(
-    outcome="CRASHED", plain=False, tasks=[("breaks", "CANCELLED")], error="the flow ended with KeyboardInterrupt",
-)  # fmt: skip
+    outcome="CRASHED",
+    plain=False,
+    tasks=[("breaks", "CANCELLED")],
+    error="the flow ended with KeyboardInterrupt",
+)
 @flow
 def task_interrupts() -> None:
     halt(1)
@@ -130,8 +140,11 @@ def task_interrupts() -> None:
 
 
 @says(
-    tasks=[("breaks", "CANCELLED")], outcome="CANCELLED", plain=False, reason="The flow ended with GeneratorExit.",
-)  # fmt: skip
+    tasks=[("breaks", "CANCELLED")],
+    outcome="CANCELLED",
+    plain=False,
+    reason="The flow ended with GeneratorExit.",
+)
 @flow
 def generator_exit() -> None:
     halt(1)
@@ -184,10 +197,14 @@ def shaky(until: int) -> int:
 
 
 @says(
-    "[shaky] try 1", "[shaky] WARNING Task 'shaky' failed (ValueError: again); retry 1 of 3 in 0.01 s",
-    "[shaky] try 2", "[shaky] WARNING Task 'shaky' failed (ValueError: again); retry 2 of 3 in 0.02 s",
-    "[shaky] try 3", tasks=[("shaky", "COMPLETED", 3)], result="3",
-)  # fmt: skip
+    "[shaky] try 1",
+    "[shaky] WARNING Task 'shaky' failed (ValueError: again); retry 1 of 3 in 0.01 s",
+    "[shaky] try 2",
+    "[shaky] WARNING Task 'shaky' failed (ValueError: again); retry 2 of 3 in 0.02 s",
+    "[shaky] try 3",
+    tasks=[("shaky", "COMPLETED", 3)],
+    result="3",
+)
 @flow
 def retries() -> int:
     tried.clear()
@@ -212,8 +229,9 @@ def fails_differently(seen: List[int]) -> None:
     "[fails_differently] asked 1 Failed ValueError",
     "[fails_differently] WARNING Task 'fails_differently' failed (ValueError: once); retry 1 of 5 now",
     "[fails_differently] asked 2 Failed KeyError",
-    tasks=[("fails_differently", "FAILED", 2)], error="KeyError: 'twice'",
-)  # fmt: skip
+    tasks=[("fails_differently", "FAILED", 2)],
+    error="KeyError: 'twice'",
+)
 @flow
 def retries_by_condition() -> None:
     halt(1)
@@ -222,9 +240,12 @@ def retries_by_condition() -> None:
 
 
 @says(
-    "run 1", "WARNING Flow 'flow_retries' failed (ValueError: first); retry 1 of 1 now", "run 2",
-    tasks=["step", "step"], result="2",
-)  # fmt: skip
+    "run 1",
+    "WARNING Flow 'flow_retries' failed (ValueError: first); retry 1 of 1 now",
+    "run 2",
+    tasks=["step", "step"],
+    result="2",
+)
 @flow(retries=1)
 def flow_retries() -> int:
     tried.append(0)
@@ -258,7 +279,7 @@ async def slow_later() -> None:
     tasks=[("slow", "FAILED"), ("slow_later", "FAILED"), ("slow", "FAILED")],
     error="TaskRunTimeoutError: Task 'slow' exceeded its timeout of 0.1 second(s)",
     reason="timed_out: Task 'slow' exceeded its timeout of 0.1 second(s)",
-)  # fmt: skip
+)
 @flow
 async def task_timeouts() -> None:
     first: Any = slow(return_state=True)
@@ -279,10 +300,12 @@ def halts(*numbers: int) -> Any:
 
 
 @says(
-    "hook Running", "hook TimedOut", tasks=[("slow_enough", "FAILED")],
+    "hook Running",
+    "hook TimedOut",
+    tasks=[("slow_enough", "FAILED")],
     error="FlowRunTimeoutError: Flow 'flow_times_out' exceeded its timeout of 0.2 second(s)",
     reason="timed_out: Flow 'flow_times_out' exceeded its timeout of 0.2 second(s)",
-)  # fmt: skip
+)
 @flow(timeout_seconds=0.2, on_running=[halts(1)], on_failure=[halts(2)])
 def flow_times_out() -> None:
     slow_enough()
@@ -328,8 +351,10 @@ def heard_otherwise(which: str) -> Any:
 
 @says(
     "flow running Running",
-    "[heard] running heard heard-0 Running ", "[heard] completion heard heard-0 Completed ",
-    "[heard] ERROR Hook 'hook_fails' of task 'heard' failed", "[heard] later Completed",
+    "[heard] running heard heard-0 Running ",
+    "[heard] completion heard heard-0 Completed ",
+    "[heard] ERROR Hook 'hook_fails' of task 'heard' failed",
+    "[heard] later Completed",
     "[heard_failing] running heard_failing heard_failing-0 Running ",
     "[heard_failing] WARNING Task 'heard_failing' failed (ValueError: no good); retry 1 of 1 now",
     "[heard_failing] failure heard_failing heard_failing-0 Failed ValueError: no good",
@@ -338,7 +363,7 @@ def heard_otherwise(which: str) -> Any:
     "flow completion Completed 9",
     tasks=["heard", ("heard_failing", "FAILED", 2), ("heard_otherwise", "CANCELLED"), ("heard_otherwise", "CRASHED")],
     result="9",
-)  # fmt: skip
+)
 @flow(
     on_running=[lambda flow, run, state: print("flow running", state.name)],
     on_completion=[lambda flow, run, state: print("flow completion", state.name, state.result())],

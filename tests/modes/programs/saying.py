@@ -36,18 +36,34 @@ PROGRAMS: Dict[str, Program] = {}
 
 
 def says(
-    *lines: str, outcome: str = "", tasks: Any = (), result: str = "", error: str = "",
-    reason: str = "", given: Optional[Dict[str, Any]] = None, refused: str = "", configuration: str = "",
+    *lines: str,
+    outcome: str = "",
+    tasks: Any = (),
+    result: str = "",
+    error: str = "",
+    reason: str = "",
+    given: Optional[Dict[str, Any]] = None,
+    refused: str = "",
+    configuration: str = "",
     plain: bool = True,
-) -> Callable[[Any], Any]:  # fmt: skip
+) -> Callable[[Any], Any]:
     """Above ``@flow``: what this program is to come to, in every mode; COMPLETED, or FAILED with an ``error``."""
 
     def note(flow: Any) -> Any:
         came_to = outcome or ("FAILED" if error else "COMPLETED")
         PROGRAMS[flow.name] = Program(
-            flow, given or {}, came_to, [_task(one) for one in tasks], list(lines), result, error, reason or error,
-            refused, configuration, plain,
-        )  # fmt: skip
+            flow,
+            given or {},
+            came_to,
+            [_task(one) for one in tasks],
+            list(lines),
+            result,
+            error,
+            reason or error,
+            refused,
+            configuration,
+            plain,
+        )
         return flow
 
     return note

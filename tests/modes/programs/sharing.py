@@ -73,9 +73,11 @@ def answers(run_id: str, **given: Any) -> None:
 
 
 @says(
-    "Answer(ok=True, why='because')", "Answer(ok=False, why='no')",
-    tasks=[("answers", "COMPLETED"), ("answers", "COMPLETED")], result="'heard'",
-)  # fmt: skip
+    "Answer(ok=True, why='because')",
+    "Answer(ok=False, why='no')",
+    tasks=[("answers", "COMPLETED"), ("answers", "COMPLETED")],
+    result="'heard'",
+)
 @flow
 def asks_for_a_word() -> str:
     asks({"ok": True})

@@ -20,11 +20,21 @@ def talks() -> None:
 
 
 @says(
-    "plain", "[talks] in-the-task", "[talks] logged 1", "WARNING to stderr", "ERROR logged error",
-    "CRITICAL logged by a library", "first", "second", "no line feed", "\u2400 \\ud800 \U0001f642 \x1b[31mred\x1b[0m",
-    "ERROR with a traceback", "", "last",
+    "plain",
+    "[talks] in-the-task",
+    "[talks] logged 1",
+    "WARNING to stderr",
+    "ERROR logged error",
+    "CRITICAL logged by a library",
+    "first",
+    "second",
+    "no line feed",
+    "\u2400 \\ud800 \U0001f642 \x1b[31mred\x1b[0m",
+    "ERROR with a traceback",
+    "",
+    "last",
     tasks=["talks"],
-)  # fmt: skip
+)
 @flow
 def lines() -> None:
     print("plain")
@@ -74,10 +84,13 @@ def shows(key: Any) -> None:
 
 
 @says(
-    "[shows] the key is *** in Secret('***')", "password ***",
+    "[shows] the key is *** in Secret('***')",
+    "password ***",
     given={"key": "s3cret-key", "password": "hunter2-hunter2"},
-    tasks=[("shows", "FAILED")], result="'again ***'", plain=False,
-)  # fmt: skip
+    tasks=[("shows", "FAILED")],
+    result="'again ***'",
+    plain=False,
+)
 @flow
 def secrets(key: Secret[str], password: str = "") -> str:
     halt(1)
@@ -118,12 +131,23 @@ def never(number: int) -> int:
 
 
 @says(
-    "[1, 1, 2]", tasks=[
-        "by_inputs", ("by_inputs", "CACHED"), "by_inputs", "by_key", ("by_key", "CACHED"), "by_key", "expires",
-        "expires", "refreshed", "refreshed", "never", "never",
+    "[1, 1, 2]",
+    tasks=[
+        "by_inputs",
+        ("by_inputs", "CACHED"),
+        "by_inputs",
+        "by_key",
+        ("by_key", "CACHED"),
+        "by_key",
+        "expires",
+        "expires",
+        "refreshed",
+        "refreshed",
+        "never",
+        "never",
     ],
     result="[10, 10, 20, 1, 1, 4]",
-)  # fmt: skip
+)
 @flow
 def caching() -> Any:
     found = [by_inputs(1), by_inputs(1), by_inputs(2)]

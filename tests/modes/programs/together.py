@@ -23,9 +23,12 @@ def fails(text: str = "no good") -> None:
 
 
 @says(
-    "[1, 3, 5]", "2 done, 0 not done", "[2, 4]",
-    tasks=["double"] * 5, result="12",
-)  # fmt: skip
+    "[1, 3, 5]",
+    "2 done, 0 not done",
+    "[2, 4]",
+    tasks=["double"] * 5,
+    result="12",
+)
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
 def threads() -> int:
     mapped = double.map(range(3), more=unmapped(1))
@@ -49,10 +52,14 @@ def far_away(number: int) -> int:
 
 
 @says(
-    "[far_away] far 4", "[far_away] WARNING away 4", "[far_away] far 5", "[far_away] WARNING away 5",
-    tasks=["far_away", "double", "far_away", "double", ("fails", "FAILED")], result="[8, 10, 'ValueError']",
+    "[far_away] far 4",
+    "[far_away] WARNING away 4",
+    "[far_away] far 5",
+    "[far_away] WARNING away 5",
+    tasks=["far_away", "double", "far_away", "double", ("fails", "FAILED")],
+    result="[8, 10, 'ValueError']",
     plain=False,  # what other processes print is not for this one's terminal alone
-)  # fmt: skip
+)
 @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
 def processes() -> Any:
     first = far_away.submit(4)
@@ -72,8 +79,9 @@ def tidies(given: Any) -> str:
 
 @says(
     "NotReady NotReady Completed",
-    tasks=[("fails", "FAILED"), ("double", "SKIPPED"), ("double", "SKIPPED"), "tidies"], result="'ValueError'",
-)  # fmt: skip
+    tasks=[("fails", "FAILED"), ("double", "SKIPPED"), ("double", "SKIPPED"), "tidies"],
+    result="'ValueError'",
+)
 @flow
 def what_waits_for_a_failure() -> str:
     wrong = fails.submit()
@@ -105,8 +113,9 @@ def optional() -> int:
 
 @says(
     "None None [None, 4]",
-    tasks=[("optional", "FAILED"), ("optional", "FAILED"), "double"], result="'went on'",
-)  # fmt: skip
+    tasks=[("optional", "FAILED"), ("optional", "FAILED"), "double"],
+    result="'went on'",
+)
 @flow
 def not_crucial() -> str:
     halt(1)
@@ -135,9 +144,12 @@ async def inner_later(number: int) -> int:
 
 
 @says(
-    "[inner] inner 1 inner", "Failed LookupError: inside", "6",
-    tasks=["inner", "double", ("inner that fails", "FAILED"), "double", "inner_later", "double"], result="2",
-)  # fmt: skip
+    "[inner] inner 1 inner",
+    "Failed LookupError: inside",
+    "6",
+    tasks=["inner", "double", ("inner that fails", "FAILED"), "double", "inner_later", "double"],
+    result="2",
+)
 @flow
 async def sub_flows() -> int:
     first = inner(1)
@@ -150,8 +162,9 @@ async def sub_flows() -> int:
 
 
 @says(
-    tasks=[("inner that fails", "FAILED"), "double"], error="LookupError: inside",
-)  # fmt: skip
+    tasks=[("inner that fails", "FAILED"), "double"],
+    error="LookupError: inside",
+)
 @flow
 def sub_flow_fails_it() -> None:
     halt(1)

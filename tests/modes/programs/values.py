@@ -102,10 +102,18 @@ def counts(most: int) -> Iterator[int]:
 
 
 @says(
-    "[counts] give 0", "got 0", "[counts] give 1", "got 1", "[counts] give 0", "[counts] give 1", "[counts] give 2",
-    "enough", "[counts] give 0",
-    tasks=["counts", "counts", "counts"], result="[0, 1, 2]",
-)  # fmt: skip
+    "[counts] give 0",
+    "got 0",
+    "[counts] give 1",
+    "got 1",
+    "[counts] give 0",
+    "[counts] give 1",
+    "[counts] give 2",
+    "enough",
+    "[counts] give 0",
+    tasks=["counts", "counts", "counts"],
+    result="[0, 1, 2]",
+)
 @flow
 def generators() -> List[int]:
     for number in counts(2):
@@ -138,9 +146,11 @@ def gives_up() -> Any:
 
 
 @says(
-    "Skipped nothing to do 5", "Failed enough",
-    tasks=["skips", ("gives_up", "FAILED")], result="'done'",
-)  # fmt: skip
+    "Skipped nothing to do 5",
+    "Failed enough",
+    tasks=["skips", ("gives_up", "FAILED")],
+    result="'done'",
+)
 @flow
 def states_by_hand() -> str:
     state: Any = skips(return_state=True)
@@ -194,9 +204,10 @@ def futures_returned() -> Any:
 
 
 @says(
-    tasks=["double", "double"], reason="All states completed.",
+    tasks=["double", "double"],
+    reason="All states completed.",
     result="[Completed(type=COMPLETED), Completed(type=COMPLETED)]",
-)  # fmt: skip
+)
 @flow
 def good_futures_returned() -> Any:
     halt(1)
@@ -249,15 +260,27 @@ class Point:
 @says(
     "3 red Point(x=1, y=0.5) 2026-03-01 0:01:30 None True",
     given={
-        "count": "3", "colour": "red", "point": {"x": "1"}, "day": "2026-03-01", "wait": 90, "flag": "yes",
+        "count": "3",
+        "colour": "red",
+        "point": {"x": "1"},
+        "day": "2026-03-01",
+        "wait": 90,
+        "flag": "yes",
     },
-    result="{'count': 3, 'extra': [1, 2]}", plain=False,
-)  # fmt: skip
+    result="{'count': 3, 'extra': [1, 2]}",
+    plain=False,
+)
 @flow
 def parameters_coerced(
-    count: int, colour: Colour, point: Point, day: date, wait: timedelta, flag: bool, nothing: Optional[str] = None,
+    count: int,
+    colour: Colour,
+    point: Point,
+    day: date,
+    wait: timedelta,
+    flag: bool,
+    nothing: Optional[str] = None,
     extra: Any = (1, 2),
-) -> Dict[str, Any]:  # fmt: skip
+) -> Dict[str, Any]:
     halt(1)
     print(count, colour.value, point, day.isoformat(), wait, nothing, flag)
     halt(2)
@@ -300,10 +323,11 @@ class Even:
 
 
 @says(
-    given={"even": {"number": 3}}, plain=False,
+    given={"even": {"number": 3}},
+    plain=False,
     error="BadParameter: Parameter 'even' cannot be used: BadParameter: 'number' must be even, not 3.",
     reason="Parameter 'even' cannot be used: BadParameter: 'number' must be even, not 3.",
-)  # fmt: skip
+)
 @flow
 def parameter_refused_by_its_class(even: Even) -> None:
     print("never")
@@ -321,9 +345,10 @@ def named_by_function(first: int, second: int = 2) -> str:
 
 @says(
     "walk 7 ['double of 7', \"from ['first', 'second']\", 'tells_its_name-0']",
-    tasks=["double of 7", "from ['first', 'second']", "double", "tells_its_name"], given={"number": 7},
+    tasks=["double of 7", "from ['first', 'second']", "double", "tells_its_name"],
+    given={"number": 7},
     result="7",
-)  # fmt: skip
+)
 @flow(flow_run_name="walk {number}")
 def names(number: int) -> int:
     halt(1)
