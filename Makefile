@@ -19,7 +19,7 @@ run: $(VENV)/.run
 # ------------------------------------------------------------------------------------------------------------ checks
 test: $(VENV)/.dev  ## everything, on this Python; what cannot run here is named, and CI=true makes that a failure
 	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/examples tests/test_*.py
-	$(BIN)/python -m pytest -n 3 --dist loadfile tests/chaos tests/modes tests/servers tests/worker tests/journeys tests/browser
+	$(BIN)/python -m pytest -n 3 --dist loadfile -p no:randomly tests/chaos tests/modes tests/servers tests/worker tests/journeys tests/browser
 
 # From Python 3.12 on it costs little (sys.monitoring), on 3.11 nearly as much as the tests: so it is not part of `make test`.
 coverage: export COVERAGE_CORE = $(shell $(BIN)/python -c 'import sys; print("ctrace" if sys.version_info < (3, 12) else "sysmon")')
@@ -32,7 +32,7 @@ test-others: $(VENV)/.dev  ## the SDK's tests on the other Pythons from 3.8 to 3
 test-postgres: export TESTS_DATABASE_URL = $(or $(TESTS_POSTGRES_URL),postgres://$(shell id -un)@127.0.0.1:5432/postgres)
 test-postgres: $(VENV)/.dev  ## what uses the database, and the journeys, on PostgreSQL at TESTS_POSTGRES_URL
 	$(BIN)/python -m pytest -n 2 tests/server
-	$(BIN)/python -m pytest -n 3 --dist loadfile tests/journeys
+	$(BIN)/python -m pytest -n 3 --dist loadfile -p no:randomly tests/journeys
 
 test-fast: $(VENV)/.dev  ## pure and server tests only
 	$(BIN)/python -m pytest -n 2 tests/rules tests/wire tests/sdk tests/server tests/test_*.py
