@@ -143,10 +143,18 @@ def w1(pair: Pair) -> Iterator[None]:
     network = Network()
     try:
         token = pair.a.manage("createtoken", "w1", "--scope", "worker", check=True).stdout.split()[-1]
-        address = f"http://127.0.0.1:{network.line([pair.a.port, pair.b.port]).port}"
-        pair.a.env.update(PERFECT_URL=address, PERFECT_TOKEN=token)
+        line = network.line([pair.a.port, pair.b.port])
+        pair.a.env.update(PERFECT_URL=f"http://127.0.0.1:{line.port}", PERFECT_TOKEN=token)
         pair.a.start_worker(name="w1")
-        until(lambda: pair.a.wait(pair.a.trigger("steady"))["worker"] == "w1", within=60, what="a run of A on w1")
+
+        def a_run_of_a_is_w1s() -> bool:
+            if pair.a.wait(pair.a.trigger("steady"))["worker"] == "w1":
+                return True
+            if any(worker["name"] == "w1" and worker["connected"] for worker in pair.a.get("/api/workers")["items"]):
+                line.cut()  # A had no database for it yet, so it went to B: its next connection is to A
+            return False
+
+        until(a_run_of_a_is_w1s, within=60, what="a run of A on w1")
         yield
     finally:
         network.close()
