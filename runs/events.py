@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from django.db import connection, transaction
 
@@ -55,7 +54,7 @@ def publish(*topics: str) -> None:
     """Ring for ``topics`` once the current transaction is on disk (at once if there is none)."""
     changed = frozenset(topics)
     _call(_early, changed)
-    transaction.on_commit(partial(_committed, changed), robust=True)
+    transaction.on_commit(lambda: _committed(changed), robust=True)  # Django asks for its __qualname__ when it fails
 
 
 def deliver(topics: frozenset[str]) -> None:

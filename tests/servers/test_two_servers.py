@@ -137,6 +137,11 @@ def test_cut_connections_cost_a_retry_or_a_503(pair: Pair) -> None:
     assert pair.a.wait(pair.a.trigger("steady"))["state"] == "COMPLETED"
 
 
+def servers(pair: Pair) -> dict[str, int]:
+    """The server that each connected worker is at."""
+    return dict(pair.sql("SELECT name, server FROM runs_worker WHERE connected"))
+
+
 @pytest.fixture(scope="module")
 def w1(pair: Pair) -> Iterator[None]:
     """A second worker, behind an address that leads to A, the next time to B, and so on."""
@@ -148,11 +153,15 @@ def w1(pair: Pair) -> Iterator[None]:
         pair.a.start_worker(name="w1")
 
         def a_run_of_a_is_w1s() -> bool:
-            if pair.a.wait(pair.a.trigger("steady"))["worker"] == "w1":
-                return True
-            if any(worker["name"] == "w1" and worker["connected"] for worker in pair.a.get("/api/workers")["items"]):
-                line.cut()  # A had no database for it yet, so it went to B: its next connection is to A
-            return False
+            worker = pair.a.wait(pair.a.trigger("steady"))["worker"]
+            where = servers(pair)
+            if "w1" in where and where["w1"] == where.get(
+                "w2"
+            ):  # A had no database for it; its next connection is to A
+                line.cut()
+                until(lambda: servers(pair).get("w1") != where["w1"], what="w1 cut off")
+                return False
+            return bool(worker == "w1")
 
         until(a_run_of_a_is_w1s, within=60, what="a run of A on w1")
         yield
