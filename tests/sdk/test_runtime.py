@@ -212,8 +212,8 @@ def test_a_sub_flow_has_the_tags_around_it(execute: Execute) -> None:
     assert seen == [["from-order", "sub", "x"]]
 
 
-def test_tags_that_are_no_texts_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"tags\(\) takes texts"):
+def test_tags_that_are_no_strings_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"tags\(\) takes strings"):
         tags("a", 5)  # type: ignore[arg-type]
     with tags():
         pass
