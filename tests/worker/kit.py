@@ -43,11 +43,16 @@ class Worker:
         return self.process.pid
 
     @property
+    def zygotes(self):
+        """The pids of the processes that fork runs."""
+        return [
+            pid for pid in children_of(self.pid) if b"perfect_client.execution.zygote" in _read(f"/proc/{pid}/cmdline")
+        ]
+
+    @property
     def zygote(self):
         """The pid of the process that forks the runs."""
-        return next(
-            pid for pid in children_of(self.pid) if b"perfect_client.execution.zygote" in _read(f"/proc/{pid}/cmdline")
-        )
+        return self.zygotes[0]
 
     @property
     def runs(self):
