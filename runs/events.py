@@ -76,7 +76,7 @@ def _tell_at_once(topics: frozenset[str]) -> None:
 
 def set_notifier(tell: Listener | None) -> None:
     """From here on ``tell`` brings what this process has committed to the others; None: a statement does, at once."""
-    global _tell
+    global _notifier
     _notifier = tell
 
 
