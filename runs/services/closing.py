@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from runs import events as live
+from runs.events import OVERVIEW, WORK, flow_topic, log_topic, publish, run_topic
 from runs.models import Event, Run, TaskRun
 from runs.rules.states import HELD, LEFT_OPEN, TASK_FINAL, RunState, TaskState, left_open
 from runs.services import history, questions, subruns
@@ -59,6 +59,6 @@ def end(run: Run, to: RunState, *, now: datetime, who: str, why: str, **values: 
     if not run.move(to, now=now, who=who, why=why, **values):
         return False
     # A queueing schedule's next run may start now; a free slot is the worker's to announce.
-    after = [live.WORK] if run.schedule_id else []
-    live.publish(*after, live.OVERVIEW, live.run_topic(run.pk), live.log_topic(run.pk), live.flow_topic(run.flow.slug))
+    after = [WORK] if run.schedule_id else []
+    publish(*after, OVERVIEW, run_topic(run.pk), log_topic(run.pk), flow_topic(run.flow.slug))
     return True
